@@ -1,0 +1,1 @@
+"""The contract suite that every algorithm and task must pass, third-party ones too."""

@@ -1,0 +1,1 @@
+"""The Lightning harness: blocks of steps, budget, evaluation grid, checkpoints and failures."""

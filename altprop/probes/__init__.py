@@ -1,0 +1,1 @@
+"""Instruments that watch a run: health of the learning signal, and cost."""

@@ -1,0 +1,1 @@
+"""From records to statistics, figures and one page."""
