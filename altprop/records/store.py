@@ -1,0 +1,279 @@
+"""The folder of records: one sub-folder a run, committed in one step, claimed by one worker at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from altprop.errors import AltpropError
+from altprop.records import artefacts as kept
+from altprop.records import encode, files
+from altprop.records import lease as leases
+from altprop.records.lease import Lease
+from altprop.records.status import RunStatus
+
+SCHEMA = 1
+_FIELDS: dict[str, type] = {
+    "label": str,
+    "workload": str,
+    "axes": dict,
+    "seed": int,
+    "reason": str,
+    "config": dict,
+    "result": dict,
+    "measured": dict,
+    "provenance": dict,
+}
+
+
+class UnreadableRecordError(AltpropError):
+    """A record that cannot be read, with the folder and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A committed run.
+
+    Args:
+        folder: Where it lies.
+        data: The content of `record.json`, non-finite numbers revived.
+    """
+
+    folder: Path
+    data: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The run's key: the name of its folder."""
+        return str(self.data["key"])
+
+    @property
+    def label(self) -> str:
+        """The learner's name in tables, such as "backprop+adam"."""
+        return str(self.data["label"])
+
+    @property
+    def workload(self) -> str:
+        """The name of the task with its model."""
+        return str(self.data["workload"])
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.data["seed"])
+
+    @cached_property
+    def status(self) -> RunStatus:
+        """How the run ended."""
+        return RunStatus(self.data["status"])
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What is equal bit for bit on an equal fingerprint."""
+        return dict(self.data["result"])
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """Times, memory, host and date: never compared bitwise."""
+        return dict(self.data["measured"])
+
+    def trace(self) -> list[dict[str, Any]]:
+        """Returns the rows of `trace.jsonl`: evaluations, training losses and probes."""
+        return self._lines("trace.jsonl")
+
+    def clock(self) -> list[dict[str, Any]]:
+        """Returns the rows of `clock.jsonl`: the learner's seconds at the points of the evaluation grid."""
+        return self._lines("clock.jsonl")
+
+    def artefacts(self) -> dict[str, Path]:
+        """Returns name -> file of what the learner left; `artefacts.read` opens one."""
+        return kept.found(self.folder)
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        try:
+            data = (self.folder / name).read_bytes()
+            expected = self.data["result"].get("trace_sha256") if name == "trace.jsonl" else None
+            if expected is not None and hashlib.sha256(data).hexdigest() != expected:
+                raise ValueError("it does not belong to the record beside it")
+            return encode.load_lines(data)
+        except (OSError, ValueError) as error:
+            raise UnreadableRecordError(f"{self.folder / name} cannot be read: {error}") from error
+
+
+def read_record(folder: Path) -> Record | None:
+    """Returns the record in a run's folder, or None if none was committed.
+
+    Raises:
+        UnreadableRecordError: There is one, but it is torn, of another schema, or lies in a folder not its own.
+    """
+    path = folder / "record.json"
+    try:
+        raw = path.read_bytes()
+        data: Any = json.loads(raw)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnreadableRecordError(f"{path} cannot be read: {error}") from error
+    if problem := _problem(data, folder.name):
+        raise UnreadableRecordError(f"{path} cannot be used: {problem}")
+    if encode.has_non_finite(raw):
+        for block in ("config", "result", "measured"):
+            data[block] = encode.revive(data[block])
+    return Record(folder, data)
+
+
+def _problem(data: Any, key: str) -> str | None:
+    """Returns what is wrong with the content of a `record.json` in the folder called `key`, or None."""
+    if not isinstance(data, dict):
+        return "it holds no JSON object"
+    if data.get("schema") != SCHEMA:
+        return f"its schema is {data.get('schema')!r}, and this version of altprop reads {SCHEMA}"
+    if data.get("key") != key:
+        return f"its key {data.get('key')!r} is not the name of its folder"
+    if data.get("status") not in set(RunStatus):
+        return f"its status {data.get('status')!r} is none of {', '.join(RunStatus)}"
+    for field, kind in _FIELDS.items():
+        if not isinstance(data.get(field), kind):
+            return f"its field {field!r} is {'not ' + kind.__name__ if field in data else 'missing'}"
+    return None
+
+
+class RunStore:
+    """Reads, claims and commits runs below one folder, which need not exist yet.
+
+    The life of a run: `settled` says cheaply whether there is anything to do; `claim` gives the right to do it; `read`,
+    called again under the claim, says whether another worker was faster; `commit` makes the result permanent.
+
+    Args:
+        runs_dir: The folder of records, `runs` by default in the commands.
+    """
+
+    def __init__(self, runs_dir: str | Path) -> None:
+        self.runs_dir = Path(runs_dir)
+
+    def path(self, key: str) -> Path:
+        """Returns the folder of a run, which need not exist.
+
+        Raises:
+            AltpropError: `key` is not the plain name of an entry of `runs_dir`.
+        """
+        return self.runs_dir / files.check_name(key, "run key")
+
+    def keys(self) -> list[str]:
+        """Returns the keys of all committed runs, sorted."""
+        return sorted(folder.name for folder in committed(self.runs_dir))
+
+    def read(self, key: str) -> Record | None:
+        """Returns a run's record, or None if there is none.
+
+        Raises:
+            UnreadableRecordError: There is one, but it cannot be used; `claim` puts it aside.
+        """
+        return read_record(self.path(key))
+
+    def settled(self, key: str) -> Record | None:
+        """Returns a run's record if it is final, so that nothing is left to do; else None."""
+        try:
+            record = self.read(key)
+        except UnreadableRecordError:
+            return None
+        return record if record is not None and record.status.final else None
+
+    def claim(self, key: str, heartbeat: float = leases.HEARTBEAT, stale: float = leases.STALE) -> Lease | None:
+        """Returns the right to work on a run, or None while another living worker has it.
+
+        Call `read` again afterwards: the worker that had the run before may have finished it. A record that cannot be
+        read is put aside, and the lease says so in `quarantined`.
+
+        Args:
+            key: The run.
+            heartbeat: Seconds between signs of life.
+            stale: Seconds without any after which a worker on another machine counts as dead.
+        """
+        folder = self.path(key)
+        with files.readable_errors(self.runs_dir):
+            files.make_folder(folder)
+            lease = leases.claim(folder, heartbeat, stale)
+            if lease is not None:
+                lease.quarantined = self._quarantine(folder)
+            return lease
+
+    def commit(
+        self,
+        key: str,
+        record: Mapping[str, Any],
+        trace: Iterable[Mapping[str, Any]],
+        clock: Iterable[Mapping[str, Any]],
+        config_yaml: str,
+        artefacts: Mapping[str, Any] | None = None,
+    ) -> Record:
+        """Makes a run permanent: after a crash at any moment there is the whole new record, or what was there before.
+
+        Everything but `record.json` is written first; that file appears last, by a rename, and is what makes the run
+        exist. When this returns all is on the disk. A checkpoint is removed unless the status says resume. A final
+        record is never replaced by one that is not: then the final one is returned.
+
+        Args:
+            key: The run; the caller holds its lease.
+            record: The fields of `record.json`; `schema`, `key` and `result.trace_sha256` are filled in here.
+            trace: Rows of `trace.jsonl`, deterministic.
+            clock: Rows of `clock.jsonl`, measured.
+            config_yaml: The resolved configuration.
+            artefacts: Name -> table, array, text or bytes, kept as plain files.
+
+        Raises:
+            AltpropError: The disk is full or the folder cannot be written, in one line; or the record lacks a field.
+            TypeError: A value that a record cannot hold, with its path; nothing was written.
+        """
+        folder = self.path(key)
+        lines = encode.dump_lines(trace)
+        result = {**record.get("result", {}), "trace_sha256": hashlib.sha256(lines).hexdigest()}
+        content = {"schema": SCHEMA, "key": key, **record, "result": result}
+        if problem := _problem(content, key):
+            raise AltpropError(f"the record of run {key} cannot be committed: {problem}")
+        status = RunStatus(content["status"])
+        if not status.final and (settled := self.settled(key)) is not None:
+            return settled
+        before = {"config.yaml": config_yaml.encode(), "trace.jsonl": lines, "clock.jsonl": encode.dump_lines(clock)}
+        extra = kept.encoded(artefacts or {})
+        last = encode.dump_record(content)
+        with files.readable_errors(self.runs_dir):
+            files.make_folder(folder)
+            kept.write(folder, extra)
+            for name, data in before.items():
+                files.write_durably(folder / name, data)
+            files.sync_folder(folder)
+            files.write_durably(folder / "record.json", last)
+            files.sync_folder(folder)
+            for name in (*before, "record.json"):
+                files.sweep(folder, name)
+            if not status.resume:
+                (folder / "checkpoint.pt").unlink(missing_ok=True)
+        written = read_record(folder)
+        assert written is not None  # It was renamed into place above.
+        return written
+
+    def _quarantine(self, folder: Path) -> str | None:
+        """Puts an unreadable record aside, beside a file that says why; returns the sentence, or None."""
+        try:
+            read_record(folder)
+            return None
+        except UnreadableRecordError as error:
+            count = len(list(folder.glob("record.unreadable-*.json")))
+            aside = folder / f"record.unreadable-{count + 1}.json"
+            (folder / "record.json").rename(aside)
+            files.write_durably(aside.with_suffix(".txt"), f"{error}\n".encode())
+            files.sync_folder(folder)
+            return f"{error}; it was put aside as {aside.name} and the run starts anew"
+
+
+def committed(runs_dir: Path) -> Iterator[Path]:
+    """Yields the folders below `runs_dir` that hold a record, in no particular order."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        yield from (folder for folder in runs_dir.iterdir() if (folder / "record.json").is_file())
