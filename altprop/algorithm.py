@@ -1,0 +1,199 @@
+"""The contract of a learning algorithm. An author writes hooks with an underscore; everything public is final."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from altprop.capabilities import Appetite, Capability, PredictorKind
+from altprop.errors import AltpropError
+from altprop.optim import Updater
+from altprop.problem import Problem
+from altprop.task import Batch
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step tells.
+
+    Attributes:
+        loss: the problem's objective on this batch *before* the update, detached, or None where a rule has none.
+        scalars: further numbers of this rule (a quantisation error, a damping).
+        done: whether the rule has nothing left to do.
+        samples: targets consumed, where that is not what the batch holds.
+    """
+
+    loss: Tensor | None = None
+    scalars: Mapping[str, float] = field(default_factory=dict)
+    done: bool = False
+    samples: int | None = None
+
+
+class Algorithm(ABC):
+    """Abstract learning algorithm.
+
+    Class attributes:
+        requires: capabilities without which a cell is refused.
+        batch: whether a step is fed mini-batches, the whole training set or nothing.
+        state: names of the attributes that `_step` changes; they are saved and loaded.
+        kind: what the predictor returns.
+    """
+
+    requires: ClassVar[frozenset[Capability]] = frozenset()
+    batch: ClassVar[Appetite] = Appetite.MINI
+    state: ClassVar[tuple[str, ...]] = ()
+    kind: ClassVar[PredictorKind] = PredictorKind.OUTPUT
+
+    problem: Problem
+
+    # What an author writes.
+
+    @abstractmethod
+    def _setup(self, problem: Problem) -> None:
+        """Prepare for `problem`: make updaters, feedback matrices, populations. Raise `Refused` for what cannot run."""
+
+    @abstractmethod
+    def _step(self, batch: Batch | None) -> Tensor | StepResult:
+        """Learn from one batch; return the loss before the update, or a `StepResult`."""
+
+    def _predictor(self) -> Callable[[Tensor], Tensor] | None:
+        """Return what predicts, or None for `problem.model`."""
+        return None
+
+    def _structure(self, saved: Mapping[str, Any]) -> None:
+        """Rebuild a grown structure from saved state, before it is loaded."""
+
+    def artefacts(self) -> dict[str, Any]:
+        """Return named tables or arrays that the record keeps as plain files."""
+        return {}
+
+    @classmethod
+    def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
+        """Return name -> function that gives (measured error, tolerance); negative controls begin with 'not '.
+
+        An oracle passes where error <= tolerance; a negative control passes where error > tolerance.
+        """
+        return {}
+
+    # Final.
+
+    @final
+    def setup(self, problem: Problem) -> None:
+        """Bind to a problem.
+
+        Raises:
+            Refused: where the problem lacks what this algorithm requires.
+        """
+        self.problem = problem
+        problem.refuse_unless(type(self).__name__, self.requires)
+        with problem.ledger.pause():
+            self._setup(problem)
+
+    @final
+    def step(self, batch: Batch | None) -> StepResult:
+        """Take one step: count it, audit it where scheduled, and return what it tells."""
+        problem, ledger = self.problem, self.problem.ledger
+        if batch is None and self.batch is not Appetite.NONE:
+            raise AltpropError(f"{type(self).__name__} must be fed a batch; its appetite is {self.batch}")
+        problem.begin_step(ledger.steps)
+        if ledger.due_for_audit() or (batch is not None and batch.last):
+            with ledger.audit():
+                result = self._counted_step(batch)
+        else:
+            result = self._counted_step(batch)
+        return result
+
+    def _counted_step(self, batch: Batch | None) -> StepResult:
+        result = self._step(batch)
+        if isinstance(result, Tensor):
+            result = StepResult(loss=result.detach())
+        samples = result.samples if result.samples is not None else (0 if batch is None else batch.samples)
+        self.problem.ledger.count_step(samples)
+        return result
+
+    @final
+    @contextmanager
+    def predictor(self) -> Iterator[Callable[[Tensor], Tensor]]:
+        """Give what predicts: in evaluation mode, without noise, off the books; all is put back on leaving."""
+        with self.problem.evaluating():
+            yield self._predictor() or self.problem.model
+
+    @final
+    def state_dict(self) -> dict[str, Any]:
+        """Return the declared state in weights_only-safe types."""
+        return {name: dump(getattr(self, name), name) for name in self.state}
+
+    @final
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Put a state of `state_dict` back.
+
+        Raises:
+            AltpropError: where the names differ from the declared ones.
+        """
+        if set(saved) != set(self.state):
+            raise AltpropError(f"{type(self).__name__}: saved state {sorted(saved)} is not {sorted(self.state)}")
+        self._structure(saved)
+        for name in self.state:
+            setattr(self, name, load(getattr(self, name, None), saved[name]))
+
+
+_STATEFUL = (Updater, nn.Module, torch.optim.Optimizer)
+
+
+def dump(value: Any, name: str) -> Any:
+    """Turn a piece of state into tensors, numbers, strings, lists and dicts.
+
+    Raises:
+        AltpropError: for a Parameter (it would load as a copy that trains nothing) or an unknown type.
+    """
+    if isinstance(value, nn.Parameter):
+        raise AltpropError(f"state {name!r} is a Parameter; an alias would load as a copy. Keep its name instead")
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, torch.Generator):
+        return {"__generator__": value.get_state()}
+    if isinstance(value, _STATEFUL):
+        return {"__state__": dump(value.state_dict(), name)}
+    if isinstance(value, Mapping):
+        return {"__items__": [[dump(k, name), dump(v, name)] for k, v in value.items()]}
+    if isinstance(value, tuple):
+        return {"__tuple__": [dump(item, name) for item in value]}
+    if isinstance(value, list):
+        return [dump(item, name) for item in value]
+    if hasattr(value, "state_dict") and hasattr(value, "load_state_dict"):
+        return {"__state__": dump(value.state_dict(), name)}
+    raise AltpropError(f"state {name!r} holds a {type(value).__name__}, which cannot be saved")
+
+
+def load(current: Any, saved: Any) -> Any:
+    """Undo `dump`; objects with state of their own are loaded in place."""
+    if isinstance(saved, Tensor):
+        return saved.clone()
+    if isinstance(saved, list):
+        olds = current if isinstance(current, list) and len(current) == len(saved) else [None] * len(saved)
+        return [load(old, item) for old, item in zip(olds, saved, strict=True)]
+    if not isinstance(saved, dict):
+        return saved
+    if "__generator__" in saved:
+        current.set_state(saved["__generator__"])
+        return current
+    if "__tuple__" in saved:
+        olds = current if isinstance(current, tuple) and len(current) == len(saved["__tuple__"]) else None
+        items = saved["__tuple__"]
+        return tuple(load(old, item) for old, item in zip(olds or [None] * len(items), items, strict=True))
+    if "__items__" in saved:
+        olds = current if isinstance(current, Mapping) else {}
+        pairs = [(load(None, key), item) for key, item in saved["__items__"]]
+        return {key: load(olds.get(key), item) for key, item in pairs}
+    if "__state__" in saved:
+        current.load_state_dict(load(None, saved["__state__"]))
+        return current
+    raise AltpropError(f"unknown saved state with the names {sorted(saved)}")

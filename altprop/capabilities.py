@@ -1,0 +1,110 @@
+"""What an algorithm may need and a problem may offer, and the sentence for a pair that does not fit.
+
+This module imports nothing heavy: listings and refusals are made from yaml alone.
+"""
+
+from collections.abc import Collection, Iterable
+from enum import StrEnum
+
+from altprop.errors import AltpropError
+
+
+class Capability(StrEnum):
+    """A thing that an algorithm can require of a problem (task and model together)."""
+
+    GRADIENT = "gradient"
+    CURVATURE = "curvature"
+    LAYERED = "layered"
+    CHAIN = "chain"
+    DENSE = "dense"
+    RECURRENT = "recurrent"
+    SUPERVISED = "supervised"
+    CLASSES = "classes"
+    VECTORS = "vectors"
+    LEAST_SQUARES = "least_squares"
+    POINT = "point"
+    ENVIRONMENT = "environment"
+    STREAM = "stream"
+    PLAYERS = "players"
+    CIRCUIT = "circuit"
+
+    @property
+    def phrase(self) -> str:
+        """What is missing, as it stands in a sentence."""
+        return _PHRASES[self]
+
+
+_PHRASES = {
+    Capability.GRADIENT: "a differentiable objective",
+    Capability.CURVATURE: "a twice differentiable objective",
+    Capability.LAYERED: "a model made of blocks",
+    Capability.CHAIN: "a model that is a plain chain of blocks",
+    Capability.DENSE: "a model of dense blocks without normalisation",
+    Capability.RECURRENT: "a recurrent model",
+    Capability.SUPERVISED: "targets to learn from",
+    Capability.CLASSES: "class labels",
+    Capability.VECTORS: "inputs that are plain vectors",
+    Capability.LEAST_SQUARES: "a least-squares objective",
+    Capability.POINT: "a bare parameter point",
+    Capability.ENVIRONMENT: "an environment to act in",
+    Capability.STREAM: "a stream of contexts",
+    Capability.PLAYERS: "several players",
+    Capability.CIRCUIT: "a quantum circuit",
+}
+
+
+class Appetite(StrEnum):
+    """How much of the training data a step is fed: mini-batches, the whole set, or nothing."""
+
+    MINI = "mini"
+    FULL = "full"
+    NONE = "none"
+
+
+class PredictorKind(StrEnum):
+    """What a predictor returns, so that the task knows how to judge it."""
+
+    OUTPUT = "output"
+    POLICY = "policy"
+    SAMPLER = "sampler"
+    CODE = "code"
+    POINT = "point"
+
+
+def parse_capabilities(names: Iterable[str]) -> frozenset[Capability]:
+    """Turn yaml names into capabilities.
+
+    Raises:
+        AltpropError: for a name that is no capability.
+    """
+    found = set()
+    for name in names:
+        try:
+            found.add(Capability(name))
+        except ValueError:
+            known = ", ".join(Capability)
+            raise AltpropError(f"unknown capability {name!r}; known are: {known}") from None
+    return frozenset(found)
+
+
+def refusal(
+    algorithm: str,
+    requires: Collection[Capability],
+    task: str,
+    model: str,
+    offers: Collection[Capability],
+    suggestion: str = "",
+) -> str | None:
+    """Return the sentence that refuses a cell, or None where the problem offers all that is needed.
+
+    >>> refusal("rtrl", {Capability.RECURRENT}, "digits", "mlp", set(), "task=adding")
+    'rtrl needs a recurrent model; task digits with model mlp offers none; try task=adding'
+    >>> refusal("null", set(), "digits", "mlp", set()) is None
+    True
+    """
+    missing = [capability for capability in Capability if capability in set(requires) - set(offers)]
+    if not missing:
+        return None
+    needs = " and ".join(capability.phrase for capability in missing)
+    sentence = f"{algorithm} needs {needs}; task {task} with model {model} offers none"
+    return f"{sentence}; try {suggestion}" if suggestion else sentence

@@ -1,0 +1,157 @@
+"""Losses as objects: value per element, gradient, curvature and the model's own distribution over targets.
+
+Each takes outputs (..., C) and targets, and returns one number per element (...,), so that masks and weights of
+unequal batches are applied in one place.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from altprop.errors import AltpropError
+from altprop.randomness import Random
+
+
+class Loss(ABC):
+    """Abstract loss over the last dimension of the outputs."""
+
+    name: str
+    least_squares: bool = False
+
+    @abstractmethod
+    def per_element(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of each element: outputs (..., C) -> (...,)."""
+
+    @abstractmethod
+    def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return d per_element / d outputs, (..., C)."""
+
+    @abstractmethod
+    def curvature_product(self, outputs: Tensor, vector: Tensor) -> Tensor:
+        """Return the Hessian of each element's loss in its outputs times `vector`, (..., C)."""
+
+    @abstractmethod
+    def sample_targets(self, outputs: Tensor, random: Random) -> Tensor:
+        """Draw targets from the distribution whose negative log-likelihood this loss is."""
+
+
+class CrossEntropy(Loss):
+    """-log softmax(outputs)[target]; targets are class indices (...,), int64."""
+
+    name = "cross_entropy"
+
+    def per_element(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if outputs.dim() == 2:
+            return functional.cross_entropy(outputs, targets, reduction="none")
+        flat = functional.cross_entropy(outputs.flatten(0, -2), targets.flatten(), reduction="none")
+        return flat.reshape(targets.shape)
+
+    def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return outputs.softmax(-1) - functional.one_hot(targets, outputs.shape[-1]).to(outputs.dtype)
+
+    def curvature_product(self, outputs: Tensor, vector: Tensor) -> Tensor:
+        p = outputs.softmax(-1)
+        return p * vector - p * (p * vector).sum(-1, keepdim=True)
+
+    def sample_targets(self, outputs: Tensor, random: Random) -> Tensor:
+        p = outputs.detach().softmax(-1)
+        return random.multinomial(p.reshape(-1, p.shape[-1]), 1).reshape(p.shape[:-1])
+
+
+class HalfSquaredError(Loss):
+    """1/2 sum_c (output_c - target_c)^2, the negative log-likelihood of a unit Gaussian; targets (..., C)."""
+
+    name = "half_squared_error"
+    least_squares = True
+
+    def per_element(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return 0.5 * (outputs - targets).square().sum(-1)
+
+    def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return outputs - targets
+
+    def curvature_product(self, outputs: Tensor, vector: Tensor) -> Tensor:
+        return vector
+
+    def sample_targets(self, outputs: Tensor, random: Random) -> Tensor:
+        return outputs.detach() + random.normal(*outputs.shape)
+
+
+class MeanSquaredError(Loss):
+    """mean_c (output_c - target_c)^2, torch's convention; targets (..., C)."""
+
+    name = "mse"
+    least_squares = True
+
+    def per_element(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs - targets).square().mean(-1)
+
+    def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return 2.0 / outputs.shape[-1] * (outputs - targets)
+
+    def curvature_product(self, outputs: Tensor, vector: Tensor) -> Tensor:
+        return 2.0 / outputs.shape[-1] * vector
+
+    def sample_targets(self, outputs: Tensor, random: Random) -> Tensor:
+        scale = (outputs.shape[-1] / 2.0) ** 0.5
+        return outputs.detach() + scale * random.normal(*outputs.shape)
+
+
+class BinaryCrossEntropy(Loss):
+    """Sum over outputs of the Bernoulli negative log-likelihood of logits; targets (..., C) in 0 .. 1."""
+
+    name = "binary_cross_entropy"
+
+    def per_element(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none").sum(-1)
+
+    def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return outputs.sigmoid() - targets
+
+    def curvature_product(self, outputs: Tensor, vector: Tensor) -> Tensor:
+        p = outputs.sigmoid()
+        return p * (1 - p) * vector
+
+    def sample_targets(self, outputs: Tensor, random: Random) -> Tensor:
+        return (random.uniform(*outputs.shape) < outputs.detach().sigmoid()).to(outputs.dtype)
+
+
+class OneHotSquaredError(Loss):
+    """1/2 sum_c (output_c - onehot_c)^2 for class targets (...,): least squares on a classification task."""
+
+    name = "one_hot_squared_error"
+    least_squares = True
+
+    def per_element(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return 0.5 * self.gradient(outputs, targets).square().sum(-1)
+
+    def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return outputs - functional.one_hot(targets, outputs.shape[-1]).to(outputs.dtype)
+
+    def curvature_product(self, outputs: Tensor, vector: Tensor) -> Tensor:
+        return vector
+
+    def sample_targets(self, outputs: Tensor, random: Random) -> Tensor:
+        return random.multinomial(outputs.detach().softmax(-1), 1).reshape(outputs.shape[:-1])
+
+
+LOSSES: dict[str, type[Loss]] = {
+    kind.name: kind
+    for kind in (CrossEntropy, HalfSquaredError, MeanSquaredError, BinaryCrossEntropy, OneHotSquaredError)
+}
+
+
+def make_loss(name: str) -> Loss:
+    """Return the loss of that name.
+
+    Raises:
+        AltpropError: for an unknown name.
+
+    >>> make_loss("mse").per_element(torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 0.0]]))
+    tensor([5.])
+    """
+    if name not in LOSSES:
+        raise AltpropError(f"unknown loss {name!r}; known are: {', '.join(LOSSES)}")
+    return LOSSES[name]()

@@ -1,0 +1,64 @@
+"""The multilayer perceptron, and the linear model as its special case."""
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+
+from altprop.capabilities import Capability
+from altprop.errors import AltpropError
+from altprop.models.base import Dense, LayeredModel
+from altprop.models.parts import check_initialisation
+from altprop.noise import Noise
+from altprop.task import ModelSpec
+
+
+class MLP(LayeredModel):
+    """Dense blocks; no hidden width gives the linear model.
+
+    Args:
+        spec: shapes on both sides; inputs are flattened.
+        hidden: widths of the hidden layers.
+        activation, initialisation, normalisation: names from `altprop.models.parts`.
+        noise: the run's noise, or None.
+        generator: CPU generator of the initialisation stream.
+
+    Raises:
+        AltpropError: for a width below 1 or an unknown name.
+    """
+
+    offers: ClassVar[frozenset[Capability]] = LayeredModel.offers | {Capability.DENSE}
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        hidden: Sequence[int] = (100,),
+        activation: str = "relu",
+        initialisation: str = "torch",
+        normalisation: str = "none",
+        *,
+        noise: Noise | None = None,
+        generator: torch.Generator,
+    ) -> None:
+        if any(not isinstance(width, int) or width < 1 for width in hidden):
+            raise AltpropError(f"model.hidden must hold whole numbers of at least 1; got {list(hidden)}")
+        check_initialisation(initialisation)
+        widths = [math.prod(spec.input_shape), *hidden, spec.outputs]
+        last = len(widths) - 2
+        super().__init__(
+            spec,
+            [
+                Dense(
+                    widths[i],
+                    widths[i + 1],
+                    activation="identity" if i == last else activation,
+                    normalisation="none" if i == last else normalisation,
+                    initialisation=initialisation,
+                    generator=generator,
+                    flatten=i == 0 and len(spec.input_shape) > 1,
+                )
+                for i in range(last + 1)
+            ],
+            noise,
+        )

@@ -1,0 +1,177 @@
+"""Activations, initialisations and normalisations by name, so that they are configuration."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from altprop.errors import AltpropError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An element-wise function.
+
+    Attributes:
+        name: as configuration spells it.
+        function: z -> f(z).
+        slope: (z, f(z)) -> f'(z), for rules without autograd.
+        gain: the factor that keeps the variance of a layer's output, for initialisations.
+        bounds: (low, high) of the range where it saturates, or None.
+    """
+
+    name: str
+    function: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor, Tensor], Tensor]
+    gain: float = 1.0
+    bounds: tuple[float, float] | None = None
+
+
+def _normal_cdf(z: Tensor) -> Tensor:
+    return 0.5 * (1 + torch.erf(z / math.sqrt(2)))
+
+
+def _gelu_slope(z: Tensor, _: Tensor) -> Tensor:
+    return _normal_cdf(z) + z * torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+
+
+def _silu_slope(z: Tensor, _: Tensor) -> Tensor:
+    s = z.sigmoid()
+    return s * (1 + z * (1 - s))
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    a.name: a
+    for a in (
+        Activation("identity", lambda z: z, lambda z, y: torch.ones_like(z)),
+        Activation("relu", torch.relu, lambda z, y: (z > 0).to(z.dtype), math.sqrt(2), (0.0, math.inf)),
+        Activation("tanh", torch.tanh, lambda z, y: 1 - y * y, 5 / 3, (-1.0, 1.0)),
+        Activation("sigmoid", torch.sigmoid, lambda z, y: y * (1 - y), 1.0, (0.0, 1.0)),
+        Activation(
+            "leaky_relu",
+            lambda z: functional.leaky_relu(z, 0.01),
+            lambda z, y: torch.where(z > 0, 1.0, 0.01).to(z.dtype),
+            math.sqrt(2 / (1 + 0.01**2)),
+        ),
+        Activation(
+            "elu", functional.elu, lambda z, y: torch.where(z > 0, torch.ones_like(z), y + 1), 1.0, (-1.0, math.inf)
+        ),
+        Activation("softplus", functional.softplus, lambda z, y: z.sigmoid()),
+        Activation("gelu", functional.gelu, _gelu_slope, math.sqrt(2)),
+        Activation("silu", functional.silu, _silu_slope, math.sqrt(2)),
+        Activation("sign", torch.sign, lambda z, y: torch.zeros_like(z), 1.0, (-1.0, 1.0)),
+    )
+}
+
+
+def make_activation(name: str) -> Activation:
+    """Return the activation of that name.
+
+    Raises:
+        AltpropError: for an unknown name.
+    """
+    return _lookup(ACTIVATIONS, "model.activation", name)
+
+
+Initialiser = Callable[[Tensor, int, int, float, torch.Generator], None]
+
+
+def _uniform(weight: Tensor, bound: float, generator: torch.Generator) -> None:
+    draw = torch.rand(weight.shape, generator=generator, dtype=weight.dtype, device="cpu")
+    weight.copy_(bound * (2 * draw - 1))
+
+
+def _normal(weight: Tensor, deviation: float, generator: torch.Generator) -> None:
+    draw = torch.randn(weight.shape, generator=generator, dtype=weight.dtype, device="cpu")
+    weight.copy_(deviation * draw)
+
+
+def _orthogonal(weight: Tensor, fan_in: int, fan_out: int, gain: float, generator: torch.Generator) -> None:
+    rows, columns = weight.shape[0], weight[0].numel()
+    draw = torch.randn(max(rows, columns), min(rows, columns), generator=generator, dtype=weight.dtype, device="cpu")
+    q, r = torch.linalg.qr(draw)
+    q = q * r.diagonal().sign()
+    weight.copy_(gain * (q if rows >= columns else q.T).reshape(weight.shape))
+
+
+INITIALISATIONS: dict[str, Initialiser] = {
+    # torch's own default for Linear and Conv.
+    "torch": lambda w, i, o, g, r: _uniform(w, 1 / math.sqrt(i), r),
+    # He et al. 2015.
+    "he_normal": lambda w, i, o, g, r: _normal(w, g / math.sqrt(i), r),
+    "he_uniform": lambda w, i, o, g, r: _uniform(w, g * math.sqrt(3 / i), r),
+    # Glorot and Bengio 2010.
+    "glorot_normal": lambda w, i, o, g, r: _normal(w, g * math.sqrt(2 / (i + o)), r),
+    "glorot_uniform": lambda w, i, o, g, r: _uniform(w, g * math.sqrt(6 / (i + o)), r),
+    # LeCun et al. 1998.
+    "lecun_normal": lambda w, i, o, g, r: _normal(w, 1 / math.sqrt(i), r),
+    # Saxe et al. 2014.
+    "orthogonal": _orthogonal,
+    "small_normal": lambda w, i, o, g, r: _normal(w, 0.01, r),
+    "unit_normal": lambda w, i, o, g, r: _normal(w, 1.0, r),
+    "zeros": lambda w, i, o, g, r: w.zero_() and None,
+}
+
+
+def check_initialisation(name: str) -> str:
+    """Return the name if it is known.
+
+    Raises:
+        AltpropError: for an unknown name.
+    """
+    _lookup(INITIALISATIONS, "model.initialisation", name)
+    return name
+
+
+def initialise(
+    weight: Tensor, bias: Tensor | None, name: str, fan_in: int, fan_out: int, gain: float, generator: torch.Generator
+) -> None:
+    """Fill a weight (out, in, ...) and its bias in place.
+
+    Args:
+        weight: filled by the named scheme.
+        bias: zero, but for "torch", which draws U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+        name: of `INITIALISATIONS`.
+        fan_in, fan_out: number of inputs and outputs of a unit.
+        gain: of the activation that follows.
+        generator: CPU generator of the initialisation stream.
+    """
+    with torch.no_grad():
+        INITIALISATIONS[name](weight, fan_in, fan_out, gain, generator)
+        if bias is not None:
+            if name == "torch":
+                _uniform(bias, 1 / math.sqrt(fan_in), generator)
+            else:
+                bias.zero_()
+
+
+def make_normalisation(name: str, channels: int, dims: int) -> nn.Module | None:
+    """Return a normalisation of `channels` units, or None for "none".
+
+    Args:
+        name: none, layer or batch.
+        channels: units, or channels of a convolution.
+        dims: spatial dimensions: 0 dense, 1 or 2 for convolutions.
+
+    Raises:
+        AltpropError: for an unknown name.
+    """
+    batch = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d}[dims]
+    kinds: dict[str, Callable[[], nn.Module | None]] = {
+        "none": lambda: None,
+        "batch": lambda: batch(channels, device="cpu"),
+        "layer": lambda: nn.LayerNorm(channels, device="cpu") if dims == 0 else nn.GroupNorm(1, channels, device="cpu"),
+    }
+    return _lookup(kinds, "model.normalisation", name)()
+
+
+def _lookup(table: Mapping[str, T], option: str, name: str) -> T:
+    if name not in table:
+        raise AltpropError(f"unknown {option}={name}; known are: {', '.join(table)}")
+    return table[name]

@@ -1,0 +1,479 @@
+"""All that an algorithm may see: the model, the objective and its products, randomness, and the books.
+
+A problem holds no validation or test data. Every primitive counts itself in the ledger. Algorithms that are written
+with these primitives alone compare, resume and batch over seeds for free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jvp, vmap
+
+from altprop.capabilities import Capability, refusal
+from altprop.errors import Refused
+from altprop.ledger import Ledger
+from altprop.linearization import Linearization
+from altprop.losses import Loss
+from altprop.noise import Noise, NoiseClock
+from altprop.optim import OptimizerFactory, Updater, role_of
+from altprop.randomness import Random
+from altprop.task import Batch, ModelSpec
+
+if TYPE_CHECKING:
+    from altprop.models.base import LayeredModel
+
+Grads = dict[str, Tensor]
+
+
+class Pulled(NamedTuple):
+    """What the vector-Jacobian product of `Problem.pull` returns.
+
+    Attributes:
+        inputs: cotangent of x, or None where it was not asked for.
+        parameters: name -> cotangent.
+    """
+
+    inputs: Tensor | None
+    parameters: Grads
+
+
+class Problem:
+    """A task's training objective under one model, as algorithms see it.
+
+    Args:
+        model: on its device, in its dtype.
+        loss: of the task.
+        spec: shapes.
+        ledger: the run's books.
+        random: the algorithm's own stream.
+        clock: of the noise masks.
+        offers: capabilities of task and model together.
+        names: (task, model) for sentences.
+        train_size: rows of the training split.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        spec: ModelSpec,
+        ledger: Ledger,
+        random: Random,
+        clock: NoiseClock,
+        offers: Collection[Capability],
+        names: tuple[str, str] = ("task", "model"),
+        train_size: int = 0,
+    ) -> None:
+        self.model: Any = model
+        self.loss = loss
+        self.spec = spec
+        self.ledger = ledger
+        self.random = random
+        self.clock = clock
+        self.offers = frozenset(offers)
+        self.names = names
+        self.train_size = train_size
+        self.progress = 0.0
+        first = next(model.parameters())
+        self.device, self.dtype = first.device, first.dtype
+        self._fresh_buffers = True
+        noise = getattr(model, "noise", None)
+        if isinstance(noise, Noise):
+            noise.bind(clock)
+
+    # Values.
+
+    @property
+    def params(self) -> dict[str, nn.Parameter]:
+        """Name -> parameter, in `named_parameters` order: the live tensors of the model."""
+        return dict(self.model.named_parameters())
+
+    @property
+    def layered(self) -> LayeredModel:
+        """The model, for algorithms that require LAYERED."""
+        model: LayeredModel = self.model
+        return model
+
+    def flat(self) -> Tensor:
+        """Return a copy of all parameters as one vector (D,)."""
+        return torch.cat([p.detach().flatten() for p in self.model.parameters()])
+
+    def unflatten(self, flat: Tensor) -> Grads:
+        """Return name -> view of `flat` (..., D) shaped (..., *parameter)."""
+        out, offset = {}, 0
+        for name, p in self.model.named_parameters():
+            out[name] = flat[..., offset : offset + p.numel()].reshape(*flat.shape[:-1], *p.shape)
+            offset += p.numel()
+        return out
+
+    def flatten(self, grads: Mapping[str, Tensor]) -> Tensor:
+        """Return tensors by parameter name as one vector (D,)."""
+        return torch.cat([grads[name].flatten() for name in self.params])
+
+    def assign(self, flat: Tensor) -> None:
+        """Write a vector (D,) into the parameters, in place. It counts as one update."""
+        self.ledger.updates += 0 if self.ledger._paused else 1
+        with torch.no_grad():
+            for name, value in self.unflatten(flat).items():
+                self.params[name].copy_(value)
+
+    def refuse_unless(self, algorithm: str, requires: Collection[Capability]) -> None:
+        """Refuse an algorithm whose needs are not offered.
+
+        Raises:
+            Refused: with the sentence that becomes the row in the report.
+        """
+        sentence = refusal(algorithm, requires, *self.names, self.offers)
+        if sentence:
+            raise Refused(sentence)
+
+    # What the contract's final methods call.
+
+    def begin_step(self, step: int) -> None:
+        """Start the noise and buffer bookkeeping of a step."""
+        self.clock.begin_step(step)
+        self._fresh_buffers = True
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode, no noise, off the books; all is put back on leaving."""
+        modes = {module: module.training for module in self.model.modules()}
+        self.model.eval()
+        try:
+            with self.ledger.pause():
+                yield
+        finally:
+            for module, training in modes.items():
+                module.training = training
+
+    @contextmanager
+    def observing(self) -> Iterator[None]:
+        """Training mode off the books, for probes: masks of the present step, buffers and stream left as they were."""
+        phase = self.clock.phase
+        with self.ledger.pause(), self.clock.hold(), self._kept_buffers():
+            yield
+        self.clock.phase = phase
+
+    @contextmanager
+    def same_noise(self) -> Iterator[None]:
+        """Repeat all masks inside, however the stochastic layers are reached. Buffers move at most once."""
+        with self.clock.hold():
+            yield
+
+    @contextmanager
+    def _kept_buffers(self) -> Iterator[None]:
+        kept = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        try:
+            yield
+        finally:
+            for name, buffer in self.model.named_buffers():
+                buffer.copy_(kept[name])
+
+    @contextmanager
+    def _evaluation_of_objective(self) -> Iterator[None]:
+        """One evaluation: buffers move in the first of a step only, masks move on afterwards."""
+        if self._fresh_buffers:
+            self._fresh_buffers = False
+            yield
+        else:
+            with self._kept_buffers():
+                yield
+        self.clock.advance()
+
+    # Objectives.
+
+    def outputs(self, batch: Batch) -> Tensor:
+        """Return the model's outputs on a batch, (B, C) or (T, B, C), counted as one forward."""
+        with self.ledger.primitive("forward", _rows(batch)), self._evaluation_of_objective():
+            return self._call(None, batch)
+
+    def _call(self, params: Mapping[str, Tensor] | None, batch: Batch) -> Tensor:
+        kwargs = {} if batch.mask is None else {"mask": batch.mask}
+        if params is None:
+            out: Tensor = self.model(batch.inputs, **kwargs)
+        else:
+            out = functional_call(self.model, dict(params), (batch.inputs,), kwargs)
+        return out
+
+    def output_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Return the mean loss over valid, labelled elements, a scalar, without the noise's penalty."""
+        return self._mean(self.loss.per_element(outputs, batch.targets), batch)
+
+    def output_gradient(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Return d output_loss / d outputs, shaped like the outputs."""
+        gradient = self.loss.gradient(outputs, batch.targets)
+        weights = batch.weights
+        if weights is None:
+            return gradient / gradient[..., 0].numel()
+        gradient = gradient * weights[..., None].to(gradient.dtype)
+        return gradient / weights.expand(gradient.shape[:-1]).sum()
+
+    def sample_targets(self, outputs: Tensor) -> Tensor:
+        """Draw targets from the model's own distribution."""
+        return self.loss.sample_targets(outputs, self.random)
+
+    @staticmethod
+    def _mean(per_element: Tensor, batch: Batch) -> Tensor:
+        weights = batch.weights
+        if weights is None:
+            return per_element.mean()
+        weights = weights.expand(per_element.shape).to(per_element.dtype)
+        return (per_element * weights).sum() / weights.sum()
+
+    def _objective(self, params: Mapping[str, Tensor] | None, batch: Batch) -> Tensor:
+        value = self.output_loss(self._call(params, batch), batch)
+        noise = getattr(self.model, "noise", None)
+        penalty = noise.penalty() if isinstance(noise, Noise) else None
+        return value if penalty is None else value + penalty
+
+    def objective(self, batch: Batch) -> Tensor:
+        """Return the objective on a batch, a scalar without a graph."""
+        rows = _rows(batch)
+        with torch.no_grad(), self.ledger.primitive("forward", rows), self._evaluation_of_objective():
+            return self._objective(None, batch)
+
+    def functional_objective(self, params: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Return the objective at other parameters, differentiable in them."""
+        with self.ledger.primitive("forward", _rows(batch)), self._evaluation_of_objective():
+            return self._objective(params, batch)
+
+    def per_example_loss(self, batch: Batch) -> Tensor:
+        """Return the loss of each element, (B,) or (T, B), without a graph."""
+        with torch.no_grad():
+            return self.loss.per_element(self.outputs(batch), batch.targets)
+
+    def population_objective(self, flat: Tensor, batch: Batch, chunk: int = 64) -> Tensor:
+        """Return the objective of P individuals on one batch under one noise: (P, D) -> (P,).
+
+        Layered models run as grouped matrix products, others as chunked vmap.
+        """
+        rows = _rows(batch)
+        with (
+            torch.no_grad(),
+            self.ledger.primitive("population", rows * flat.shape[0], flat.shape[0]),
+            self._evaluation_of_objective(),
+            self._kept_buffers(),
+        ):
+            if getattr(self.model, "batched", False) and batch.mask is None:
+                outputs = self.layered.population(batch.inputs, self.unflatten(flat))
+            else:
+                with self._recorded_draws(batch) as draws, self.clock.replay(draws):
+                    outputs = vmap(lambda row: self._call(self.unflatten(row), batch), chunk_size=chunk)(flat)
+            targets = batch.targets.expand(flat.shape[0], *batch.targets.shape)
+            per = self.loss.per_element(outputs, targets)
+            weights = batch.weights
+            if weights is None:
+                return per.flatten(1).mean(1)
+            weights = weights.expand(per.shape[1:]).to(per.dtype)
+            return (per * weights).flatten(1).sum(1) / weights.sum()
+
+    @contextmanager
+    def _recorded_draws(self, batch: Batch) -> Iterator[dict[tuple[str, int, int], Tensor]]:
+        """Give the draws of one forward pass, so that transforms reuse them; they are keyed, so they repeat."""
+        if getattr(self.model, "noise", None) is None:
+            yield {}
+            return
+        with self.clock.record() as draws, torch.no_grad(), self._kept_buffers():
+            self._call(None, batch)
+        yield draws
+
+    # Derivatives.
+
+    def gradient(
+        self, batch: Batch, *, create_graph: bool = False, loss: Callable[[], Tensor] | None = None
+    ) -> tuple[Tensor, Grads]:
+        """Return (objective, name -> gradient) on a batch.
+
+        Args:
+            batch: what to differentiate on.
+            create_graph: whether the gradients can be differentiated again.
+            loss: replaces the objective, a function that builds a scalar (a window of a sequence, a local loss).
+        """
+        rows = _rows(batch)
+        names, values = zip(*self.model.named_parameters(), strict=True)
+        with torch.enable_grad(), self.ledger.graph(), self._evaluation_of_objective():
+            with self.ledger.primitive("forward", rows):
+                value = self._objective(None, batch) if loss is None else loss()
+            with self.ledger.primitive("backward", rows):
+                grads = torch.autograd.grad(
+                    value, values, create_graph=create_graph, allow_unused=True, materialize_grads=True
+                )
+        return value.detach(), dict(zip(names, grads, strict=True))
+
+    def pull(
+        self,
+        function: Callable[[Tensor], Tensor],
+        x: Tensor,
+        parameters: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Tensor, Callable[..., Pulled]]:
+        """Run one block (or any piece) on a detached input and return (output, vjp).
+
+        `vjp(v, inputs=True)` returns the cotangents of x (only where `inputs`) and of the parameters. The graph ends
+        at x: nothing flows further back.
+
+        Args:
+            function: a block, or a callable such as `block.respond`.
+            x: input, detached here.
+            parameters: name -> tensor to differentiate in; by default those of `function` where it is a module.
+        """
+        if parameters is None:
+            parameters = dict(function.named_parameters()) if isinstance(function, nn.Module) else {}
+        names, values = list(parameters), list(parameters.values())
+        x = x.detach().requires_grad_(x.is_floating_point())
+        rows = int(x.shape[0])
+        with torch.enable_grad(), self.ledger.graph(), self.ledger.primitive("block_forward", rows):
+            y = function(x)
+
+        def vjp(v: Tensor, inputs: bool = True) -> Pulled:
+            wanted = [*values, x] if inputs else values
+            if not wanted:
+                return Pulled(None, {})
+            with self.ledger.primitive("block_backward", rows):
+                found = torch.autograd.grad(y, wanted, v, retain_graph=True, allow_unused=True, materialize_grads=True)
+            return Pulled(found[-1] if inputs else None, dict(zip(names, found[: len(names)], strict=True)))
+
+        return y.detach(), vjp
+
+    def per_example_gradients(self, batch: Batch) -> Grads:
+        """Return name -> (B, *parameter), the gradient of each row's own loss.
+
+        Raises:
+            Refused: with batch normalisation in training mode, where rows do not have a loss of their own.
+        """
+        self._refuse_batch_norm("per-example gradients")
+        params = {name: p.detach() for name, p in self.params.items()}
+        rows = _rows(batch)
+
+        def one(p: Grads, row: Tensor, draws: dict[Any, Tensor]) -> Tensor:
+            piece, dim = self._row(batch, row)
+            lifted = {key: draw.unsqueeze(dim) for key, draw in draws.items()}
+            with self.clock.replay(lifted):
+                return self.output_loss(self._call(p, piece), piece)
+
+        with self._recorded_draws(batch) as draws, self.ledger.primitive("backward", rows):
+            dims = dict.fromkeys(draws, 1 if batch.inputs.dim() == 3 and self.spec.sequence else 0)
+            mapped = vmap(torch.func.grad(one), in_dims=(None, 0, dims))
+            grads: Grads = mapped(params, torch.arange(rows, device=self.device), draws)
+        self.ledger.primitive("forward", rows)
+        self.clock.advance()
+        return grads
+
+    def jacobian(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return (outputs (B, C), Jacobian (B, C, D)) under this phase's noise.
+
+        Raises:
+            Refused: with batch normalisation in training mode, or for sequences.
+        """
+        self._refuse_batch_norm("per-example Jacobians")
+        params = {name: p.detach() for name, p in self.params.items()}
+        rows = _rows(batch)
+
+        def one(p: Grads, row: Tensor, draws: dict[Any, Tensor]) -> tuple[Tensor, Tensor]:
+            piece, dim = self._row(batch, row)
+            with self.clock.replay({key: draw.unsqueeze(dim) for key, draw in draws.items()}):
+                out = self._call(p, piece)[0]
+            return out, out
+
+        with self._recorded_draws(batch) as draws, self.ledger.primitive("backward", rows, self.spec.outputs):
+            per_row = torch.func.jacrev(one, has_aux=True)
+            mapped = vmap(per_row, in_dims=(None, 0, dict.fromkeys(draws, 0)))
+            jacobians, outputs = mapped(params, torch.arange(rows, device=self.device), draws)
+        self.ledger.primitive("forward", rows)
+        self.clock.advance()
+        return outputs, torch.cat([jacobians[name].flatten(2) for name in params], dim=2)
+
+    def jvp(self, batch: Batch, tangent: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return (objective, directional derivative along `tangent`) in one forward pass."""
+        params = {name: p.detach() for name, p in self.params.items()}
+        tangents = {name: tangent[name] for name in params}
+        with self.ledger.primitive("jvp", _rows(batch)), self._evaluation_of_objective():
+            value, derivative = jvp(lambda p: self._objective(p, batch), (params,), (tangents,))
+        return value, derivative
+
+    def linearize(self, batch: Batch) -> Linearization:
+        """Return loss, gradient and curvature products on one kept graph: an HVP costs about one forward+backward."""
+        rows = _rows(batch)
+        values = list(self.model.parameters())
+        with torch.enable_grad(), self.ledger.graph(), self._evaluation_of_objective():
+            with self.ledger.primitive("forward", rows):
+                outputs = self._call(None, batch)
+                value = self.output_loss(outputs, batch)
+                noise = getattr(self.model, "noise", None)
+                penalty = noise.penalty() if isinstance(noise, Noise) else None
+                value = value if penalty is None else value + penalty
+            with self.ledger.primitive("backward", rows):
+                grads = torch.autograd.grad(
+                    value, values, create_graph=True, allow_unused=True, materialize_grads=True
+                )
+        weights = batch.weights
+        if weights is not None:
+            weights = weights.expand(outputs.shape[:-1]).to(outputs.dtype)
+        return Linearization(value, outputs, grads, values, self.loss, weights, self.ledger, rows)
+
+    def _row(self, batch: Batch, row: Tensor) -> tuple[Batch, int]:
+        """Return one row of a batch as a batch of one, and the dimension of rows; `row` may be a vmapped index."""
+        index = row.reshape(1)
+        sequence = self.spec.sequence
+        dim = 1 if sequence else 0
+        piece = Batch(
+            batch.inputs.index_select(dim, index),
+            batch.targets.index_select(1 if batch.per_step else 0, index),
+            batch.index.index_select(0, index),
+            None if batch.mask is None else batch.mask.index_select(1, index),
+            None if batch.reset is None else batch.reset.index_select(0, index),
+        )
+        return piece, dim
+
+    def _refuse_batch_norm(self, what: str) -> None:
+        if self.model.training and any(
+            isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.model.modules()
+        ):
+            raise Refused(f"{what} do not exist under batch normalisation; use model.normalisation=layer or none")
+
+    # Updates.
+
+    def updater(
+        self, optimizer: OptimizerFactory, module: nn.Module | None = None, direction: str = "gradient"
+    ) -> Updater:
+        """Bind the optimizer axis to parameters by name.
+
+        Args:
+            optimizer: what the constructor took from `optimizer: ${optimizer}`.
+            module: whose parameters; the model by default.
+            direction: "gradient" for exact gradients of the objective, "other" for anything else.
+
+        Raises:
+            Refused: for an optimizer that re-evaluates the objective, with directions that are no gradient.
+        """
+        target: nn.Module = self.model if module is None else module
+        outputs = {id(p) for p in list(self.model.blocks)[-1].parameters()} if hasattr(self.model, "blocks") else set()
+        roles = {name: role_of(name, p, id(p) in outputs) for name, p in target.named_parameters()}
+        return Updater(optimizer, target, roles, self, direction)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return parameters, buffers, stream and books in weights_only-safe types."""
+        return {
+            "model": {name: value.detach().clone() for name, value in self.model.state_dict().items()},
+            "random": self.random.state_dict(),
+            "clock": [self.clock.step, self.clock.phase],
+            "ledger": self.ledger.state_dict(),
+            "progress": self.progress,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put a state of `state_dict` back, in place."""
+        self.model.load_state_dict(state["model"])
+        self.random.load_state_dict(state["random"])
+        self.clock.step, self.clock.phase = state["clock"]
+        self.ledger.load_state_dict(state["ledger"])
+        self.progress = state["progress"]
+
+
+def _rows(batch: Batch) -> int:
+    """Rows of a batch: the examples that a forward pass is charged for."""
+    return int(batch.index.shape[0])

@@ -1,0 +1,353 @@
+"""The contract of a task: data, split, loss, metrics and how a predictor is judged."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from altprop.capabilities import Capability, PredictorKind
+from altprop.errors import AltpropError
+from altprop.losses import Loss, make_loss
+from altprop.randomness import generator_for
+
+Predictor = Callable[[Tensor], Tensor]
+
+
+def per_step(targets: Tensor) -> bool:
+    """Tell (T, B) classes and (T, B, C) values from (B,) classes and (B, C) values."""
+    return targets.dim() == (3 if targets.is_floating_point() else 2)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step is fed.
+
+    Attributes:
+        inputs: (B, ...), or (T, B, F) for sequences.
+        targets: (B,) classes, (B, C) values, (T, B, C) or (T, B) for sequences.
+        index: (B,) rows of the training split.
+        mask: (T, B) bool, which elements are valid; None where all are.
+        reset: (B,) bool, rows whose carried state starts anew; None where all do.
+        labelled: (B,) bool, rows whose target may be used; None where all may.
+        context: name of the context where the task reveals it.
+        last: whether this is the last batch of its context.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    index: Tensor
+    mask: Tensor | None = None
+    reset: Tensor | None = None
+    labelled: Tensor | None = None
+    context: str | None = None
+    last: bool = False
+
+    @property
+    def per_step(self) -> bool:
+        """Whether a sequence has a target at each time step."""
+        return per_step(self.targets)
+
+    @property
+    def weights(self) -> Tensor | None:
+        """The targets that count, (T, B) or (B,) bool, or None where all do."""
+        mask = self.mask if self.per_step else None
+        if self.labelled is None:
+            return mask
+        return self.labelled if mask is None else mask & self.labelled
+
+    @property
+    def samples(self) -> int:
+        """How many targets the batch holds: rows, or rows x time."""
+        weights = self.weights
+        if weights is not None:
+            return int(weights.expand(self.targets.shape[: weights.dim()]).sum())
+        return int(self.targets.shape[0] * self.targets.shape[1]) if self.per_step else int(self.index.shape[0])
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of data on one device.
+
+    Attributes:
+        inputs: (N, ...), or (T, N, F) for sequences.
+        targets: as in `Batch`.
+        mask: (T, N) bool for sequences of unequal length, or None.
+        rows: (N,) int64, the rows of the source that stand here.
+        sequence: whether the second dimension counts the rows.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    rows: Tensor
+    mask: Tensor | None = None
+    sequence: bool = False
+
+    def __len__(self) -> int:
+        return int(self.rows.shape[0])
+
+    def batch(self, index: Tensor) -> Batch:
+        """Return the rows of `index` (B,) as a batch."""
+        if not self.sequence:
+            return Batch(self.inputs.index_select(0, index), self.targets.index_select(0, index), index)
+        mask = None if self.mask is None else self.mask.index_select(1, index)
+        reset = torch.ones(index.shape[0], dtype=torch.bool, device=index.device)
+        targets = self.targets.index_select(1 if per_step(self.targets) else 0, index)
+        return Batch(self.inputs.index_select(1, index), targets, index, mask, reset)
+
+    def whole(self) -> Batch:
+        """Return all rows as one batch."""
+        return self.batch(torch.arange(len(self), device=self.inputs.device))
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Split":
+        """Return a copy on `device`, real values as `dtype`."""
+
+        def move(x: Tensor) -> Tensor:
+            return x.to(device=device, dtype=dtype if x.is_floating_point() else None)
+
+        return replace(
+            self,
+            inputs=move(self.inputs),
+            targets=move(self.targets),
+            rows=self.rows.to(device),
+            mask=None if self.mask is None else self.mask.to(device),
+        )
+
+    def digest(self) -> str:
+        """SHA-256 of the values and rows."""
+        state = hashlib.sha256()
+        for tensor in (self.inputs, self.targets, self.rows, self.mask):
+            if tensor is not None:
+                state.update(str((tuple(tensor.shape), tensor.dtype)).encode())
+                state.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return state.hexdigest()
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task's data, split.
+
+    Attributes:
+        train: what algorithms see.
+        validation: guides; None with `validation=none`.
+        tests: name -> split; the first one, called "test", is the one in the tables.
+        source: where the data came from, in words.
+        sha256: of the raw data before splitting.
+    """
+
+    train: Split
+    validation: Split | None
+    tests: dict[str, Split]
+    source: str
+    sha256: str
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "TaskData":
+        """Return a copy on `device`, real values as `dtype`."""
+        return replace(
+            self,
+            train=self.train.to(device, dtype),
+            validation=None if self.validation is None else self.validation.to(device, dtype),
+            tests={name: split.to(device, dtype) for name, split in self.tests.items()},
+        )
+
+    def split_digest(self) -> str:
+        """SHA-256 of the rows that each split holds."""
+        state = hashlib.sha256()
+        parts = {"train": self.train, "validation": self.validation, **self.tests}
+        for name, split in parts.items():
+            rows = "none" if split is None else split.rows.cpu().numpy().tobytes().hex()
+            state.update(f"{name}:{rows};".encode())
+        return state.hexdigest()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Raw data before the hold-out, on the CPU in float64 or int64.
+
+    Attributes:
+        train: all rows that may be trained on.
+        tests: name -> split.
+        description: where it came from.
+        sha256: of the raw values.
+        stratify: (N,) labels that the hold-out keeps in proportion, or None.
+        ordered: whether the hold-out is the tail (time series) and not a draw.
+        in_sample: whether validation and tests are the training rows themselves (point tasks, fits).
+    """
+
+    train: Split
+    tests: dict[str, Split]
+    description: str
+    sha256: str
+    stratify: Tensor | None = None
+    ordered: bool = False
+    in_sample: bool = False
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a model must fit: the shapes on both sides.
+
+    Attributes:
+        input_shape: of one example, (F,), (C, L) or (C, H, W); (F,) of one time step for sequences.
+        outputs: number of outputs.
+        sequence: whether inputs are (T, B, F).
+        per_step: whether a sequence has a target at each time step.
+        start: (D,) where a point task starts, else None.
+    """
+
+    input_shape: tuple[int, ...]
+    outputs: int
+    sequence: bool = False
+    per_step: bool = False
+    start: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Figures that a task states beforehand.
+
+    Attributes:
+        chance: the metric of a predictor that has learned nothing.
+        oracle: the best that is possible, or None.
+        baselines: name -> metric of simple methods.
+        targets: name -> metric value that counts as reached.
+    """
+
+    chance: float | None = None
+    oracle: float | None = None
+    baselines: Mapping[str, float] = field(default_factory=dict)
+    targets: Mapping[str, float] = field(default_factory=dict)
+
+
+class Task(ABC):
+    """Abstract task. An author writes `_load`, names `spec`, losses and metric; everything public is final.
+
+    Args:
+        batch_size: rows a mini-batch, or "full".
+        validation: share of the training rows held out, or "none".
+        loss: one of `losses`; None takes the first.
+        data_seed: of the split and of generated data; the same for all seeds of a run.
+        chance, oracle, baselines, targets: see `Reference`.
+
+    Raises:
+        AltpropError: for a value outside these.
+    """
+
+    losses: ClassVar[tuple[str, ...]] = ("cross_entropy",)
+    metric: ClassVar[str] = "accuracy"
+    higher_is_better: ClassVar[bool] = True
+    offers: ClassVar[frozenset[Capability]] = frozenset()
+
+    def __init__(
+        self,
+        *,
+        batch_size: int | str = 64,
+        validation: float | str = 0.2,
+        loss: str | None = None,
+        data_seed: int = 0,
+        chance: float | None = None,
+        oracle: float | None = None,
+        baselines: Mapping[str, float] | None = None,
+        targets: Mapping[str, float] | None = None,
+    ) -> None:
+        name = type(self).__name__
+        if batch_size != "full" and not (isinstance(batch_size, int) and batch_size >= 1):
+            raise AltpropError(f"task.batch_size must be a whole number of at least 1, or full; got {batch_size!r}")
+        if validation != "none" and not (isinstance(validation, (int, float)) and 0 < validation < 1):
+            raise AltpropError(f"task.validation must be a share between 0 and 1, or none; got {validation!r}")
+        if loss is not None and loss not in self.losses:
+            raise AltpropError(f"task {name} allows task.loss={'|'.join(self.losses)}; got {loss!r}")
+        self.batch_size = batch_size
+        self.validation = None if validation == "none" else float(validation)
+        self.data_seed = int(data_seed)
+        self.loss: Loss = self._make_loss(loss or self.losses[0])
+        self.reference = Reference(chance, oracle, dict(baselines or {}), dict(targets or {}))
+
+    # What an author writes.
+
+    @property
+    @abstractmethod
+    def spec(self) -> ModelSpec:
+        """The shapes that a model must fit."""
+
+    @abstractmethod
+    def _load(self) -> Source:
+        """Load the raw data; called once a process."""
+
+    def _make_loss(self, name: str) -> Loss:
+        """Build the loss of that name; a point task puts its function here."""
+        return make_loss(name)
+
+    def _metrics(self, outputs: Tensor, split: Split) -> dict[str, float]:
+        """Further metrics of OUTPUT predictions; the default adds accuracy where the loss judges classes."""
+        if Capability.CLASSES not in self.offers:
+            return {}
+        if outputs.shape[-1] == 1:
+            predicted = (outputs[..., 0] > 0).to(torch.int64)
+            return {"accuracy": float((predicted == split.targets[..., 0].round().long()).double().mean())}
+        return {"accuracy": float((outputs.argmax(-1) == split.targets).double().mean())}
+
+    # Final.
+
+    @final
+    def data(self) -> TaskData:
+        """Load and split the data; the split depends on `data_seed` alone."""
+        source = self._load()
+        if self.validation is None or source.in_sample:
+            held = source.train if source.in_sample and self.validation is not None else None
+            return TaskData(source.train, held, source.tests, source.description, source.sha256)
+        kept, held_rows = self._hold_out(source, self.validation)
+        train, validation = _take(source.train, kept), _take(source.train, held_rows)
+        return TaskData(train, validation, source.tests, source.description, source.sha256)
+
+    def _hold_out(self, source: Source, share: float) -> tuple[Tensor, Tensor]:
+        n = len(source.train)
+        if source.ordered:
+            cut = n - max(1, round(share * n))
+            return torch.arange(cut), torch.arange(cut, n)
+        generator = generator_for(self.data_seed, type(self).__name__, "hold-out")
+        order = torch.randperm(n, generator=generator, device="cpu")
+        if source.stratify is None:
+            held = order[: max(1, round(share * n))]
+        else:
+            labels = source.stratify[order]
+            parts = [order[labels == label] for label in labels.unique()]
+            held = torch.cat([part[: round(share * len(part))] for part in parts])
+        chosen = torch.zeros(n, dtype=torch.bool, device="cpu")
+        chosen[held] = True
+        return (~chosen).nonzero()[:, 0], chosen.nonzero()[:, 0]
+
+    @final
+    def evaluate(self, predictor: Predictor, split: Split, kind: PredictorKind = PredictorKind.OUTPUT) -> dict[str, float]:
+        """Judge a predictor on a split.
+
+        Args:
+            predictor: what `Algorithm.predictor` gives; called without gradients.
+            split: rows to judge on.
+            kind: what the predictor returns.
+
+        Returns:
+            metric name -> value; always with "loss" for OUTPUT and POINT predictors.
+        """
+        if kind not in (PredictorKind.OUTPUT, PredictorKind.POINT):
+            raise AltpropError(f"task {type(self).__name__} cannot judge a predictor of kind {kind}")
+        with torch.no_grad():
+            outputs = predictor(split.inputs)
+            per = self.loss.per_element(outputs, split.targets)
+            if split.mask is not None and split.mask.shape == per.shape:
+                per = per[split.mask]
+            return {"loss": float(per.double().mean()), **self._metrics(outputs, split)}
+
+
+def _take(split: Split, rows: Tensor) -> Split:
+    dim = 1 if split.sequence else 0
+    return replace(
+        split,
+        inputs=split.inputs.index_select(dim, rows),
+        targets=split.targets.index_select(1 if per_step(split.targets) else 0, rows),
+        rows=split.rows.index_select(0, rows),
+        mask=None if split.mask is None else split.mask.index_select(1, rows),
+    )

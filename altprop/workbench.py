@@ -1,0 +1,101 @@
+"""Small problems in float64, for oracles, doctests and authors who try a rule."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from altprop.capabilities import Capability
+from altprop.flops import count_flops
+from altprop.ledger import Ledger
+from altprop.losses import make_loss
+from altprop.models.mlp import MLP
+from altprop.noise import Noise, NoiseClock
+from altprop.problem import Problem
+from altprop.randomness import Random, derive_seed, generator_for
+from altprop.task import Batch, ModelSpec
+
+
+def make_problem(
+    model: nn.Module,
+    loss: str,
+    *,
+    seed: int = 0,
+    offers: frozenset[Capability] = frozenset({Capability.SUPERVISED, Capability.VECTORS}),
+    train_size: int = 0,
+) -> Problem:
+    """Wrap any model in a problem with fresh books and streams.
+
+    Args:
+        model: with a `spec` attribute.
+        loss: name of a loss.
+        seed: of the algorithm's and the noise stream.
+        offers: capabilities of the task's side; the model's own are added.
+        train_size: rows of the training split.
+    """
+    first = next(model.parameters())
+    blocks = len(model.blocks) if hasattr(model, "blocks") else 1
+    random = Random(derive_seed(seed, "algorithm"), first.device, first.dtype)
+    spec: ModelSpec = model.spec  # type: ignore[assignment]
+    made = make_loss(loss)
+    extra = {Capability.LEAST_SQUARES} if made.least_squares else set()
+    return Problem(
+        model,
+        made,
+        spec,
+        Ledger(blocks),
+        random,
+        NoiseClock(derive_seed(seed, "noise")),
+        offers | model.offers | extra,  # type: ignore[operator]
+        ("toy", type(model).__name__.lower()),
+        train_size,
+    )
+
+
+def toy(
+    sizes: Sequence[int] = (5, 7, 6, 3),
+    *,
+    rows: int = 8,
+    activation: str = "tanh",
+    loss: str = "cross_entropy",
+    normalisation: str = "none",
+    noise: Noise | None = None,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> tuple[Problem, Batch]:
+    """Return a small MLP problem and one batch of random data.
+
+    Args:
+        sizes: units of input, hidden layers and output.
+        rows: of the batch.
+        activation, loss, normalisation: names.
+        noise: in the forward pass, or None.
+        seed: of weights, data and streams.
+        dtype: of everything.
+
+    >>> problem, batch = toy()
+    >>> loss, grads = problem.gradient(batch)
+    >>> list(grads)[:2], batch.inputs.shape
+    (['blocks.0.weight', 'blocks.0.bias'], torch.Size([8, 5]))
+    """
+    spec = ModelSpec((sizes[0],), sizes[-1])
+    model = MLP(
+        spec,
+        list(sizes[1:-1]),
+        activation=activation,
+        normalisation=normalisation,
+        initialisation="glorot_uniform",
+        noise=noise,
+        generator=generator_for(seed, "toy weights"),
+    ).to(dtype)
+    data = Random(derive_seed(seed, "toy data"), "cpu", dtype)
+    inputs = data.normal(rows, sizes[0])
+    classes = loss in ("cross_entropy", "one_hot_squared_error")
+    targets = data.integers(0, sizes[-1], rows) if classes else data.normal(rows, sizes[-1])
+    if loss == "binary_cross_entropy":
+        targets = (targets > 0).to(dtype)
+    offers = {Capability.SUPERVISED, Capability.VECTORS} | ({Capability.CLASSES} if classes else set())
+    problem = make_problem(model, loss, seed=seed, offers=frozenset(offers), train_size=rows)
+    problem.ledger.forward_flops = count_flops(lambda: model(inputs[:1]))
+    problem.ledger.epoch_samples = rows
+    return problem, Batch(inputs, targets, torch.arange(rows, device="cpu"))
