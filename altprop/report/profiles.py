@@ -1,0 +1,137 @@
+"""Comparisons over several tasks: profiles, wins, ratios and how much they hang on a single task.
+
+A *problem* is a pair (task, target); its time is the learner's median time to that target, infinite where it has none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from altprop.report.statistics import Floats
+
+TAU_MAX = 4.0
+
+
+def performance_ratios(times: Mapping[str, Sequence[float]]) -> dict[str, Floats]:
+    """Time of each learner on each problem over the best time there.
+
+    A problem that nobody solves keeps its place, as infinite for everybody. Two zeros make 1.
+
+    Args:
+        times: learner -> its times (problems,), infinite where unsolved.
+    """
+    matrix = np.array([list(row) for row in times.values()], dtype=float)
+    ratios = np.full_like(matrix, math.inf)
+    if matrix.size:
+        best = matrix.min(axis=0)
+        solved = np.isfinite(matrix)
+        np.divide(matrix, best, out=ratios, where=solved & (best > 0))
+        ratios[solved & (matrix == best)] = 1.0
+    return {name: ratios[row] for row, name in enumerate(times)}
+
+
+def profile(ratios: Floats, limit: float = TAU_MAX) -> tuple[list[float], list[float]]:
+    """Performance profile rho(tau): share of problems solved within tau times the best, for tau from 1 to `limit`.
+
+    Returns:
+        Jump positions, the first of them 1, and the values from there on.
+
+    Paper: Dolan and More 2002, "Benchmarking optimization software with performance profiles".
+
+    >>> profile(np.array([1.0, 2.0, math.inf]))
+    ([1.0, 2.0], [0.3333333333333333, 0.6666666666666666])
+    """
+    jumps = sorted({1.0, *(float(r) for r in ratios if r <= limit)})
+    return jumps, [float(np.mean(ratios <= jump)) if ratios.size else 0.0 for jump in jumps]
+
+
+def profile_area(ratios: Floats, limit: float = TAU_MAX) -> float:
+    """Area under rho from 1 to `limit`, over limit - 1: 1 for a learner that is the best on every problem.
+
+    >>> profile_area(np.array([1.0, 2.5]), 4.0)
+    0.75
+    """
+    if not ratios.size:
+        return 0.0
+    return float(np.mean(np.clip(limit - ratios, 0.0, limit - 1.0))) / (limit - 1.0)
+
+
+def ecdf(values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Share of problems solved by each cost: jump positions and the values from there on, unsolved ones included.
+
+    >>> ecdf([2.0, 1.0, math.inf, 1.0])
+    ([1.0, 2.0], [0.5, 0.75])
+    """
+    jumps = sorted({value for value in values if math.isfinite(value)})
+    return jumps, [sum(value <= jump for value in values) / len(values) for jump in jumps]
+
+
+def win_rates(scores: Mapping[str, Mapping[tuple[str, int], float]]) -> dict[tuple[str, str], tuple[float, int]]:
+    """How often each learner beats each other one: (row, column) -> (share of wins, pairs compared).
+
+    Pairs are the (task, seed) both ran; a tie is half a win, a failure (minus infinity) loses, two failures tie.
+
+    >>> win_rates({"a": {("t", 0): 1.0}, "b": {("t", 0): 0.0}})[("a", "b")]
+    (1.0, 1)
+    """
+    table: dict[tuple[str, str], tuple[float, int]] = {}
+    for row, ours in scores.items():
+        for column, theirs in scores.items():
+            shared = ours.keys() & theirs.keys()
+            if row == column or not shared:
+                continue
+            points = sum(1.0 if ours[k] > theirs[k] else 0.5 if ours[k] == theirs[k] else 0.0 for k in shared)
+            table[row, column] = (points / len(shared), len(shared))
+    return table
+
+
+def ratio_to_reference(ours: float, reference: float) -> float | None:
+    """Cost of a learner over the cost of the reference; None where neither has one.
+
+    >>> ratio_to_reference(math.inf, 2.0), ratio_to_reference(1.0, 2.0)
+    (inf, 0.5)
+    """
+    if math.isinf(ours) and math.isinf(reference):
+        return None
+    if math.isinf(ours):
+        return math.inf
+    if math.isinf(reference):
+        return 0.0
+    if reference == 0:
+        return 1.0 if ours == 0 else math.inf
+    return ours / reference
+
+
+def leave_one_out(tasks: Sequence[str], rank: Callable[[Sequence[str]], Sequence[str]]) -> dict[str, tuple[int, int]]:
+    """Best and worst rank of each item when any single task is left out.
+
+    Args:
+        tasks: names of the pooled tasks, two or more.
+        rank: maps a list of tasks to the items, best first.
+
+    >>> leave_one_out(["x", "y"], lambda tasks: ["a", "b"] if "x" in tasks else ["b", "a"])
+    {'a': (1, 2), 'b': (1, 2)}
+    """
+    places: dict[str, list[int]] = {item: [] for item in rank(tasks)}
+    for task in tasks:
+        for place, item in enumerate(rank([other for other in tasks if other != task]), start=1):
+            places.setdefault(item, []).append(place)
+    return {item: (min(seen), max(seen)) for item, seen in places.items() if seen}
+
+
+def expected_best_of(scores: Sequence[float], k: int) -> float:
+    """Expected best of k trials drawn without replacement from the N that were run.
+
+    E_k = sum over i = k..N of x_(i) C(i-1, k-1) / C(N, k), with x sorted from worst to best; unbiased.
+
+    >>> expected_best_of([1.0, 2.0, 3.0], 1), expected_best_of([1.0, 2.0, 3.0], 3)
+    (2.0, 3.0)
+    """
+    x = sorted(scores)
+    n = len(x)
+    if not 1 <= k <= n:
+        raise ValueError(f"the best of {k} cannot be told from {n} trials")
+    return math.fsum(x[i - 1] * math.comb(i - 1, k - 1) for i in range(k, n + 1)) / math.comb(n, k)

@@ -1,0 +1,132 @@
+"""Paired tests against enumeration and scipy."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from altprop.report.paired import compare, compare_family, holm, sign_flip_p, sign_test_p, smallest_p
+
+INF = math.inf
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 6, 9])
+def test_sign_flip_is_the_enumeration(n: int) -> None:
+    d = np.random.default_rng(n).normal(0.5, 1, n).round(1)
+    sums = [abs(sum(s * x for s, x in zip(signs, d, strict=True))) for signs in itertools.product((1, -1), repeat=n)]
+    expected = np.mean([value >= abs(d.sum()) - 1e-9 for value in sums])
+    assert sign_flip_p(d) == expected
+
+
+def test_sign_flip_is_scipys_permutation_test() -> None:
+    d = np.random.default_rng(5).normal(0.4, 1, 10)
+    oracle = stats.permutation_test((d,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    assert sign_flip_p(d) == pytest.approx(oracle.pvalue, abs=1e-12)
+
+
+def test_sign_flip_reaches_its_floor_and_counts_ties() -> None:
+    assert sign_flip_p([0.1, 0.2, 0.3, 0.4, 0.5]) == smallest_p(5, 1) == 0.0625
+    assert sign_flip_p([0.1 + 0.2, 0.3, -0.6]) == 1.0  # a sum of 5e-17 is a sum of nothing
+    assert sign_flip_p([0.0, 0.0]) == 1.0
+    assert sign_flip_p([]) == 1.0
+
+
+def test_sign_flip_beyond_enumeration_is_close_and_repeats() -> None:
+    d = np.random.default_rng(5).normal(0.35, 1, 24)
+    oracle = stats.permutation_test((d,), np.mean, permutation_type="samples", n_resamples=300_000, rng=1)
+    assert sign_flip_p(d) == pytest.approx(oracle.pvalue, abs=0.003)
+    assert sign_flip_p(d) == sign_flip_p(d)
+    assert sign_flip_p(np.ones(40)) > 0
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(0, 5), (1, 5), (3, 3), (9, 1), (12, 0)])
+def test_sign_test_is_the_binomial_test(wins: int, losses: int) -> None:
+    assert sign_test_p(wins, losses) == pytest.approx(stats.binomtest(wins, wins + losses).pvalue, rel=1e-12)
+
+
+def test_sign_test_of_ties_only() -> None:
+    assert sign_test_p(0, 0) == 1.0
+
+
+def test_holm_by_hand() -> None:
+    """Sorted .005 .01 .03 .04 times 4 3 2 1 = .02 .03 .06 .04, made monotone: .02 .03 .06 .06."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_smallest_reachable_p() -> None:
+    assert smallest_p(3, 7) == 1.75
+    assert smallest_p(5, 1) >= 0.05  # five seeds never can
+    assert smallest_p(6, 1) < 0.05
+    assert smallest_p(8, 7) >= 0.05 > smallest_p(9, 7)
+
+
+def by_seed(*scores: float) -> dict[int, float]:
+    return dict(enumerate(scores))
+
+
+def test_three_seeds_cannot_show_a_difference() -> None:
+    result = compare_family({"ref": by_seed(0.1, 0.1, 0.1), "x": by_seed(0.9, 0.8, 0.9)}, "ref")["x"]
+    assert result.p == 0.25
+    assert result.verdict == "3 seeds cannot show a difference here"
+    assert result.difference is not None
+    assert result.difference.estimate == pytest.approx(0.7666666667)
+
+
+def test_indistinguishable_is_said_only_when_it_could_have_been_told() -> None:
+    noise = np.random.default_rng(0).normal(size=12)
+    even = compare_family({"ref": by_seed(*[0.0] * 12), "x": by_seed(*(noise - noise.mean()))}, "ref")["x"]
+    assert even.verdict == "indistinguishable"
+    few = compare_family({"ref": by_seed(*[0.0] * 5), "x": by_seed(*noise[:5])}, "ref")["x"]
+    assert few.verdict == "5 seeds cannot show a difference here"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "lead", "verdict"),
+    [
+        (12, 0.1, "better"),
+        (12, -0.1, "worse"),
+        (8, 0.1, "better, on too few seeds to claim"),
+        (1, 1.0, "1 seed cannot"),
+    ],
+)
+def test_verdicts(seeds: int, lead: float, verdict: str) -> None:
+    reference = by_seed(*np.linspace(0.5, 0.6, seeds))
+    result = compare_family({"ref": reference, "x": {s: v + lead for s, v in reference.items()}}, "ref")["x"]
+    assert result.verdict.startswith(verdict)
+
+
+def test_a_failure_is_a_loss_and_two_failures_a_tie() -> None:
+    ours = by_seed(-INF, -INF, 0.9, 0.9, 0.9)
+    theirs = by_seed(-INF, 0.5, -INF, 0.5, 0.9)
+    result = compare(ours, theirs)
+    assert (result.wins, result.losses, result.ties) == (2, 1, 2)
+    assert result.test == "sign"
+    assert result.difference is None
+    assert result.p == sign_test_p(2, 1)
+
+
+def test_a_failed_reference_loses_every_seed() -> None:
+    result = compare(by_seed(*[0.1] * 7), by_seed(*[-INF] * 7))
+    assert (result.wins, result.direction, result.p) == (7, 1, 2 / 2**7)
+
+
+def test_only_shared_seeds_are_paired() -> None:
+    result = compare({0: 1.0, 1: 2.0, 7: 9.0}, {1: 1.0, 0: 1.0, 3: 5.0})
+    assert result.seeds == 2
+    assert result.difference is not None
+    assert result.difference.estimate == 0.5
+    assert compare({0: 1.0}, {1: 1.0}).verdict == "no seed in common"
+
+
+def test_family_is_each_learner_against_the_reference() -> None:
+    scores = {name: by_seed(*(np.arange(8.0) + lead)) for name, lead in (("ref", 0), ("a", 1), ("b", 2), ("c", 0))}
+    result = compare_family(scores, "ref")
+    assert set(result) == {"a", "b", "c"}
+    assert [result[name].family for name in "abc"] == [3, 3, 3]
+    assert [result[name].adjusted for name in "abc"] == pytest.approx([3 / 128, 3 / 128, 1.0])

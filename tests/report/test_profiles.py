@@ -1,0 +1,112 @@
+"""Comparisons over tasks, worked by hand or by enumeration."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from altprop.report.profiles import (
+    ecdf,
+    expected_best_of,
+    leave_one_out,
+    performance_ratios,
+    profile,
+    profile_area,
+    ratio_to_reference,
+    win_rates,
+)
+
+INF = math.inf
+
+
+def test_ratios_keep_unsolved_problems() -> None:
+    ratios = performance_ratios({"a": [1.0, 4.0, INF, 0.0], "b": [2.0, 2.0, INF, 0.0], "c": [INF, 1.0, INF, 3.0]})
+    assert list(ratios["a"]) == [1.0, 4.0, INF, 1.0]
+    assert list(ratios["b"]) == [2.0, 2.0, INF, 1.0]
+    assert list(ratios["c"]) == [INF, 1.0, INF, INF]
+
+
+def test_profile_by_hand() -> None:
+    jumps, values = profile(np.array([1.0, 3.0, 5.0, INF]))
+    assert jumps == [1.0, 3.0]
+    assert values == [0.25, 0.5]
+    assert profile_area(np.array([1.0, 3.0, 5.0, INF])) == pytest.approx((0.25 * 2 + 0.5 * 1) / 3)
+
+
+def test_profile_area_is_the_integral() -> None:
+    ratios = 1 + np.random.default_rng(0).exponential(2.0, 30)
+    taus = np.linspace(1, 4, 30_001)
+    integral = np.mean([(ratios <= tau).mean() for tau in taus])
+    assert profile_area(ratios) == pytest.approx(integral, abs=1e-3)
+    assert profile_area(np.ones(4)) == 1.0
+    assert profile_area(np.array([])) == 0.0
+
+
+def test_a_profile_depends_on_its_pool() -> None:
+    alone = performance_ratios({"a": [2.0, 2.0], "b": [5.0, 1.0]})
+    pooled = performance_ratios({"a": [2.0, 2.0], "b": [5.0, 1.0], "c": [0.4, 9.0]})
+    assert profile_area(alone["a"]) > profile_area(alone["b"])
+    assert profile_area(pooled["a"]) < profile_area(pooled["b"])
+
+
+def test_ecdf_counts_what_was_never_solved() -> None:
+    assert ecdf([3.0, INF, 1.0, 1.0]) == ([1.0, 3.0], [0.5, 0.75])
+    assert ecdf([INF]) == ([], [])
+
+
+def test_wins_by_hand() -> None:
+    scores = {
+        "a": {("t", 0): 1.0, ("t", 1): -INF, ("u", 0): 0.5},
+        "b": {("t", 0): 0.0, ("t", 1): -INF, ("u", 0): 0.9, ("u", 1): 2.0},
+        "c": {("v", 0): 1.0},
+    }
+    table = win_rates(scores)
+    assert table["a", "b"] == (0.5, 3)  # a win, a tie of two failures, a loss
+    assert table["b", "a"] == (0.5, 3)
+    assert ("a", "c") not in table
+    assert ("a", "a") not in table
+
+
+@pytest.mark.parametrize(
+    ("ours", "reference", "expected"),
+    [(2.0, 4.0, 0.5), (INF, 4.0, INF), (4.0, INF, 0.0), (INF, INF, None), (0.0, 0.0, 1.0), (1.0, 0.0, INF)],
+)
+def test_ratio_to_reference(ours: float, reference: float, expected: float | None) -> None:
+    assert ratio_to_reference(ours, reference) == expected
+
+
+def test_leave_one_out_shows_a_rank_that_hangs_on_one_task() -> None:
+    scores = {"a": {"x": 9.0, "y": 1.0, "z": 1.0}, "b": {"x": 1.0, "y": 2.0, "z": 2.0}}
+
+    def rank(tasks: list[str]) -> list[str]:
+        return sorted(scores, key=lambda name: -sum(scores[name][task] for task in tasks))
+
+    assert rank(["x", "y", "z"]) == ["a", "b"]
+    assert leave_one_out(["x", "y", "z"], rank) == {"a": (1, 2), "b": (1, 2)}
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5, 7])
+def test_best_of_k_is_the_mean_over_all_subsets(k: int) -> None:
+    x = np.random.default_rng(k).normal(size=7)
+    oracle = np.mean([max(subset) for subset in itertools.combinations(x, k)])
+    assert expected_best_of(x, k) == pytest.approx(oracle, rel=1e-12)
+
+
+def test_best_of_one_is_the_mean_and_of_all_the_best() -> None:
+    x = [0.3, 0.9, 0.1]
+    assert expected_best_of(x, 1) == pytest.approx(np.mean(x))
+    assert expected_best_of(x, 3) == 0.9
+
+
+def test_best_of_k_with_failures_is_failed_until_none_can_be_the_best() -> None:
+    assert expected_best_of([-INF, 0.5, 0.7], 1) == -INF
+    assert expected_best_of([-INF, 0.5, 0.7], 2) == pytest.approx((0.5 + 0.7 + 0.7) / 3)
+
+
+@pytest.mark.parametrize("k", [0, 4])
+def test_best_of_k_needs_k_trials(k: int) -> None:
+    with pytest.raises(ValueError, match="cannot be told"):
+        expected_best_of([1.0, 2.0, 3.0], k)
