@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,132 +12,10 @@ from altprop.records import artefacts as kept
 from altprop.records import encode, files
 from altprop.records import lease as leases
 from altprop.records.lease import Lease
+from altprop.records.record import SCHEMA, Record, UnreadableRecordError, committed, problem_of, read_record
 from altprop.records.status import RunStatus
 
-SCHEMA = 1
-_FIELDS: dict[str, type] = {
-    "label": str,
-    "workload": str,
-    "axes": dict,
-    "seed": int,
-    "reason": str,
-    "config": dict,
-    "result": dict,
-    "measured": dict,
-    "provenance": dict,
-}
-
-
-class UnreadableRecordError(AltpropError):
-    """A record that cannot be read, with the folder and what is wrong with it."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """A committed run.
-
-    Args:
-        folder: Where it lies.
-        data: The content of `record.json`, non-finite numbers revived.
-    """
-
-    folder: Path
-    data: dict[str, Any]
-
-    @property
-    def key(self) -> str:
-        """The run's key: the name of its folder."""
-        return str(self.data["key"])
-
-    @property
-    def label(self) -> str:
-        """The learner's name in tables, such as "backprop+adam"."""
-        return str(self.data["label"])
-
-    @property
-    def workload(self) -> str:
-        """The name of the task with its model."""
-        return str(self.data["workload"])
-
-    @property
-    def seed(self) -> int:
-        """The run's seed."""
-        return int(self.data["seed"])
-
-    @cached_property
-    def status(self) -> RunStatus:
-        """How the run ended."""
-        return RunStatus(self.data["status"])
-
-    @property
-    def result(self) -> dict[str, Any]:
-        """What is equal bit for bit on an equal fingerprint."""
-        return dict(self.data["result"])
-
-    @property
-    def measured(self) -> dict[str, Any]:
-        """Times, memory, host and date: never compared bitwise."""
-        return dict(self.data["measured"])
-
-    def trace(self) -> list[dict[str, Any]]:
-        """Returns the rows of `trace.jsonl`: evaluations, training losses and probes."""
-        return self._lines("trace.jsonl")
-
-    def clock(self) -> list[dict[str, Any]]:
-        """Returns the rows of `clock.jsonl`: the learner's seconds at the points of the evaluation grid."""
-        return self._lines("clock.jsonl")
-
-    def artefacts(self) -> dict[str, Path]:
-        """Returns name -> file of what the learner left; `artefacts.read` opens one."""
-        return kept.found(self.folder)
-
-    def _lines(self, name: str) -> list[dict[str, Any]]:
-        try:
-            data = (self.folder / name).read_bytes()
-            expected = self.data["result"].get("trace_sha256") if name == "trace.jsonl" else None
-            if expected is not None and hashlib.sha256(data).hexdigest() != expected:
-                raise ValueError("it does not belong to the record beside it")
-            return encode.load_lines(data)
-        except (OSError, ValueError) as error:
-            raise UnreadableRecordError(f"{self.folder / name} cannot be read: {error}") from error
-
-
-def read_record(folder: Path) -> Record | None:
-    """Returns the record in a run's folder, or None if none was committed.
-
-    Raises:
-        UnreadableRecordError: There is one, but it is torn, of another schema, or lies in a folder not its own.
-    """
-    path = folder / "record.json"
-    try:
-        raw = path.read_bytes()
-        data: Any = json.loads(raw)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UnreadableRecordError(f"{path} cannot be read: {error}") from error
-    if problem := _problem(data, folder.name):
-        raise UnreadableRecordError(f"{path} cannot be used: {problem}")
-    if encode.has_non_finite(raw):
-        for block in ("config", "result", "measured"):
-            data[block] = encode.revive(data[block])
-    return Record(folder, data)
-
-
-def _problem(data: Any, key: str) -> str | None:
-    """Returns what is wrong with the content of a `record.json` in the folder called `key`, or None."""
-    if not isinstance(data, dict):
-        return "it holds no JSON object"
-    if data.get("schema") != SCHEMA:
-        return f"its schema is {data.get('schema')!r}, and this version of altprop reads {SCHEMA}"
-    if data.get("key") != key:
-        return f"its key {data.get('key')!r} is not the name of its folder"
-    if data.get("status") not in set(RunStatus):
-        return f"its status {data.get('status')!r} is none of {', '.join(RunStatus)}"
-    for field, kind in _FIELDS.items():
-        if not isinstance(data.get(field), kind):
-            return f"its field {field!r} is {'not ' + kind.__name__ if field in data else 'missing'}"
-    return None
+__all__ = ["Lease", "Record", "RunStore", "UnreadableRecordError", "committed", "read_record"]
 
 
 class RunStore:
@@ -235,7 +109,7 @@ class RunStore:
         lines = encode.dump_lines(trace)
         result = {**record.get("result", {}), "trace_sha256": hashlib.sha256(lines).hexdigest()}
         content = {"schema": SCHEMA, "key": key, **record, "result": result}
-        if problem := _problem(content, key):
+        if problem := problem_of(content, key):
             raise AltpropError(f"the record of run {key} cannot be committed: {problem}")
         status = RunStatus(content["status"])
         if not status.final and (settled := self.settled(key)) is not None:
@@ -271,9 +145,3 @@ class RunStore:
             files.write_durably(aside.with_suffix(".txt"), f"{error}\n".encode())
             files.sync_folder(folder)
             return f"{error}; it was put aside as {aside.name} and the run starts anew"
-
-
-def committed(runs_dir: Path) -> Iterator[Path]:
-    """Yields the folders below `runs_dir` that hold a record, in no particular order."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        yield from (folder for folder in runs_dir.iterdir() if (folder / "record.json").is_file())

@@ -1,0 +1,274 @@
+"""Whether a rerun reproduces what was published: run by run to the bit, and figure by figure within the seeds' spread.
+
+The rule by which figures are judged stands in `altprop.records.judge`.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from altprop.records import provenance
+from altprop.records.frame import Folders, read_all
+from altprop.records.judge import ROUNDING, Verdict, differing_paths, finite, judge
+from altprop.records.key import canonical_json, relevant
+from altprop.records.record import Record
+
+MEASURED_SPREAD = 0.25
+"""Relative difference of seconds and bytes that a quiet machine of the same kind may show."""
+
+
+@dataclass(frozen=True)
+class RunComparison:
+    """One published run beside its rerun.
+
+    Args:
+        workload: The task with its model.
+        label: The learner.
+        seed: The seed.
+        differing: Dotted paths at which the `result` blocks differ, status included; none if all bits agree.
+        obstacles: The fingerprint's fields that differ, as texts; none if bitwise equality was to be expected.
+    """
+
+    workload: str
+    label: str
+    seed: int
+    differing: tuple[str, ...]
+    obstacles: tuple[str, ...]
+
+    @property
+    def bitwise(self) -> bool:
+        """Whether the `result` blocks are equal bit for bit."""
+        return not self.differing
+
+
+@dataclass(frozen=True)
+class FigureComparison:
+    """One number of the report, over the seeds of a cell that both sides have.
+
+    Args:
+        workload: The task with its model.
+        label: The learner.
+        figure: What is compared, such as "test accuracy" or "flops to 90%".
+        published: The values of the published runs, None where a run has none (a target never hit).
+        here: The values of the rerun, in the same order of seeds.
+        spread: How far the means may lie apart; NaN where one published seed or none has the figure.
+        verdict: What follows.
+    """
+
+    workload: str
+    label: str
+    figure: str
+    published: tuple[float | None, ...]
+    here: tuple[float | None, ...]
+    spread: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All of it.
+
+    Args:
+        runs: The runs that both sides have.
+        figures: Deterministic figures, on which the verdict rests.
+        measured: Seconds and bytes, for information; empty where the processors differ.
+        missing: Published runs that were not rerun.
+        extra: Runs here that were not published.
+        unreadable: A sentence for each record that could not be read.
+    """
+
+    runs: tuple[RunComparison, ...]
+    figures: tuple[FigureComparison, ...]
+    measured: tuple[FigureComparison, ...]
+    missing: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = field(default=())
+
+    @property
+    def bitwise_expected(self) -> bool:
+        """Whether all fingerprints agree, so that every `result` block has to be equal bit for bit."""
+        return bool(self.runs) and not any(run.obstacles for run in self.runs)
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether nothing is missing or different; on equal fingerprints, whether all is equal bit for bit."""
+        if self.missing or not self.runs or (self.bitwise_expected and not all(run.bitwise for run in self.runs)):
+            return False
+        return all(figure.verdict is not Verdict.DIFFERENT for figure in self.figures)
+
+    def table(self) -> str:
+        """Returns plain text: what could be expected, a line a figure, and every difference in bits."""
+        equal = sum(run.bitwise for run in self.runs)
+        lines = [f"{equal} of {len(self.runs)} result blocks are equal bit for bit."]
+        if self.bitwise_expected:
+            lines.append("The fingerprints are equal, so all of them should be.")
+        else:
+            obstacles = sorted({text for run in self.runs for text in run.obstacles})
+            lines.append("The fingerprints differ, so equal bits cannot be expected: " + "; ".join(obstacles) + ".")
+        lines += ["", *_aligned(["task", "learner", "figure", "published", "here", "spread", "verdict"], self.figures)]
+        if self.measured:
+            lines += ["", f"Measured, for information (spread at least {MEASURED_SPREAD:.0%}):"]
+            lines += _aligned(["task", "learner", "figure", "published", "here", "spread", "verdict"], self.measured)
+        if self.bitwise_expected and equal < len(self.runs):
+            lines += ["", "Differing fields:"]
+            lines += [f"  {_name(run)}: {_listed(run.differing)}" for run in self.runs if run.differing]
+        for title, names in (
+            ("Not rerun", self.missing),
+            ("Not published", self.extra),
+            ("Unreadable", self.unreadable),
+        ):
+            if names:
+                lines += ["", f"{title}:", *(f"  {name}" for name in names)]
+        lines += ["", "Reproduced." if self.reproduced else "NOT reproduced."]
+        return "\n".join(lines) + "\n"
+
+
+def compare(published: Folders, here: Folders) -> Comparison:
+    """Compares two sets of records, matched by label, workload and seed (and configuration, where that is not enough).
+
+    Args:
+        published: The folders of the published records.
+        here: The folders of the rerun.
+
+    Raises:
+        AltpropError: A folder does not exist.
+    """
+    theirs, unreadable = read_all(published)
+    ours, also_unreadable = read_all(here)
+    pairs, missing, extra = _matched(theirs, ours)
+    cells: dict[str, list[tuple[Record, Record]]] = defaultdict(list)
+    for pair in pairs:
+        cells[str(pair[0].data.get("cell"))].append(pair)
+    figures = [figure for cell in cells.values() for figure in _figures(cell)]
+    measured = [figure for cell in cells.values() for figure in _measured(cell)]
+    return Comparison(
+        tuple(_run(old, new) for old, new in pairs),
+        tuple(figures),
+        tuple(measured),
+        tuple(map(_name, missing)),
+        tuple(map(_name, extra)),
+        (*unreadable, *also_unreadable),
+    )
+
+
+def _matched(
+    theirs: list[Record], ours: list[Record]
+) -> tuple[list[tuple[Record, Record]], list[Record], list[Record]]:
+    """Returns the pairs, what only the published side has, and what only the rerun has."""
+    old, new = _by_name(theirs), _by_name(ours)
+    pairs, missing = [], []
+    for name, settings in old.items():
+        others = new.get(name, {})
+        if len(settings) == len(others) == 1:  # A renamed or added option is no reason not to compare.
+            pairs.append((next(iter(settings.values())), others.popitem()[1]))
+            continue
+        for setting, record in settings.items():
+            other = others.pop(setting, None)
+            if other is None:
+                missing.append(record)
+            else:
+                pairs.append((record, other))
+    return pairs, missing, [record for left in new.values() for record in left.values()]
+
+
+def _by_name(records: list[Record]) -> dict[tuple[str, str, int], dict[str, Record]]:
+    """Returns workload, label and seed -> configuration -> the newest record with it."""
+    found: dict[tuple[str, str, int], dict[str, Record]] = defaultdict(dict)
+    for record in sorted(records, key=lambda run: str(run.data["measured"].get("finished"))):
+        found[record.workload, record.label, record.seed][_setting(record)] = record
+    return found
+
+
+def _setting(record: Record) -> str:
+    return canonical_json(relevant(record.data["config"]))
+
+
+def _run(old: Record, new: Record) -> RunComparison:
+    paths = differing_paths(old.data["result"], new.data["result"])
+    if old.status is not new.status and "status" not in paths:
+        paths.insert(0, "status")
+    obstacles = provenance.differences(old.data["provenance"], new.data["provenance"])
+    return RunComparison(old.workload, old.label, old.seed, tuple(paths), tuple(obstacles))
+
+
+def _figures(cell: list[tuple[Record, Record]]) -> list[FigureComparison]:
+    first = cell[0][0].data["result"]
+    figures = [_figure(cell, "runs that ended well", lambda record: 1.0 if _well(record) else None)]
+    if any(old.data["result"].get("test") is not None for old, _ in cell):
+        figures.append(_figure(cell, f"test {first.get('metric')}", lambda record: record.data["result"].get("test")))
+    targets = dict.fromkeys(name for old, _ in cell for name in old.data["result"].get("hits") or {})
+    figures += [_figure(cell, f"flops to {name}", _hit(name)) for name in targets]
+    if any(_ledger(old) is not None for old, _ in cell):
+        figures.append(_figure(cell, "flops", _ledger))
+    return figures
+
+
+def _well(record: Record) -> bool:
+    return record.status.value in {"completed", "reached_target"}
+
+
+def _ledger(record: Record) -> float | None:
+    value = (record.data["result"].get("ledger") or {}).get("flops")
+    return None if value is None else float(value)
+
+
+def _hit(target: str) -> Callable[[Record], float | None]:
+    def read(record: Record) -> float | None:
+        hit = (record.data["result"].get("hits") or {}).get(target)
+        return None if not hit or not _well(record) else float(hit["flops"][1])
+
+    return read
+
+
+def _measured(cell: list[tuple[Record, Record]]) -> list[FigureComparison]:
+    """Returns seconds and bytes, where both sides ran on the same kind of processor with as many threads."""
+    for old, new in cell:
+        theirs, ours = old.data["provenance"], new.data["provenance"]
+        if any(theirs.get(name) != ours.get(name) for name in ("cpu", "threads", "device")):
+            return []
+
+    def reader(name: str) -> Callable[[Record], float | None]:
+        return lambda record: record.data["measured"].get(name)
+
+    names = [
+        name
+        for name in ("cpu_seconds", "live_bytes", "saved_bytes")
+        if any(old.data["measured"].get(name) is not None for old, _ in cell)
+    ]
+    return [_figure(cell, name.replace("_", " "), reader(name), MEASURED_SPREAD) for name in names]
+
+
+def _figure(
+    cell: list[tuple[Record, Record]], name: str, read: Callable[[Record], float | None], least: float = ROUNDING
+) -> FigureComparison:
+    published, here = tuple(read(old) for old, _ in cell), tuple(read(new) for _, new in cell)
+    spread, verdict = judge(published, here, least)
+    return FigureComparison(cell[0][0].workload, cell[0][0].label, name, published, here, spread, verdict)
+
+
+def _name(run: Record | RunComparison) -> str:
+    return f"{run.workload} {run.label} seed {run.seed}"
+
+
+def _listed(paths: tuple[str, ...]) -> str:
+    return ", ".join(paths[:6]) + (f" and {len(paths) - 6} more" if len(paths) > 6 else "")
+
+
+def _shown(values: tuple[float | None, ...]) -> str:
+    known = finite(values)
+    mean = f"{statistics.fmean(known):.4g}" if known else "none"
+    return mean if len(known) == len(values) else f"{mean} ({len(known)}/{len(values)})"
+
+
+def _aligned(head: list[str], figures: Iterable[FigureComparison]) -> list[str]:
+    rows = [head]
+    for entry in figures:
+        spread = "-" if math.isnan(entry.spread) else f"{entry.spread:.2g}"
+        values = [_shown(entry.published), _shown(entry.here), spread, entry.verdict.value]
+        rows.append([entry.workload, entry.label, entry.figure, *values])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
