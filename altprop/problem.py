@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +25,21 @@ from altprop.randomness import Random
 from altprop.task import Batch, ModelSpec
 
 if TYPE_CHECKING:
-    from altprop.models.base import LayeredModel
+    from altprop.models.base import Block, LayeredModel
 
 Grads = dict[str, Tensor]
+
+
+class BlockPulled(NamedTuple):
+    """What the vector-Jacobian product of `Problem.pull_block` returns.
+
+    Attributes:
+        delta: cotangent of the block's pre-activation, shaped like it.
+        parameters: the block's parameters, and the noise's own, by their names in the model -> cotangent.
+    """
+
+    delta: Tensor
+    parameters: Grads
 
 
 class Pulled(NamedTuple):
@@ -338,6 +350,44 @@ class Problem:
             return Pulled(found[-1] if inputs else None, dict(zip(names, found[: len(names)], strict=True)))
 
         return y.detach(), vjp
+
+    def pull_block(self, index: int, x: Tensor) -> tuple[Tensor, Callable[[Tensor], BlockPulled]]:
+        """Run one block on a detached input and return (output, vjp), for rules that bring their own way back.
+
+        `vjp(v)` takes a cotangent of the output to the pre-activation and the parameters and stops there: no product
+        with the transposed weight is made. `block.transpose` takes it further, with whatever weight a rule names.
+
+        Args:
+            index: of the block in `layered.blocks`.
+            x: (B, ...) input of the block, detached here.
+        """
+        block = cast("Block", self.layered.blocks[index])
+        own = {f"blocks.{index}.{name}": p for name, p in block.named_parameters()}
+        if block.noise is not None:
+            own.update((f"noise.{name}", p) for name, p in block.noise.named_parameters())
+        x, rows = x.detach(), int(x.shape[0])
+        with torch.enable_grad(), self.ledger.graph(), self.ledger.primitive("block_forward", rows):
+            z = block.transform(x)
+            y = block.respond(z)
+
+        def vjp(v: Tensor) -> BlockPulled:
+            wanted = [z, *own.values()]
+            with self.ledger.primitive("block_backward", rows):
+                found = torch.autograd.grad(y, wanted, v, retain_graph=True, allow_unused=True, materialize_grads=True)
+            return BlockPulled(found[0], dict(zip(own, found[1:], strict=True)))
+
+        return y.detach(), vjp
+
+    def penalty(self) -> tuple[Tensor, Grads] | None:
+        """Return the noise's own term of the objective and its gradient by name, or None where there is none."""
+        noise = getattr(self.model, "noise", None)
+        with torch.enable_grad():
+            value = noise.penalty() if isinstance(noise, Noise) else None
+            if value is None:
+                return None
+            params = self.params
+            found = torch.autograd.grad(value, list(params.values()), allow_unused=True, materialize_grads=True)
+        return value.detach(), dict(zip(params, found, strict=True))
 
     def per_example_gradients(self, batch: Batch) -> Grads:
         """Return name -> (B, *parameter), the gradient of each row's own loss.

@@ -1,0 +1,144 @@
+"""Direct feedback alignment: the output error reaches every layer at once, through fixed random matrices."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from altprop.algorithm import Algorithm, StepResult
+from altprop.capabilities import Capability
+from altprop.errors import AltpropError
+from altprop.optim import OptimizerFactory, Updater
+from altprop.problem import Grads, Problem
+from altprop.task import Batch
+from altprop.workbench import toy
+
+DISTRIBUTIONS = ("normal", "uniform")
+
+
+class DirectFeedbackAlignment(Algorithm):
+    """Replace the backpropagated signal of every hidden layer by a fixed random projection of the output error.
+
+    With e = dL/da_L, (B, C), the error at the output (`problem.output_gradient`), hidden layer l learns from
+
+        delta_l = (e B_l) * f'(a_l),    dW_l = delta_l^T h_(l-1),    db_l = sum over rows of delta_l,
+
+    where a_l is the pre-activation (`z` of a block), h_l = f(a_l) its output and B_l, (C, *shape of h_l), is drawn once
+    (`feedback`) and never learned. The output layer takes e itself, as in backpropagation. Convolutions get a B_l onto
+    their whole feature map; normalisation and dropout are part of f. No W^T is used and no graph spans two blocks.
+
+    The scale of B decides results under SGD; under Adam and its kin, which divide each parameter's step by its own
+    size, it nearly drops out. `scale` is the standard deviation of e B_l relative to e: the entries of B have standard
+    deviation scale / sqrt(C), so that scale = 1 keeps the root mean square of the error from output to every layer,
+    whatever the widths.
+
+    Args:
+        optimizer: the optimizer axis; directions are no gradients, so closures are refused.
+        scale: root mean square of e B_l over that of e, for an error of independent elements.
+        distribution: normal, or uniform on the interval of that standard deviation.
+
+    Raises:
+        AltpropError: for a scale that is not positive or an unknown distribution.
+
+    Paper: Nokland, Direct Feedback Alignment Provides Learning in Deep Neural Networks, NeurIPS 2016. He writes column
+    vectors, B_l e; here rows are examples.
+    """
+
+    requires: ClassVar[frozenset[Capability]] = frozenset({Capability.LAYERED, Capability.CHAIN})
+    state: ClassVar[tuple[str, ...]] = ("updater", "feedback")
+
+    def __init__(self, optimizer: OptimizerFactory, scale: float = 1.0, distribution: str = "normal") -> None:
+        if not (isinstance(scale, (int, float)) and math.isfinite(scale) and scale > 0):
+            raise AltpropError(f"algorithm.scale must be a positive number; got {scale!r}")
+        if distribution not in DISTRIBUTIONS:
+            raise AltpropError(f"unknown algorithm.distribution={distribution}; known are: {', '.join(DISTRIBUTIONS)}")
+        self.optimizer, self.scale, self.distribution = optimizer, float(scale), distribution
+        self.updater: Updater
+        self.feedback: list[Tensor]
+
+    def _setup(self, problem: Problem) -> None:
+        self.updater = problem.updater(self.optimizer, direction="other")
+        deviation = self.scale / math.sqrt(problem.spec.outputs)
+        self.feedback = []
+        for shape in block_shapes(problem)[:-1]:
+            if self.distribution == "normal":
+                draw = problem.random.normal(problem.spec.outputs, *shape)
+            else:
+                draw = problem.random.uniform(problem.spec.outputs, *shape, low=-math.sqrt(3), high=math.sqrt(3))
+            self.feedback.append(deviation * draw)
+
+    def _step(self, batch: Batch | None) -> StepResult:
+        assert batch is not None
+        loss, direction = self.direction(batch)
+        self.updater.apply(direction)
+        return StepResult(loss)
+
+    def direction(self, batch: Batch) -> tuple[Tensor, Grads]:
+        """Return (objective, name -> what stands for its gradient) at the present parameters."""
+        problem = self.problem
+        with problem.same_noise():
+            x, pulls = batch.inputs, []
+            for index in range(len(problem.layered.blocks)):
+                x, vjp = problem.pull_block(index, x)
+                pulls.append(vjp)
+            loss, error = problem.output_loss(x, batch), problem.output_gradient(x, batch)
+            direction: Grads = {}
+            for vjp, matrix in zip(pulls, [*self.feedback, None], strict=True):
+                if matrix is None:
+                    signal = error
+                else:
+                    with problem.ledger.primitive("block_backward", 0, 0):
+                        signal = (error @ matrix.flatten(1)).reshape(-1, *matrix.shape[1:])
+                for name, value in vjp(signal).parameters.items():
+                    direction[name] = direction[name] + value if name in direction else value
+            penalty = problem.penalty()
+        if penalty is not None:
+            loss = loss + penalty[0]
+            direction = {name: value + penalty[1][name] for name, value in direction.items()}
+        return loss, direction
+
+    @classmethod
+    def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
+        """Where the feedback is what backpropagation would send, the rule is backpropagation, and only there."""
+        return {
+            "linear net with B = W_L ... W_(l+1) is backprop": lambda: (_against_backprop("identity", True), 1e-15),
+            "one hidden layer with B = W_2 is backprop": lambda: (_against_backprop("tanh", True, (5, 7, 3)), 1e-15),
+            "not tanh net with B = W_L ... W_(l+1) is backprop": lambda: (_against_backprop("tanh", True), 0.05),
+            "not random B is backprop": lambda: (_against_backprop("identity", False), 0.05),
+        }
+
+
+def block_shapes(problem: Problem) -> list[tuple[int, ...]]:
+    """Return the shape of each block's output for one example."""
+    shapes = []
+    with problem.evaluating(), torch.no_grad():
+        x = torch.zeros(1, *problem.spec.input_shape, dtype=problem.dtype, device=problem.device)
+        for block in problem.layered.blocks:
+            x = block(x)
+            shapes.append(tuple(x.shape[1:]))
+    return shapes
+
+
+def chained_weights(problem: Problem) -> list[Tensor]:
+    """Return W_L ... W_(l+1), (C, n_l), for each hidden layer of a dense net: what backprop sends where f' = 1."""
+    weights = [p.detach() for name, p in problem.params.items() if name.endswith(".weight")]
+    chained = [weights[-1]]
+    for weight in reversed(weights[1:-1]):
+        chained.insert(0, chained[0] @ weight)
+    return chained
+
+
+def relative_error(direction: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
+    """Return the largest difference over the parameters, each in units of the reference's own norm."""
+    return max(float((direction[name] - value).norm() / value.norm()) for name, value in reference.items())
+
+
+def _against_backprop(activation: str, matched: bool, sizes: tuple[int, ...] = (5, 7, 6, 3)) -> float:
+    problem, batch = toy(sizes, activation=activation)
+    rule = DirectFeedbackAlignment(OptimizerFactory("torch.optim.SGD", lr=0.1))
+    rule.setup(problem)
+    if matched:
+        rule.feedback = chained_weights(problem)
+    return relative_error(rule.direction(batch)[1], problem.gradient(batch)[1])
