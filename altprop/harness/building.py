@@ -1,0 +1,153 @@
+"""Turn a cell and a seed into live parts: data, model, noise, problem, algorithm."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from altprop.algorithm import Algorithm
+from altprop.capabilities import Capability
+from altprop.flops import count_flops
+from altprop.harness.cell import Cell
+from altprop.harness.feed import Feed
+from altprop.ledger import Ledger
+from altprop.noise import Noise, NoiseClock
+from altprop.optim import OptimizerFactory
+from altprop.problem import Problem
+from altprop.randomness import Streams
+from altprop.resolve import build, resolve_class
+from altprop.task import Batch, Split, Task, TaskData
+
+
+@dataclass
+class Parts:
+    """A run before its first step.
+
+    Attributes:
+        task, data, model, problem, algorithm, feed: as the names say.
+        probe_batch: frozen rows of the training split, the same for all learners and seeds.
+        identity: hashes of data, split, initial weights and batch order.
+    """
+
+    task: Task
+    data: TaskData
+    model: nn.Module
+    problem: Problem
+    algorithm: Algorithm
+    feed: Feed
+    probe_batch: Batch
+    identity: dict[str, str]
+
+
+def build_parts(cell: Cell, seed: int) -> Parts:
+    """Build all parts of one run.
+
+    Raises:
+        AltpropError: for an unusable value.
+        Refused: where the algorithm cannot run the problem.
+    """
+    settings = cell.settings
+    device = torch.device(settings.device_type)
+    dtype = torch.float64 if settings.dtype == "float64" else torch.float32
+    streams = Streams(seed, device, dtype)
+    task = build(cell.config["task"], Task, "task")  # type: ignore[type-abstract]
+    data = _overfit(task.data(), cell).to(device, dtype)
+    noise = _noise(cell.config["dropout"])
+    spec = task.spec
+    model = build(
+        cell.config["model"], nn.Module, "model", spec=spec, noise=noise, generator=streams.initialisation.generator
+    ).to(device=device, dtype=dtype)
+    model.train()
+    first = data.train.batch(torch.zeros(1, dtype=torch.int64, device=device))
+    ledger = Ledger(len(getattr(model, "blocks", ())))
+    ledger.forward_flops = _forward_flops(model, first)
+    whole = data.train.whole()
+    ledger.epoch_samples = max(1, whole.samples)
+    offers = set(task.offers) | set(getattr(model, "offers", ()))
+    if task.loss.least_squares:
+        offers.add(Capability.LEAST_SQUARES)
+    problem = Problem(
+        model,
+        task.loss,
+        spec,
+        ledger,
+        streams.algorithm,
+        NoiseClock(streams.noise_seed),
+        offers,
+        (cell.axes["task"], cell.axes["model"]),
+        len(data.train),
+    )
+    algorithm = _algorithm(cell.config["algorithm"])
+    initial = _digest(model)
+    algorithm.setup(problem)
+    feed = Feed(data.train, task.batch_size, algorithm.batch, seed)
+    rows = torch.arange(min(settings.probe_rows, len(data.train)), device=device)
+    return Parts(
+        task,
+        data,
+        model,
+        problem,
+        algorithm,
+        feed,
+        data.train.batch(rows),
+        {
+            "data": data.sha256,
+            "split": data.split_digest(),
+            "initial_weights": initial,
+            "batch_order": feed.digest(),
+        },
+    )
+
+
+def _overfit(data: TaskData, cell: Cell) -> TaskData:
+    """Under debug=overfit, train on a few rows and judge on the same ones."""
+    rows = cell.config["trainer"].get("overfit_rows")
+    if not rows:
+        return data
+    few: Split = data.train
+    index = torch.arange(min(int(rows), len(few)))
+    batch = few.batch(index)
+    few = replace(few, inputs=batch.inputs, targets=batch.targets, rows=few.rows[index], mask=batch.mask)
+    return replace(data, train=few, validation=few, tests=dict.fromkeys(data.tests, few))
+
+
+def _noise(config: Mapping[str, Any]) -> Noise | None:
+    if config.get("_target_") is None:
+        return None
+    return build(config, Noise, "dropout")  # type: ignore[type-abstract]
+
+
+def _algorithm(config: Mapping[str, Any]) -> Algorithm:
+    """Build the algorithm, with its optimizer factory where its class takes one."""
+    kind = resolve_class(config.get("_target_"), Algorithm)  # type: ignore[type-abstract]
+    given = dict(config)
+    optimizer = given.pop("optimizer", None)
+    if optimizer is not None and "optimizer" in inspect.signature(kind).parameters:
+        factory = build(optimizer, OptimizerFactory, "optimizer")
+        return build(given, Algorithm, "algorithm", optimizer=factory)  # type: ignore[type-abstract]
+    return build(given, Algorithm, "algorithm")  # type: ignore[type-abstract]
+
+
+def _forward_flops(model: nn.Module, one: Batch) -> float:
+    training = model.training
+    model.eval()
+    kwargs = {} if one.mask is None else {"mask": one.mask}
+    with torch.no_grad():
+        flops = float(count_flops(lambda: model(one.inputs, **kwargs)))
+    model.train(training)
+    return flops
+
+
+def _digest(model: nn.Module) -> str:
+    state = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        state.update(name.encode())
+        state.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return state.hexdigest()
+

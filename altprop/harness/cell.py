@@ -1,0 +1,261 @@
+"""A cell: one learner on one workload. Its seeds are run here, those that have no record yet."""
+
+from __future__ import annotations
+
+import importlib
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from altprop import catalogue
+from altprop.capabilities import refusal
+from altprop.errors import AltpropError, Refused
+from altprop.harness.settings import Settings
+from altprop.records import key as keys
+from altprop.records.status import RunStatus
+
+AXES = ("algorithm", "optimizer", "dropout", "task", "model")
+# Overrides that belong to the run and not to the learner or the workload.
+_RUN_OPTIONS = frozenset(
+    "seeds runs_dir report report_dir title isolate timeout probes logger debug hydra experiment trainer".split()
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell, named and keyed, before anything heavy is imported.
+
+    Attributes:
+        config: the resolved configuration that matters, `optimizer` only where the algorithm takes one.
+        axes: axis -> name.
+        label: of the learner, with the options that were set by hand.
+        workload: of the task, with the options that were set by hand.
+        overrides: as given, for the rerun command.
+        settings: of the harness.
+        full_yaml: the whole resolved configuration.
+    """
+
+    config: dict[str, Any]
+    axes: dict[str, str]
+    label: str
+    workload: str
+    overrides: tuple[str, ...]
+    settings: Settings
+    full_yaml: str
+
+    @property
+    def control(self) -> bool:
+        """Whether the learner is a control."""
+        return bool(self.config["algorithm"].get("control", False))
+
+    def rerun(self, seed: int) -> str:
+        """Return the command that runs one seed again."""
+        kept = [o for o in self.overrides if o.split("=")[0] not in ("seeds", "runs_dir", "report", "report_dir")]
+        return shlex.join(["altprop", *kept, f"seeds=[{seed}]"])
+
+
+def make_cell(config: Mapping[str, Any], overrides: Sequence[str], full_yaml: str = "") -> Cell:
+    """Check a resolved configuration and name what it is.
+
+    Raises:
+        AltpropError: for an unusable value.
+    """
+    settings = Settings.read(config)
+    algorithm = dict(config["algorithm"] or {})
+    target = algorithm.get("_target_")
+    if not target or target == "???":
+        raise AltpropError("algorithm has no _target_; give algorithm._target_=package.module.Class")
+    if algorithm.get("name") in (None, "custom"):
+        algorithm["name"] = str(target).rsplit(".", 1)[-1]
+    optimizer = algorithm.get("optimizer")
+    dropout = config.get("dropout") or {"name": "none"}
+    axes = {
+        "algorithm": str(algorithm["name"]),
+        "optimizer": str(optimizer.get("name", "custom")) if isinstance(optimizer, Mapping) else "none",
+        "dropout": str(dropout.get("name", "custom")),
+        "task": str(_part(config, "task").get("name", "custom")),
+        "model": str(_part(config, "model").get("name", "custom")),
+    }
+    kept = {
+        "algorithm": algorithm,
+        "dropout": dict(dropout),
+        "task": dict(_part(config, "task")),
+        "model": dict(_part(config, "model")),
+        "budget": dict(config["budget"]),
+        "probes": dict(config.get("probes") or {}),
+        "dtype": config.get("dtype", "float32"),
+        "trainer": {name: value for name, value in settings.trainer.items() if name in ("overfit_rows", "strategy")},
+    }
+    return Cell(
+        config=kept,
+        axes=axes,
+        label=_label(axes, overrides),
+        workload=_workload(axes, overrides),
+        overrides=tuple(overrides),
+        settings=settings,
+        full_yaml=full_yaml,
+    )
+
+
+def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = config.get(name)
+    if not isinstance(value, Mapping):
+        raise AltpropError(f"{name} is not set; choose one with {name}=NAME (altprop-list shows all)")
+    return value
+
+
+def _options(overrides: Sequence[str], groups: Sequence[str], skip: Sequence[str] = ()) -> list[str]:
+    found = []
+    for override in overrides:
+        name, _, value = override.lstrip("+~").partition("=")
+        group, _, option = name.partition(".")
+        if option and group in groups and name not in skip and not option.startswith("_"):
+            found.append(f"{option}={value}")
+    return sorted(found)
+
+
+def _label(axes: Mapping[str, str], overrides: Sequence[str]) -> str:
+    """Name a learner: "dfa+adam(lr=0.01)·dropout=standard"."""
+    learner, optimizer = axes["algorithm"], axes["optimizer"]
+    own = _options(overrides, ("algorithm",))
+    label = learner + (f"({', '.join(own)})" if own else "")
+    if optimizer != "none":
+        options = _options(overrides, ("optimizer",))
+        label += f"+{optimizer}" + (f"({', '.join(options)})" if options else "")
+    if axes["dropout"] != "none":
+        options = _options(overrides, ("dropout",))
+        label += f"·dropout={axes['dropout']}" + (f"({', '.join(options)})" if options else "")
+    return label
+
+
+def _workload(axes: Mapping[str, str], overrides: Sequence[str]) -> str:
+    """Name a workload: the task, with model and options where they are not its own."""
+    entry = catalogue.entries("task").get(axes["task"])
+    default = catalogue.default_model(entry) if entry else None
+    parts = [] if axes["model"] == default else [axes["model"]]
+    parts += _options(overrides, ("task", "model", "budget"))
+    parts += sorted(o.lstrip("+") for o in overrides if o.lstrip("+").startswith(("dtype=", "trainer.overfit_rows=")))
+    return axes["task"] + (f"[{', '.join(parts)}]" if parts else "")
+
+
+def refuse(cell: Cell) -> str | None:
+    """Return the sentence that refuses a cell from yaml alone, or None. The class is asked again when it is set up."""
+    names = {group: cell.axes[group] for group in ("algorithm", "task", "model")}
+    task, model = cell.config["task"], cell.config["model"]
+    requires = catalogue.parse_capabilities(cell.config["algorithm"].get("requires") or ())
+    offered = catalogue.parse_capabilities([*(task.get("offers") or ()), *(model.get("offers") or ())])
+    if task.get("loss") in catalogue.LEAST_SQUARES_LOSSES:
+        offered |= {catalogue.Capability.LEAST_SQUARES}
+    if not task.get("offers") and not model.get("offers"):
+        return None  # a plugin without yaml: its class is asked
+    hint = catalogue.suggest(requires)
+    return refusal(names["algorithm"], requires, names["task"], names["model"], offered, hint)
+
+
+def sources(cell: Cell) -> str:
+    """Return the hash of the code that defines the cell's parts.
+
+    Raises:
+        AltpropError: for a module that cannot be found.
+    """
+    modules = set()
+    for part in (cell.config["algorithm"], cell.config["dropout"], cell.config["task"], cell.config["model"]):
+        target = part.get("_target_")
+        if target:
+            modules.add(str(target).rpartition(".")[0])
+    if cell.axes["optimizer"] != "none":
+        modules.add("altprop.optim")
+    return keys.source_hash(sorted(modules))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one run of a cell ended in this command.
+
+    Attributes:
+        label, workload, seed: which.
+        status: of the record.
+        reason: its sentence.
+        executed: whether it ran now (False: the record was there, or another worker has it).
+        test: the metric on the test set, or None.
+    """
+
+    label: str
+    workload: str
+    seed: int
+    status: str
+    reason: str
+    executed: bool
+    test: float | None = None
+    metric: str | None = None
+
+
+def run_cell(cell: Cell) -> list[Outcome]:
+    """Run the seeds of a cell that have no final record; the only place where seeds are looped over.
+
+    Raises:
+        KeyboardInterrupt: after the run at hand was saved so that it can be resumed.
+        AltpropError: where no record can be written at all.
+    """
+    from altprop.records.store import RunStore
+
+    store = RunStore(cell.settings.runs_dir)
+    s = cell.settings
+    try:
+        code = sources(cell)
+        problem = None
+    except Exception as error:
+        code, problem = "unavailable", error
+    common = (keys.relevant(cell.config), code)
+    where = (s.device_type, s.precision, s.threads)
+    cell_key = keys.cell_key(*common, *where)
+    outcomes = []
+    for seed in s.seeds:
+        key = keys.run_key(*common, seed, *where)
+        settled = store.settled(key)
+        if settled is not None:
+            outcomes.append(_outcome(cell, seed, settled.data, executed=False))
+            continue
+        lease = store.claim(key)
+        if lease is None:
+            outcomes.append(Outcome(cell.label, cell.workload, seed, "running", "another worker has this run", False))
+            continue
+        with lease:
+            settled = store.settled(key)
+            if settled is not None:
+                outcomes.append(_outcome(cell, seed, settled.data, executed=False))
+                continue
+            data = _run(cell, seed, key, cell_key, store, problem)
+        outcomes.append(_outcome(cell, seed, data, executed=True))
+        if data["status"] == RunStatus.INTERRUPTED:
+            raise KeyboardInterrupt
+    return outcomes
+
+
+def _run(cell: Cell, seed: int, key: str, cell_key: str, store: Any, problem: Exception | None) -> dict[str, Any]:
+    runner = importlib.import_module("altprop.harness.runner")
+    sentence = refuse(cell)
+    if problem is not None or sentence is not None:
+        failure = problem if problem is not None else Refused(sentence)
+        data: dict[str, Any] = runner.commit_without_run(cell, seed, key, cell_key, store, failure)
+    elif cell.settings.isolate:
+        isolation = importlib.import_module("altprop.harness.isolation")
+        data = isolation.run_isolated(cell, seed, key, cell_key, store)
+    else:
+        data = runner.run_seed(cell, seed, key, cell_key, store)
+    return data
+
+
+def _outcome(cell: Cell, seed: int, data: Mapping[str, Any], executed: bool) -> Outcome:
+    result = data.get("result") or {}
+    return Outcome(
+        cell.label,
+        cell.workload,
+        seed,
+        str(data["status"]),
+        str(data["reason"]),
+        executed,
+        result.get("test"),
+        result.get("metric"),
+    )

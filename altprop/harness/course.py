@@ -1,0 +1,276 @@
+"""The course of one run: steps up to the next mark, evaluations on the grid, probes, and the trace of all that."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from altprop.harness.building import Parts
+from altprop.harness.settings import Settings
+from altprop.records.status import RunStatus
+from altprop.task import Split
+
+COUNTERS = ("flops", "samples", "forward_equivalents", "forwards", "backwards", "hvps", "evaluations")
+
+
+class Course:
+    """One run, step by step. `block` is the unit that Lightning sees.
+
+    Args:
+        parts: of the run.
+        settings: of the harness.
+        seed: of the run.
+    """
+
+    def __init__(self, parts: Parts, settings: Settings, seed: int) -> None:
+        self.parts, self.settings, self.budget = parts, settings, settings.budget
+        self.position = 0
+        self.mark = 0
+        self.status: RunStatus | None = None
+        self.reason = ""
+        self.last_finite_step = 0
+        self.trace: list[dict[str, Any]] = []
+        self.clock: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
+        self.wall_seconds = 0.0
+        self.probe_seconds = 0.0
+        self.evaluation_seconds = 0.0
+        self.stop_requested = False
+        self.own_model = parts.algorithm._predictor() is not None
+        self._probes: Any = None
+        if settings.probes != "off":
+            basic = importlib.import_module("altprop.probes.basic")
+            self._probes = basic.BasicProbes(parts.problem, parts.probe_batch, parts.task.data_seed)
+
+    # Where the run stands.
+
+    @property
+    def spent(self) -> float:
+        """What has been spent, in the declared currency."""
+        return self.parts.problem.ledger.spent(self.budget.currency)
+
+    @property
+    def fraction(self) -> float:
+        """Share of the budget that has been spent."""
+        return self.spent / self.budget.amount
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has ended."""
+        return self.status is not None
+
+    def begin(self) -> None:
+        """Evaluate the untrained learner, once."""
+        if self.mark == 0 and not self.trace:
+            self._evaluate()
+
+    def block(self) -> None:
+        """Take steps up to the next mark, at most `budget.block`; the first of them is probed."""
+        algorithm, feed, ledger = self.parts.algorithm, self.parts.feed, self.parts.problem.ledger
+        problem, budget = self.parts.problem, self.budget
+        threshold = budget.amount * self.mark / budget.grid
+        losses: list[Tensor] = []
+        scalars: dict[str, float] = {}
+        first = ledger.steps
+        seconds = budget.currency == "seconds"
+        base, cpu, wall = ledger.seconds, time.process_time(), time.perf_counter()
+        done = False
+        for count in range(budget.block):
+            if count == 0 and self._probes is not None:
+                started = time.perf_counter()
+                self._probes.before()
+                self.probe_seconds += time.perf_counter() - started
+                cpu, wall = time.process_time(), time.perf_counter()
+            result = algorithm.step(feed.batch(self.position))
+            self.position += 1
+            if count == 0 and self._probes is not None:
+                base += time.process_time() - cpu
+                self.wall_seconds += time.perf_counter() - wall
+                self._probe()
+                cpu, wall = time.process_time(), time.perf_counter()
+            if result.loss is not None:
+                losses.append(result.loss)
+            if result.scalars:
+                scalars = dict(result.scalars)
+            if seconds:
+                ledger.seconds = base + time.process_time() - cpu
+            spent = ledger.spent(budget.currency)
+            problem.progress = min(1.0, spent / budget.amount)
+            if result.done:
+                done = True
+                break
+            if spent >= threshold or self.stop_requested:
+                break
+        ledger.seconds = base + time.process_time() - cpu
+        self.wall_seconds += time.perf_counter() - wall
+        self._note_losses(losses, scalars, first)
+        if self.over:
+            return
+        if self.spent >= threshold or done:
+            self._evaluate()
+        if done and not self.over:
+            self._end(RunStatus.COMPLETED, "The learner says that it is done.")
+
+    def _end(self, status: RunStatus, reason: str = "") -> None:
+        self.status, self.reason = status, reason or status.sentence
+
+    # What is written down.
+
+    def _note_losses(self, losses: list[Tensor], scalars: dict[str, float], first: int) -> None:
+        mean = None
+        step = self.parts.problem.ledger.steps
+        if losses:
+            stacked = torch.stack(losses).double().cpu()
+            finite = torch.isfinite(stacked)
+            mean = float(stacked[finite].mean()) if bool(finite.any()) else None
+            if not bool(finite.all()):
+                bad = first + int((~finite).nonzero()[0])
+                self.last_finite_step = bad
+                self._end(RunStatus.NON_FINITE, f"The loss is not finite at step {bad}.")
+        if not self.over:
+            total = sum(float(p.detach().abs().sum()) for p in self.parts.model.parameters())
+            if math.isfinite(total):
+                self.last_finite_step = step
+            else:
+                self._end(
+                    RunStatus.NON_FINITE,
+                    f"A parameter stopped being finite between steps {self.last_finite_step} and {step}.",
+                )
+        if mean is not None or scalars:
+            row = {"kind": "train", "step": step, "fraction": self.fraction, "loss": mean, "scalars": scalars}
+            self.trace.append(row)
+
+    def _probe(self) -> None:
+        started = time.perf_counter()
+        row = self._probes.after(self.own_model)
+        ledger = self.parts.problem.ledger
+        self.trace.append({"kind": "probe", "step": ledger.steps, "fraction": self.fraction, "flops": ledger.flops, **row})
+        self.probe_seconds += time.perf_counter() - started
+
+    def judge(self, split: Split) -> dict[str, float]:
+        """Evaluate the learner as it stands on a split, off the clock and off the books."""
+        started = time.perf_counter()
+        algorithm = self.parts.algorithm
+        with algorithm.predictor() as predict:
+            metrics = self.parts.task.evaluate(predict, split, algorithm.kind)
+        self.evaluation_seconds += time.perf_counter() - started
+        return metrics
+
+    def _evaluate(self) -> None:
+        """Evaluate at the present mark, and end the run where that says so."""
+        guide = self.parts.data.validation
+        metrics = self.judge(self.parts.data.train if guide is None else guide)
+        self._row("train" if guide is None else "validation", metrics)
+        ledger, budget, task = self.parts.problem.ledger, self.budget, self.parts.task
+        self.clock.append(
+            {
+                "step": ledger.steps,
+                "fraction": self.fraction,
+                "cpu_seconds": ledger.seconds,
+                "wall_seconds": self.wall_seconds,
+                "probe_seconds": self.probe_seconds,
+            }
+        )
+        self._remember_best(metrics)
+        first = next(row for row in self.trace if row["kind"] == "evaluation")["metrics"].get("loss")
+        loss = metrics.get("loss")
+        while self.mark <= budget.grid and self.spent >= budget.amount * self.mark / budget.grid:
+            self.mark += 1
+        if loss is not None and not math.isfinite(loss):
+            self._end(RunStatus.NON_FINITE, f"The loss at the evaluation after step {ledger.steps} is not finite.")
+        elif loss is not None and first is not None and loss > budget.divergence * (abs(first) + 1):
+            self._end(RunStatus.DIVERGED, f"The loss rose from {first:.3g} to {loss:.3g} by step {ledger.steps}.")
+        elif budget.stop_at_target and task.reference.targets and self._reached(metrics):
+            self._end(RunStatus.REACHED_TARGET)
+        elif self.spent >= budget.amount:
+            self._end(RunStatus.COMPLETED)
+
+    def _row(self, split: str, metrics: dict[str, float]) -> None:
+        ledger = self.parts.problem.ledger
+        summary = ledger.summary()
+        self.trace.append(
+            {
+                "kind": "evaluation",
+                "split": split,
+                "step": ledger.steps,
+                "fraction": self.fraction,
+                "grid": min(self.mark, self.budget.grid) / self.budget.grid,
+                **{name: summary[name] for name in COUNTERS},
+                "metrics": metrics,
+            }
+        )
+
+    def better(self, a: float, b: float) -> bool:
+        """Whether metric value a is better than b."""
+        return a > b if self.parts.task.higher_is_better else a < b
+
+    def _reached(self, metrics: dict[str, float]) -> bool:
+        values = self.parts.task.reference.targets.values()
+        hardest = max(values) if self.parts.task.higher_is_better else min(values)
+        value = metrics.get(self.parts.task.metric)
+        return value is not None and (value == hardest or self.better(value, hardest))
+
+    def _remember_best(self, metrics: dict[str, float]) -> None:
+        if self.parts.data.validation is None:
+            return
+        value = metrics.get(self.parts.task.metric)
+        if value is None or not math.isfinite(value) or (self.best and not self.better(value, self.best["value"])):
+            return
+        self.best = {
+            "value": value,
+            "step": self.parts.problem.ledger.steps,
+            "model": {name: v.detach().clone() for name, v in self.parts.model.state_dict().items()},
+            "algorithm": self.parts.algorithm.state_dict(),
+        }
+
+    # The end.
+
+    def test(self) -> tuple[dict[str, dict[str, float]], float | None]:
+        """Open the test sets: (set -> metrics of the final state, test metric of the best validation state)."""
+        final = {name: self.judge(split) for name, split in self.parts.data.tests.items()}
+        for name, metrics in final.items():
+            self._row("test" if name == "test" else f"test/{name}", metrics)
+        if self.best is None or "test" not in self.parts.data.tests:
+            return final, None
+        self.parts.model.load_state_dict(self.best["model"])
+        self.parts.algorithm.load_state_dict(self.best["algorithm"])
+        metrics = self.judge(self.parts.data.tests["test"])
+        self._row("test_best", metrics)
+        return final, metrics.get(self.parts.task.metric)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that an exact resume needs, in weights_only-safe types."""
+        return {
+            "problem": self.parts.problem.state_dict(),
+            "algorithm": self.parts.algorithm.state_dict(),
+            "probes": self._probes.state_dict() if self._probes is not None else {},
+            **{name: getattr(self, name) for name in _SAVED},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put a state of `state_dict` back."""
+        self.parts.algorithm._structure(state["algorithm"])
+        self.parts.problem.load_state_dict(state["problem"])
+        self.parts.algorithm.load_state_dict(state["algorithm"])
+        if self._probes is not None:
+            self._probes.load_state_dict(state["probes"])
+        for name in _SAVED:
+            setattr(self, name, state[name])
+
+
+_SAVED = (
+    "position",
+    "mark",
+    "last_finite_step",
+    "trace",
+    "clock",
+    "best",
+    "wall_seconds",
+    "probe_seconds",
+    "evaluation_seconds",
+)

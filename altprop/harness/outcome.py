@@ -1,0 +1,159 @@
+"""From a course to the record: status, result, measured, provenance."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from altprop.errors import AltpropError, Refused
+from altprop.harness.cell import Cell
+from altprop.harness.course import Course
+from altprop.records.provenance import collect
+from altprop.records.status import RunStatus
+
+HIT_CURRENCIES = {"step": "step", "flops": "flops", "samples": "samples", "forward_equivalents": "forward_equivalents"}
+
+
+def failure_of(error: BaseException) -> tuple[RunStatus, str]:
+    """Return the status and the sentence of an error."""
+    text = " ".join(str(error).split())
+    if isinstance(error, Refused):
+        return RunStatus.REFUSED, text
+    if isinstance(error, KeyboardInterrupt):
+        return RunStatus.INTERRUPTED, RunStatus.INTERRUPTED.sentence
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator: can't allocate" in text:
+        return RunStatus.OUT_OF_MEMORY, text or RunStatus.OUT_OF_MEMORY.sentence
+    if isinstance(error, SystemExit):
+        return RunStatus.FAILED, f"The learner called sys.exit({error.code!r})."
+    if isinstance(error, AltpropError):
+        return RunStatus.FAILED, text
+    return RunStatus.FAILED, f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def make_record(
+    cell: Cell,
+    seed: int,
+    key: str,
+    cell_key: str,
+    course: Course | None,
+    status: RunStatus,
+    reason: str,
+    text: str | None,
+    tests: tuple[dict[str, dict[str, float]], float | None],
+    started: datetime,
+) -> dict[str, Any]:
+    """Return the content of record.json but for what the store fills in."""
+    finished = datetime.now(UTC)
+    measured: dict[str, Any] = {
+        "started": started.isoformat(timespec="seconds"),
+        "finished": finished.isoformat(timespec="seconds"),
+        "total_seconds": (finished - started).total_seconds(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+    }
+    result: dict[str, Any] = {"status": str(status), "metric": None}
+    if course is not None:
+        result |= _result(course, tests)
+        measured |= _measured(course)
+    s = cell.settings
+    return {
+        "key": key,
+        "cell": cell_key,
+        "label": cell.label,
+        "workload": cell.workload,
+        "axes": dict(cell.axes),
+        "seed": seed,
+        "status": str(status),
+        "reason": reason,
+        "traceback": text,
+        "rerun": cell.rerun(seed),
+        "reference": bool(cell.config["algorithm"].get("reference", False)),
+        "control": cell.control,
+        "config": cell.config,
+        "result": result,
+        "measured": measured,
+        "provenance": collect(s.device_type, s.precision, s.threads),
+    }
+
+
+def _result(course: Course, tests: tuple[dict[str, dict[str, float]], float | None]) -> dict[str, Any]:
+    parts = course.parts
+    task, ledger, metric = parts.task, parts.problem.ledger, parts.task.metric
+    final, test_best = tests
+    guide = [row for row in course.trace if row["kind"] == "evaluation" and row["split"] in ("validation", "train")]
+    validated = [row for row in guide if row["split"] == "validation"]
+    sizes = {"train": len(parts.data.train), **{name: len(split) for name, split in parts.data.tests.items()}}
+    sizes["validation"] = len(parts.data.validation) if parts.data.validation is not None else 0
+    reference = task.reference
+    return {
+        "metric": metric,
+        "higher_is_better": task.higher_is_better,
+        "test": final.get("test", {}).get(metric),
+        "test_best": test_best,
+        "validation": validated[-1]["metrics"].get(metric) if validated else None,
+        "validation_best": course.best["value"] if course.best else None,
+        "test_metrics": final.get("test", {}),
+        "tests": final,
+        "chance": reference.chance,
+        "oracle": reference.oracle,
+        "baselines": dict(reference.baselines),
+        "targets": dict(reference.targets),
+        "hits": {name: _hit(course, guide, value) for name, value in reference.targets.items()},
+        "ledger": ledger.summary(),
+        "flops_by_kind": ledger.flops_by_kind(),
+        "flops_residual": ledger.residual,
+        "uncounted_ops": dict(sorted(ledger.uncounted.items())),
+        "budget": {"currency": course.budget.currency, "amount": course.budget.amount, "spent": _spent(course)},
+        "sizes": sizes,
+        "source": parts.data.source,
+        "parameters": sum(p.numel() for p in parts.model.parameters()),
+        "own_model": course.own_model,
+        "predictor": str(parts.algorithm.kind),
+        "last_finite_step": course.last_finite_step,
+        "identity": parts.identity,
+    }
+
+
+def _spent(course: Course) -> float | None:
+    """What was spent; seconds are no deterministic result."""
+    return None if course.budget.currency == "seconds" else course.spent
+
+
+def _hit(course: Course, guide: list[dict[str, Any]], target: float) -> dict[str, list[float]] | None:
+    """Return currency -> [previous evaluation, first evaluation that meets the target], or None."""
+    metric = course.parts.task.metric
+    for place, row in enumerate(guide):
+        value = row["metrics"].get(metric)
+        if value is not None and (value == target or course.better(value, target)):
+            before = guide[place - 1] if place else row
+            return {name: [before[column], row[column]] for name, column in HIT_CURRENCIES.items()}
+    return None
+
+
+def _measured(course: Course) -> dict[str, Any]:
+    ledger = course.parts.problem.ledger
+    return {
+        "cpu_seconds": ledger.seconds,
+        "wall_seconds": course.wall_seconds,
+        "probe_seconds": course.probe_seconds,
+        "evaluation_seconds": course.evaluation_seconds,
+        "live_bytes": ledger.live_bytes,
+        "saved_bytes": ledger.saved_bytes,
+        "state_bytes": _bytes(course.parts.algorithm.state_dict()),
+    }
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, Mapping):
+        return sum(_bytes(item) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return sum(_bytes(item) for item in value)
+    return 0

@@ -1,0 +1,135 @@
+"""One seed of a cell, from nothing or from its checkpoint to a committed record."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+import traceback
+import warnings
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from altprop.errors import AltpropError, Refused
+from altprop.harness.building import build_parts
+from altprop.harness.cell import Cell
+from altprop.harness.course import Course
+from altprop.harness.loggers import make_logger
+from altprop.harness.module import LearnerModule, make_trainer
+from altprop.harness.outcome import failure_of, make_record
+from altprop.randomness import derive_seed
+from altprop.records.status import RunStatus
+from altprop.records.store import RunStore
+
+logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+
+
+def run_seed(cell: Cell, seed: int, key: str, cell_key: str, store: RunStore) -> dict[str, Any]:
+    """Run one seed and commit its record, however it ends.
+
+    Args:
+        cell, seed: what to run.
+        key, cell_key: names of the run and its cell.
+        store: where the record goes; the caller holds the lease.
+
+    Returns:
+        The committed record.
+    """
+    started = datetime.now(UTC)
+    course: Course | None = None
+    artefacts: dict[str, Any] = {}
+    error: BaseException | None = None
+    text: str | None = None
+    tests: tuple[dict[str, dict[str, float]], float | None] = ({}, None)
+    with _quiet(cell.settings.threads, seed):
+        try:
+            course = Course(build_parts(cell, seed), cell.settings, seed)
+            _fit(cell, course, key, store)
+            if course.stop_requested and not course.over:
+                course.status, course.reason = RunStatus.INTERRUPTED, RunStatus.INTERRUPTED.sentence
+            elif course.status in (RunStatus.COMPLETED, RunStatus.REACHED_TARGET):
+                artefacts = course.parts.algorithm.artefacts()
+                tests = course.test()
+        except (Exception, SystemExit) as caught:
+            error, text = caught, _traceback(caught)
+        except KeyboardInterrupt as caught:
+            error, text = caught, None
+        if error is not None and course is not None:
+            course.status = None
+        status, reason = failure_of(error) if error is not None else _ended(course)
+        record = make_record(cell, seed, key, cell_key, course, status, reason, text, tests, started)
+        trace, clock = (course.trace, course.clock) if course is not None else ([], [])
+        return store.commit(key, record, trace, clock, cell.full_yaml, artefacts).data
+
+
+def commit_without_run(
+    cell: Cell, seed: int, key: str, cell_key: str, store: RunStore, error: BaseException, text: str | None = None
+) -> dict[str, Any]:
+    """Commit the record of a run that never began: refused, or with a broken plugin."""
+    status, reason = failure_of(error)
+    if text is None and not isinstance(error, (Refused, AltpropError)):
+        text = _traceback(error)
+    record = make_record(cell, seed, key, cell_key, None, status, reason, text, ({}, None), datetime.now(UTC))
+    return store.commit(key, record, [], [], cell.full_yaml, {}).data
+
+
+def _ended(course: Course | None) -> tuple[RunStatus, str]:
+    assert course is not None
+    if course.status is None:
+        return RunStatus.FAILED, "The training loop ended before the budget was spent."
+    return course.status, course.reason
+
+
+def _fit(cell: Cell, course: Course, key: str, store: RunStore) -> None:
+    folder = store.path(key)
+    checkpoint = folder / "checkpoint.pt"
+    module = LearnerModule(course, checkpoint, float(cell.settings.trainer.get("checkpoint_seconds", 20)))
+    trainer = make_trainer(dict(cell.settings.trainer), make_logger(cell.settings.logger, folder, cell.label))
+    resume = str(checkpoint) if checkpoint.exists() else None
+    with _stoppable(course):
+        trainer.fit(module, ckpt_path=resume, weights_only=True)
+
+
+@contextlib.contextmanager
+def _quiet(threads: int, seed: int) -> Iterator[None]:
+    """One torch thread; the global generators are seeded for plugins that use them, and put back afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(derive_seed(seed, "global"))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+            torch.use_deterministic_algorithms(deterministic)
+
+
+@contextlib.contextmanager
+def _stoppable(course: Course) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the run after the step at hand, so that it can be resumed; a second Ctrl-C is hard."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if course.stop_requested:
+            raise KeyboardInterrupt
+        course.stop_requested = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))[-20_000:]
+

@@ -1,0 +1,139 @@
+"""The harness's own settings, checked before anything heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from altprop.errors import AltpropError
+from altprop.resolve import near
+
+CURRENCIES = ("steps", "epochs", "samples", "evaluations", "forward_equivalents", "flops", "seconds")
+TIERS = ("off", "basic")
+DTYPES = ("float32", "float64")
+
+
+def _number(value: Any, name: str, low: float, inclusive: bool = False) -> float:
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+    if not good or value < low or (value == low and not inclusive):
+        relation = "at least" if inclusive else "above"
+        raise AltpropError(f"{name} must be a number {relation} {low:g}; got {value!r}")
+    return float(value)
+
+
+def _whole(value: Any, name: str, low: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or int(value) != value or value < low:
+        raise AltpropError(f"{name} must be a whole number of at least {low}; got {value!r}")
+    return int(value)
+
+
+def choice(value: Any, name: str, known: tuple[str, ...]) -> str:
+    """Return a value that must be one of a few.
+
+    Raises:
+        AltpropError: with the near names.
+    """
+    if value not in known:
+        raise AltpropError(f"{name}={value} is unknown; {near(str(value), known)}")
+    return str(value)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a run may spend; see conf/budget/default.yaml."""
+
+    currency: str
+    amount: float
+    grid: int
+    block: int
+    stop_at_target: bool
+    divergence: float
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Budget:
+        """Check and read `budget`."""
+        unknown = set(config) - set(cls.__dataclass_fields__)
+        if unknown:
+            name = min(unknown)
+            raise AltpropError(f"budget.{name} is no option; {near(name, cls.__dataclass_fields__)}")
+        return cls(
+            choice(config.get("currency"), "budget.currency", CURRENCIES),
+            _number(config.get("amount"), "budget.amount", 0),
+            _whole(config.get("grid"), "budget.grid", 1),
+            _whole(config.get("block"), "budget.block", 1),
+            bool(config.get("stop_at_target", False)),
+            _number(config.get("divergence"), "budget.divergence", 1),
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the harness itself reads of a cell's configuration."""
+
+    budget: Budget
+    seeds: tuple[int, ...]
+    dtype: str
+    probes: str
+    probe_rows: int
+    trainer: Mapping[str, Any]
+    logger: Mapping[str, Any]
+    runs_dir: Path
+    isolate: bool
+    timeout: float | None
+
+    @property
+    def device_type(self) -> str:
+        """cpu or cuda."""
+        return "cuda" if self.trainer.get("accelerator") in ("gpu", "cuda") else "cpu"
+
+    @property
+    def threads(self) -> int:
+        """Number of torch's threads."""
+        return int(self.trainer.get("threads", 1))
+
+    @property
+    def precision(self) -> str:
+        """Precision in the key: the trainer's, with the dtype."""
+        return f"{self.trainer.get('precision', '32-true')}/{self.dtype}"
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Settings:
+        """Check and read the configuration of a cell.
+
+        Raises:
+            AltpropError: for the first unusable value, in one line.
+        """
+        probes = config.get("probes") or {}
+        tier = probes.get("tier", "basic")
+        timeout = config.get("timeout")
+        task = config.get("task") or {}
+        if task.get("validation") == "none" and (config.get("budget") or {}).get("stop_at_target"):
+            raise AltpropError("budget.stop_at_target needs a validation split; task.validation=none has none")
+        return cls(
+            budget=Budget.read(config.get("budget") or {}),
+            seeds=read_seeds(config.get("seeds", 1)),
+            dtype=choice(config.get("dtype", "float32"), "dtype", DTYPES),
+            probes=choice("off" if tier is False else tier, "probes.tier", TIERS),
+            probe_rows=_whole(probes.get("rows", 256), "probes.rows", 1),
+            trainer=dict(config.get("trainer") or {}),
+            logger=dict(config.get("logger") or {}),
+            runs_dir=Path(str(config.get("runs_dir") or "runs")),
+            isolate=bool(config.get("isolate", False)) or timeout is not None,
+            timeout=None if timeout is None else _number(timeout, "timeout", 0),
+        )
+
+
+def read_seeds(value: Any) -> tuple[int, ...]:
+    """Return the seeds that `seeds=` names: a count or a list.
+
+    >>> read_seeds(3), read_seeds([5, 7])
+    ((0, 1, 2), (5, 7))
+    """
+    if isinstance(value, (list, tuple)):
+        seeds = tuple(_whole(seed, "seeds", 0) for seed in value)
+        if not seeds or len(set(seeds)) != len(seeds):
+            raise AltpropError(f"seeds must be a list of different whole numbers; got {list(value)}")
+        return seeds
+    return tuple(range(_whole(value, "seeds", 1)))
