@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from altprop.errors import AltpropError
+from altprop.randomness import generator_for
 from altprop.task import Split
 
 Array = NDArray[Any]
@@ -75,3 +76,27 @@ def optional_import(module: str, what: str, install: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise AltpropError(f"{what} needs {module.partition('.')[0]}: {install} ({error})") from error
+
+
+def draw_test_rows(
+    count: int, held: int, name: str, seed: int, labels: Array | None = None
+) -> tuple[Array, Array]:
+    """Draw test rows, in proportion to the labels where given, and return (rows to train on, test rows), sorted.
+
+    Args:
+        count: number of rows.
+        held: how many to hold out; with labels the nearest number in proportion.
+        name: of the task; every task has draws of its own.
+        seed: of the draw.
+        labels: (count,) classes.
+    """
+    generator = generator_for(seed, name, "test rows")
+    order = torch.randperm(count, generator=generator, device="cpu").numpy()
+    if labels is None:
+        chosen = order[:held]
+    else:
+        parts = [order[labels[order] == label] for label in np.unique(labels)]
+        chosen = np.concatenate([part[: round(len(part) * held / count)] for part in parts])
+    mask = np.zeros(count, dtype=bool)
+    mask[chosen] = True
+    return np.flatnonzero(~mask), np.flatnonzero(mask)
