@@ -15,7 +15,9 @@ from altprop.errors import AltpropError
 T = TypeVar("T")
 
 # Keys of a plugin's yaml that describe it and are not arguments of its class.
-METADATA = frozenset({"name", "requires", "offers", "control", "reference", "search", "paper", "budget", "extra"})
+METADATA = frozenset({"name", "requires", "offers", "control", "reference", "search", "paper"})
+# What a task's yaml says for others: defaults of its model and budget.
+TASK_METADATA = METADATA | {"hidden", "activation", "budget"}
 
 
 def near(name: str, known: Iterable[str]) -> str:
@@ -55,9 +57,10 @@ def resolve_class(path: Any, base: type[T]) -> type[T]:
     return found
 
 
-def arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+def arguments(config: Mapping[str, Any], what: str = "") -> dict[str, Any]:
     """Return the constructor arguments that a plugin's configuration holds."""
-    return {key: value for key, value in config.items() if key not in METADATA and key != "_target_"}
+    metadata = TASK_METADATA if what == "task" else METADATA
+    return {key: value for key, value in config.items() if key not in metadata and key != "_target_"}
 
 
 def build(config: Mapping[str, Any], base: type[T], what: str, **extra: Any) -> T:
@@ -75,7 +78,7 @@ def build(config: Mapping[str, Any], base: type[T], what: str, **extra: Any) -> 
     if "_target_" not in config:
         raise AltpropError(f"{what} has no _target_; choose one with {what}=NAME or {what}._target_=package.module.Class")
     kind = resolve_class(config["_target_"], base)
-    given = {**arguments(config), **extra}
+    given = {**arguments(config, what), **extra}
     signature = inspect.signature(kind)
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
     unknown = [] if takes_any else sorted(set(given) - set(signature.parameters))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from altprop.capabilities import Capability, PredictorKind
+from altprop.checks import check_batch_size, check_targets, check_validation
 from altprop.errors import AltpropError
 from altprop.losses import Loss, make_loss
 from altprop.randomness import generator_for
@@ -254,17 +255,13 @@ class Task(ABC):
         targets: Mapping[str, float] | None = None,
     ) -> None:
         name = type(self).__name__
-        if batch_size != "full" and not (isinstance(batch_size, int) and batch_size >= 1):
-            raise AltpropError(f"task.batch_size must be a whole number of at least 1, or full; got {batch_size!r}")
-        if validation != "none" and not (isinstance(validation, (int, float)) and 0 < validation < 1):
-            raise AltpropError(f"task.validation must be a share between 0 and 1, or none; got {validation!r}")
         if loss is not None and loss not in self.losses:
             raise AltpropError(f"task {name} allows task.loss={'|'.join(self.losses)}; got {loss!r}")
-        self.batch_size = batch_size
-        self.validation = None if validation == "none" else float(validation)
+        self.batch_size = check_batch_size(batch_size)
+        self.validation = check_validation(validation)
         self.data_seed = int(data_seed)
         self.loss: Loss = self._make_loss(loss or self.losses[0])
-        self.reference = Reference(chance, oracle, dict(baselines or {}), dict(targets or {}))
+        self.reference = Reference(chance, oracle, dict(baselines or {}), check_targets(targets or {}))
 
     # What an author writes.
 

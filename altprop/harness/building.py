@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +20,7 @@ from altprop.noise import Noise, NoiseClock
 from altprop.optim import OptimizerFactory
 from altprop.problem import Problem
 from altprop.randomness import Streams
-from altprop.resolve import build, resolve_class
+from altprop.resolve import build
 from altprop.task import Batch, Split, Task, TaskData
 
 
@@ -124,13 +123,10 @@ def _noise(config: Mapping[str, Any]) -> Noise | None:
 
 
 def _algorithm(config: Mapping[str, Any]) -> Algorithm:
-    """Build the algorithm, with its optimizer factory where its class takes one."""
-    kind = resolve_class(config.get("_target_"), Algorithm)  # type: ignore[type-abstract]
+    """Build the algorithm, its optimizer factory first."""
     given = dict(config)
-    optimizer = given.pop("optimizer", None)
-    if optimizer is not None and "optimizer" in inspect.signature(kind).parameters:
-        factory = build(optimizer, OptimizerFactory, "optimizer")
-        return build(given, Algorithm, "algorithm", optimizer=factory)  # type: ignore[type-abstract]
+    if "optimizer" in given:
+        given["optimizer"] = build(given["optimizer"], OptimizerFactory, "optimizer")
     return build(given, Algorithm, "algorithm")  # type: ignore[type-abstract]
 
 

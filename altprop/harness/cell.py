@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 from altprop import catalogue
 from altprop.capabilities import refusal
+from altprop.checks import check_part
 from altprop.errors import AltpropError, Refused
 from altprop.harness.settings import Settings
 from altprop.records import key as keys
@@ -68,6 +70,8 @@ def make_cell(config: Mapping[str, Any], overrides: Sequence[str], full_yaml: st
         raise AltpropError("algorithm has no _target_; give algorithm._target_=package.module.Class")
     if algorithm.get("name") in (None, "custom"):
         algorithm["name"] = str(target).rsplit(".", 1)[-1]
+        if not _takes_optimizer(str(target)):
+            algorithm.pop("optimizer", None)
     optimizer = algorithm.get("optimizer")
     dropout = config.get("dropout") or {"name": "none"}
     axes = {
@@ -77,10 +81,14 @@ def make_cell(config: Mapping[str, Any], overrides: Sequence[str], full_yaml: st
         "task": str(_part(config, "task").get("name", "custom")),
         "model": str(_part(config, "model").get("name", "custom")),
     }
+    for group in ("task", "model"):
+        check_part(_part(config, group), group)
+    if isinstance(optimizer, Mapping):
+        check_part(optimizer, "optimizer")
     kept = {
         "algorithm": algorithm,
         "dropout": dict(dropout),
-        "task": dict(_part(config, "task")),
+        "task": {name: value for name, value in _part(config, "task").items() if name != "budget"},
         "model": dict(_part(config, "model")),
         "budget": dict(config["budget"]),
         "probes": dict(config.get("probes") or {}),
@@ -96,6 +104,15 @@ def make_cell(config: Mapping[str, Any], overrides: Sequence[str], full_yaml: st
         settings=settings,
         full_yaml=full_yaml,
     )
+
+
+def _takes_optimizer(target: str) -> bool:
+    """Ask a class without a yaml of its own; one that cannot be imported fails later, in its run, with its reason."""
+    resolve, contract = importlib.import_module("altprop.resolve"), importlib.import_module("altprop.algorithm")
+    try:
+        return "optimizer" in inspect.signature(resolve.resolve_class(target, contract.Algorithm)).parameters
+    except AltpropError:
+        return True
 
 
 def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -179,6 +196,8 @@ class Outcome:
         reason: its sentence.
         executed: whether it ran now (False: the record was there, or another worker has it).
         test: the metric on the test set, or None.
+        metric: its name.
+        key: of the record.
     """
 
     label: str
@@ -189,6 +208,7 @@ class Outcome:
     executed: bool
     test: float | None = None
     metric: str | None = None
+    key: str | None = None
 
 
 def run_cell(cell: Cell) -> list[Outcome]:
@@ -219,7 +239,7 @@ def run_cell(cell: Cell) -> list[Outcome]:
             continue
         lease = store.claim(key)
         if lease is None:
-            outcomes.append(Outcome(cell.label, cell.workload, seed, "running", "another worker has this run", False))
+            outcomes.append(_elsewhere(cell, seed, key))
             continue
         with lease:
             settled = store.settled(key)
@@ -247,6 +267,10 @@ def _run(cell: Cell, seed: int, key: str, cell_key: str, store: Any, problem: Ex
     return data
 
 
+def _elsewhere(cell: Cell, seed: int, key: str) -> Outcome:
+    return Outcome(cell.label, cell.workload, seed, "running", "another worker has this run", False, key=key)
+
+
 def _outcome(cell: Cell, seed: int, data: Mapping[str, Any], executed: bool) -> Outcome:
     result = data.get("result") or {}
     return Outcome(
@@ -258,4 +282,5 @@ def _outcome(cell: Cell, seed: int, data: Mapping[str, Any], executed: bool) -> 
         executed,
         result.get("test"),
         result.get("metric"),
+        str(data["key"]),
     )

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from altprop.capabilities import Capability
-from altprop.errors import AltpropError
+from altprop.checks import check_widths
 from altprop.models.base import Dense, LayeredModel
 from altprop.models.parts import check_initialisation
 from altprop.noise import Noise
@@ -41,8 +41,7 @@ class MLP(LayeredModel):
         noise: Noise | None = None,
         generator: torch.Generator,
     ) -> None:
-        if any(not isinstance(width, int) or width < 1 for width in hidden):
-            raise AltpropError(f"model.hidden must hold whole numbers of at least 1; got {list(hidden)}")
+        check_widths(hidden)
         check_initialisation(initialisation)
         widths = [math.prod(spec.input_shape), *hidden, spec.outputs]
         last = len(widths) - 2

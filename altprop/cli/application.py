@@ -1,0 +1,125 @@
+"""The Hydra side of `altprop`: search path, composition errors in one line, and the job of one cell."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import hydra
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from altprop import catalogue
+from altprop.errors import AltpropError
+from altprop.harness.cell import Cell, Outcome, make_cell, run_cell
+from altprop.harness.sweep import announce
+from altprop.resolve import near
+
+GROUPS = ("algorithm", "optimizer", "dropout", "task", "model", "budget", "probes", "trainer", "logger")
+
+
+_mistakes: list[AltpropError] = []
+
+
+class PluginSearchPath(SearchPathPlugin):  # type: ignore[misc]
+    """Adds the config packages of installed plugins to Hydra's search path."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append `pkg://<package>` for each distribution in the group altprop.plugins that can be found."""
+        for name, folder, problem in catalogue.search_folders():
+            if name != "altprop" and folder is not None and problem is None:
+                search_path.append(f"altprop-plugin-{name}", f"file://{folder}")
+
+
+def register_search_path() -> None:
+    """Make Hydra know the plugins' folders; harmless when called again."""
+    Plugins.instance().register(PluginSearchPath)
+
+
+def start(arguments: list[str]) -> None:
+    """Hand the command line to Hydra.
+
+    Raises:
+        AltpropError: for a mistake in it, in one line with near names.
+        KeyboardInterrupt: where a run was interrupted and saved.
+    """
+    register_search_path()
+    before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [before[0] if before else "altprop", *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, and do not print and exit
+    _mistakes.clear()
+    try:
+        _application()
+        if _mistakes:
+            raise _mistakes[0]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise AltpropError(explain(error, arguments)) from error
+    finally:
+        sys.argv = before
+        if full is None:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+
+
+def explain(error: Exception, overrides: Sequence[str]) -> str:
+    """Turn Hydra's words into one line that says what to do."""
+    for override in overrides:
+        group, _, value = override.lstrip("+").partition("=")
+        group = group.partition("@")[0]
+        if group in (*GROUPS, "experiment", "debug") and value and "." not in group:
+            folders = tuple(_config_dirs(overrides))
+            known = catalogue.entries(group, folders)
+            for name in value.split(","):
+                if known and name not in known and not name.startswith(("glob(", "choice(", "[", "'")):
+                    return f"{group}={name} is unknown; {near(name, known)}"
+                if name in known and known[name].problem:
+                    return f"{group}={name}: {known[name].problem}"
+    return " ".join(str(error).split("\n\nSet the environment")[0].split())
+
+
+def _config_dirs(overrides: Sequence[str]) -> list[str]:
+    found = [o.partition("=")[2] for o in overrides if o.startswith("--config-dir=")]
+    places = [i for i, o in enumerate(overrides[:-1]) if o in ("--config-dir", "-cd")]
+    return found + [overrides[i + 1] for i in places]
+
+
+@hydra.main(version_base="1.3", config_path="pkg://altprop.conf", config_name="config")
+def _application(config: DictConfig) -> None:
+    """Run one cell. It never raises but for an interrupt: a raised job would silence the end of a sweep."""
+    started = time.perf_counter()
+    hydra_config = HydraConfig.get()
+    overrides = list(hydra_config.overrides.task)
+    multirun = "MULTIRUN" in str(hydra_config.mode)
+    try:
+        cell = cell_of(config, overrides)
+    except AltpropError as error:
+        if not multirun:
+            _mistakes.append(error)  # raised by `start`: Hydra would print its own words about a raised job
+            return
+        choices = hydra_config.runtime.choices
+        label, task = str(choices.get("algorithm", "?")), str(choices.get("task", "?"))
+        announce([Outcome(label, task, 0, "failed", str(error), True)], time.perf_counter() - started)
+        return
+    announce(run_cell(cell), time.perf_counter() - started)
+
+
+def cell_of(config: DictConfig, overrides: Sequence[str]) -> Cell:
+    """Resolve a composed configuration and check it.
+
+    Raises:
+        AltpropError: for an unresolvable or unusable value.
+    """
+    try:
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise AltpropError(" ".join(str(error).split())) from error
+    assert isinstance(plain, Mapping)
+    plain = {name: value for name, value in plain.items() if name != "hydra"}
+    return make_cell(plain, overrides, OmegaConf.to_yaml(OmegaConf.create(plain), sort_keys=True))

@@ -1,0 +1,100 @@
+"""`altprop`: the Hydra application. One cell, or with -m a sweep of cells, and the report at the end."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+USAGE = """altprop: identical tasks under interchangeable learning algorithms
+
+usage: altprop [OVERRIDE...]            one cell, e.g. altprop task=digits algorithm=dfa optimizer=adam seeds=3
+       altprop -m [OVERRIDE...]         a sweep,  e.g. altprop -m algorithm=backprop,dfa task=digits,mnist1d seeds=3
+       altprop -m +experiment=tour      the tour: a first comparison, with its report
+
+axes:    algorithm=  optimizer=  dropout=  task=  model=        altprop-list shows what there is
+run:     seeds=N|[..]  budget.currency=  budget.amount=  runs_dir=  isolate=true  timeout=SECONDS  probes=off
+where:   trainer=cpu|gpu|ddp  logger=none|csv|tensorboard|mlflow|wandb  +debug=fast|overfit|profile
+         hydra/launcher=joblib runs cells side by side
+more:    --config-dir DIR adds a folder of yours, --cfg job shows the configuration, --hydra-help Hydra's options
+other:   altprop-list  altprop-report  altprop-reproduce  altprop-check
+
+exit codes: 0 all cells have their result, 1 a cell failed or timed out, 2 a mistake in the command, 130 interrupted
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the console script; exits with a code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if any(a in ("-h", "--help") for a in arguments):
+        print(USAGE, end="")
+        sys.exit(0)
+    if any(a == "--version" for a in arguments):
+        from altprop import __version__
+
+        print(f"altprop {__version__}")
+        sys.exit(0)
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the application and return its exit code: 0, 1 (a cell failed), 2 (a mistake), 130 (interrupted)."""
+    from altprop.cli.application import start
+    from altprop.errors import AltpropError
+    from altprop.harness.sweep import FAILURES, SWEEP_VARIABLE, Board
+
+    with tempfile.TemporaryDirectory(prefix="altprop-") as folder:
+        board = Board(Path(folder) / "cells.jsonl")
+        os.environ[SWEEP_VARIABLE] = str(board.path)
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())  # a rule in one file beside you is found by its name
+        started = time.perf_counter()
+        code = 0
+        try:
+            start(list(arguments))
+        except AltpropError as error:
+            print(f"altprop: {error}", file=sys.stderr)
+            code = 2
+        except KeyboardInterrupt:
+            print("altprop: interrupted; the same command goes on from where it stopped", file=sys.stderr)
+            code = 130
+        except SystemExit as exit_:
+            code = exit_.code if isinstance(exit_.code, int) else 2
+        finally:
+            os.environ.pop(SWEEP_VARIABLE, None)
+        outcomes = board.outcomes()
+        if outcomes:
+            code = code or (1 if any(o.status in FAILURES for o in outcomes) else 0)
+            if code in (0, 1):
+                _finish(board, time.perf_counter() - started)
+    return code
+
+
+def _finish(board: Any, seconds: float) -> None:
+    """Print the summary of a command and build its report."""
+    outcomes = board.outcomes()
+    doors = next((row["config"] for row in board.rows() if row["kind"] == "start"), {})
+    runs = Path(str(doors.get("runs_dir") or "runs"))
+    executed = sum(o.executed for o in outcomes)
+    print(f"{len(outcomes)} runs, {executed} executed, in {seconds:.1f} s; records in {runs}")
+    if doors.get("report", True) is False:
+        return
+    from altprop.errors import AltpropError
+    from altprop.report.build import build
+
+    keys = [o.key for o in outcomes if o.key]
+    out = Path(str(doors.get("report_dir") or runs / "report"))
+    try:
+        page = build([runs], out, str(doors.get("title") or "altprop report"), keys=keys)
+        print(f"report: {page}")
+    except AltpropError as error:
+        print(f"altprop: the runs are safe, but no report was built: {error}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""A run in a child process, which can hang, crash or be killed without harm to the others."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from datetime import UTC, datetime
+from typing import Any
+
+from altprop.errors import AltpropError
+from altprop.harness import runner
+from altprop.harness.cell import Cell
+from altprop.harness.outcome import make_record
+from altprop.records.status import RunStatus
+from altprop.records.store import RunStore
+
+GRACE = 5.0
+"""Seconds between the request to stop and the kill."""
+
+
+def run_isolated(cell: Cell, seed: int, key: str, cell_key: str, store: RunStore) -> dict[str, Any]:
+    """Run one seed in a child and commit its record here where the child could not.
+
+    On the CPU the child is forked, so that it need not import torch again; with a GPU it is spawned, because CUDA
+    does not survive a fork.
+
+    Args:
+        cell, seed: what to run.
+        key, cell_key: names of the run and its cell.
+        store: where the record goes; the caller holds the lease.
+
+    Returns:
+        The committed record.
+    """
+    method = "fork" if cell.settings.device_type == "cpu" and "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    child = context.Process(target=_child, args=(cell, seed, key, cell_key, str(store.runs_dir)), daemon=False)
+    before = store.read(key)
+    child.start()
+    try:
+        child.join(cell.settings.timeout)
+    except KeyboardInterrupt:
+        child.join(GRACE)  # the terminal sent Ctrl-C to the child too: it saves and ends
+        _kill(child)
+        raise
+    if child.is_alive():
+        _kill(child)
+        limit = cell.settings.timeout
+        return _commit(
+            cell, seed, key, cell_key, store, RunStatus.TIMED_OUT, f"The run took longer than timeout={limit:g} s and was killed."
+        )
+    record = store.read(key)
+    fresh = record is not None and (before is None or record.data["measured"] != before.data["measured"])
+    if record is not None and fresh:
+        return record.data
+    status, reason = _death(child.exitcode)
+    return _commit(cell, seed, key, cell_key, store, status, reason)
+
+
+def _child(cell: Cell, seed: int, key: str, cell_key: str, runs_dir: str) -> None:
+    """Run in the child; an AltpropError of the store is told by the exit code alone."""
+    try:
+        runner.run_seed(cell, seed, key, cell_key, RunStore(runs_dir))
+    except AltpropError as error:
+        raise SystemExit(f"altprop: {error}") from error
+
+
+def _kill(child: Any) -> None:
+    child.terminate()
+    child.join(GRACE)
+    if child.is_alive():
+        child.kill()
+        child.join()
+
+
+def _death(code: int | None) -> tuple[RunStatus, str]:
+    """Say what an exit code means."""
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        if -code == signal.SIGKILL:
+            return RunStatus.OUT_OF_MEMORY, "The run's process was killed (SIGKILL), as the system does when memory is short."
+        return RunStatus.FAILED, f"The run's process died of {name}."
+    return RunStatus.FAILED, f"The run's process ended with exit code {code} and left no record."
+
+
+def _commit(
+    cell: Cell, seed: int, key: str, cell_key: str, store: RunStore, status: RunStatus, reason: str
+) -> dict[str, Any]:
+    record = make_record(cell, seed, key, cell_key, None, status, reason, None, ({}, None), datetime.now(UTC))
+    return store.commit(key, record, [], [], cell.full_yaml, {}).data
