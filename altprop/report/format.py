@@ -1,0 +1,152 @@
+"""Numbers as people read them: sensible digits, a real minus sign, SI prefixes for counts and units for the rest."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+
+from altprop.report.statistics import Interval
+
+FAILED = "failed"
+MISSING = "–"
+_PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A metric's value: `digits` decimals near one, significant digits elsewhere, "failed" for minus infinity.
+
+    >>> number(0.94561), number(-0.5), number(1234567.0), number(0.000012345), number(None), number(-math.inf)
+    ('0.946', '−0.500', '1234567', '1.23 × 10⁻⁵', '–', 'failed')
+    """
+    if value is None or math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return FAILED if value < 0 else "∞"
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size < 10 ** (1 - digits) * 0.99 or size >= 1e9:
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        text = f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+    elif size < 10:
+        text = f"{value:.{digits}f}"
+    else:
+        text = f"{value:.{max(0, digits - 1 - math.floor(math.log10(size)))}f}"
+    return text.replace("-", "−")
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """A difference, always with its sign.
+
+    >>> signed(0.0123), signed(-0.02), signed(0.0)
+    ('+0.012', '−0.020', '0')
+    """
+    text = number(value, digits)
+    return f"+{text}" if value is not None and value > 0 and math.isfinite(value) else text
+
+
+def span(interval: Interval | None, digits: int = 3) -> str:
+    """The limits of an interval, or nothing where it has none.
+
+    >>> span(Interval(0.5, 0.25, 0.75, "t")), span(Interval(0.5, None, None, "t"))
+    ('[0.250, 0.750]', '')
+    """
+    if interval is None or interval.low is None or interval.high is None:
+        return ""
+    return f"[{number(interval.low, digits)}, {number(interval.high, digits)}]"
+
+
+def count(value: float | None, digits: int = 3) -> str:
+    """A count with an SI prefix; "never" for an infinite one.
+
+    >>> count(950), count(1234567), count(2e9), count(math.inf), count(12.5)
+    ('950', '1.23 M', '2.00 G', 'never', '12.5')
+    """
+    if value is None or math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return "never"
+    size = abs(value)
+    for factor, prefix in _PREFIXES:
+        if size >= factor * 0.9995:
+            scaled = value / factor
+            decimals = max(0, digits - 1 - math.floor(math.log10(abs(scaled) * 1.0005)))
+            return f"{scaled:.{decimals}f} {prefix}".replace("-", "−")
+    if float(value).is_integer():
+        return f"{value:.0f}".replace("-", "−")
+    return f"{value:.3g}".replace("-", "−")
+
+
+def octets(value: float | None) -> str:
+    """A size in bytes.
+
+    >>> octets(0), octets(512), octets(401_000)
+    ('0 B', '512 B', '401 kB')
+    """
+    text = count(value)
+    if text == MISSING:
+        return text
+    return f"{text}B" if text[-1].isalpha() else f"{text} B"
+
+
+def seconds(value: float | None) -> str:
+    """A duration.
+
+    >>> seconds(0.0042), seconds(1.234), seconds(75), seconds(7500), seconds(math.inf)
+    ('4.2 ms', '1.23 s', '75.0 s', '125 min', 'never')
+    """
+    if value is None or math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return "never"
+    if value < 1:
+        return f"{value * 1e3:.2g} ms" if value < 0.0995 else f"{value:.2f} s"
+    if value < 600:
+        return f"{value:.{2 if value < 10 else 1}f} s"
+    return f"{value / 60:.0f} min"
+
+
+def percent(value: float | None, decimals: int = 0) -> str:
+    """A share as a percentage.
+
+    >>> percent(0.7), percent(None)
+    ('70 %', '–')
+    """
+    return MISSING if value is None or math.isnan(value) else f"{100 * value:.{decimals}f} %".replace("-", "−")
+
+
+def p_value(value: float) -> str:
+    """A p-value.
+
+    >>> p_value(0.25), p_value(0.00001), p_value(1.0)
+    ('0.250', '< 0.001', '1')
+    """
+    return "< 0.001" if value < 0.001 else "1" if value > 0.9995 else f"{value:.3f}"
+
+
+def quantity(value: float | None, currency: str) -> str:
+    """An amount of a currency: seconds as seconds, everything else as a count."""
+    return seconds(value) if currency == "cpu_seconds" else count(value)
+
+
+def plural(n: int, word: str, several: str | None = None) -> str:
+    """A count with its noun.
+
+    >>> plural(1, "seed"), plural(3, "seed"), plural(2, "has", "have")
+    ('1 seed', '3 seeds', '2 have')
+    """
+    return f"{n} {word if n == 1 else several or word + 's'}"
+
+
+def short(text: str, length: int = 26) -> str:
+    r"""A name fit for a figure: one line, printable, cut in the middle where it is too long.
+
+    >>> short("a" * 30, 10), short("two\\nlines")
+    ('aaaaa…aaaa', 'two lines')
+    """
+    clean = " ".join("".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text).split())
+    if len(clean) <= length:
+        return clean
+    head = length // 2
+    return f"{clean[:head]}…{clean[-(length - head - 1) :]}"

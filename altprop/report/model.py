@@ -1,0 +1,320 @@
+"""What a report is about: learners, tables (one a workload), cells and runs, read from the records."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from altprop.errors import AltpropError
+from altprop.records.frame import read_all
+from altprop.records.record import Record, UnreadableRecordError
+from altprop.report.canvas import Array
+from altprop.report.naming import name_variants
+from altprop.report.style import LearnerStyle, assign
+
+CURRENCIES = {
+    "flops": "FLOPs",
+    "steps": "steps",
+    "forward_equivalents": "forward-equivalents",
+    "cpu_seconds": "CPU-seconds",
+}
+ENDED = frozenset({"completed", "reached_target"})
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric along a run: `x[currency]`, `fraction` and `values`, each (evaluations,)."""
+
+    x: dict[str, Array]
+    fraction: Array
+    values: Array
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as the report needs it; the dictionaries are those of its record, empty where it has none."""
+
+    record: Record
+    learner: str
+
+    @property
+    def seed(self) -> int:
+        return self.record.seed
+
+    @property
+    def status(self) -> str:
+        return str(self.record.status.value)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run came to a proper end; all others but the refused ones count as failed."""
+        return self.status in ENDED
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        return self.record.result
+
+    def block(self, name: str) -> dict[str, Any]:
+        """A dictionary inside the result, empty if it is not there."""
+        value = self.result.get(name)
+        return value if isinstance(value, dict) else {}
+
+    def value(self, name: str) -> float | None:
+        """A number of the result, None if missing."""
+        return as_number(self.result.get(name))
+
+    def spent(self, currency: str) -> float | None:
+        """What the run spent in all, in a currency."""
+        if currency == "cpu_seconds":
+            return as_number(self.record.measured.get("cpu_seconds"))
+        return as_number(self.block("ledger").get(currency))
+
+    @cached_property
+    def trace(self) -> list[dict[str, Any]]:
+        """Rows of the trace; none if it cannot be read."""
+        try:
+            return self.record.trace()
+        except UnreadableRecordError:
+            return []
+
+    @cached_property
+    def probes(self) -> list[dict[str, Any]]:
+        """The probe rows of the trace."""
+        return [row for row in self.trace if row.get("kind") == "probe"]
+
+    @cached_property
+    def clock(self) -> tuple[list[float], list[float]]:
+        """Steps and the learner's CPU-seconds at them."""
+        try:
+            rows = self.record.clock()
+        except UnreadableRecordError:
+            rows = []
+        known = {0.0: 0.0} | {
+            float(row["step"]): float(row["cpu_seconds"])
+            for row in rows
+            if as_number(row.get("cpu_seconds")) is not None
+        }
+        steps = sorted(known)
+        return steps, [known[step] for step in steps]
+
+    def curve(self, split: str, metric: str) -> Curve | None:
+        """The evaluations of a split, None if there are none."""
+        rows = [row for row in self.trace if row.get("kind") == "evaluation" and row.get("split") == split]
+        if not rows:
+            return None
+        steps = _column(rows, "step")
+        x = {name: _column(rows, name) for name in ("flops", "forward_equivalents")}
+        x |= {"steps": steps, "cpu_seconds": np.interp(steps, *self.clock, right=math.nan)}
+        values = np.array([as_number((row.get("metrics") or {}).get(metric), math.nan) for row in rows], dtype=float)
+        return Curve(x, _column(rows, "fraction"), values)
+
+    def hit(self, target: str, currency: str) -> tuple[float, float] | None:
+        """The interval (previous evaluation, hit] in a currency; None if the target was not met."""
+        entry = self.block("hits").get(target)
+        if not isinstance(entry, dict):
+            return None
+        name = "step" if currency == "steps" else currency
+        pair = entry.get(name)
+        if pair is None and "step" in entry:
+            curve = self.curve("validation", "") or self.curve("train", "")
+            if currency == "cpu_seconds":
+                pair = np.interp(entry["step"], *self.clock).tolist()
+            elif curve is not None:
+                pair = np.interp(entry["step"], curve.x["steps"], curve.x[currency]).tolist()
+        if pair is None:
+            return None
+        before = as_number(pair[0])
+        return (0.0 if before is None else before), float(pair[1])
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A row of every table: its name, role and looks."""
+
+    name: str
+    axes: dict[str, str]
+    reference: bool
+    control: bool
+    style: LearnerStyle
+    index: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """One workload: its runs by learner (in the order of the learners) and the facts that all runs share."""
+
+    workload: str
+    runs: dict[str, list[Run]]
+    facts: dict[str, Any]
+    reference: str | None
+
+    @property
+    def metric(self) -> str:
+        return str(self.facts.get("metric") or "metric")
+
+    @property
+    def sign(self) -> int:
+        """+1 where more is better, -1 where less is."""
+        return 1 if self.facts.get("higher_is_better", True) else -1
+
+    @cached_property
+    def everything(self) -> list[Run]:
+        return [run for runs in self.runs.values() for run in runs]
+
+    @cached_property
+    def quality(self) -> str:
+        """Where the final value of the metric stands: on the test set, or on what there is instead."""
+        for name in ("test", "validation"):
+            if any(run.ended and run.value(name) is not None for run in self.everything):
+                return name
+        return "test"
+
+    @cached_property
+    def split(self) -> str:
+        """The split whose evaluations make the curves."""
+        seen = {row.get("split") for run in self.everything for row in run.trace if row.get("kind") == "evaluation"}
+        return next((name for name in ("validation", "train") if name in seen), "validation")
+
+    @property
+    def targets(self) -> dict[str, float]:
+        """Declared targets, name -> value of the metric, the easiest first."""
+        known = {name: as_number(value) for name, value in (self.facts.get("targets") or {}).items()}
+        pairs = [(name, value) for name, value in known.items() if value is not None]
+        return dict(sorted(pairs, key=lambda pair: self.sign * pair[1]))
+
+    @property
+    def unit(self) -> tuple[float, float] | None:
+        """Chance and the gap from there to the tuned reference, as the targets imply them."""
+        shares = [(float(n[:-1]) / 100, v) for n, v in self.targets.items() if n.endswith("%") and _is_float(n[:-1])]
+        if len(shares) < 2 or shares[0][0] == shares[-1][0]:
+            return None
+        gap = (shares[-1][1] - shares[0][1]) / (shares[-1][0] - shares[0][0])
+        return (shares[0][1] - shares[0][0] * gap, gap) if gap else None
+
+    def tried(self, learner: str) -> list[Run]:
+        """The learner's runs, refused ones left out."""
+        return [run for run in self.runs.get(learner, []) if run.status != "refused"]
+
+    def score(self, run: Run) -> float:
+        """The final metric with more being better, minus infinity for a failed run."""
+        value = run.value(self.quality)
+        return self.sign * value if run.ended and value is not None and math.isfinite(value) else -math.inf
+
+    def scores(self, learner: str) -> dict[int, float]:
+        """Seed -> score of a learner."""
+        return {run.seed: self.score(run) for run in self.tried(learner)}
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the page is made of."""
+
+    title: str
+    learners: list[Learner]
+    tables: list[Table]
+    unreadable: list[str]
+    superseded: list[Record]
+
+    @cached_property
+    def by_name(self) -> dict[str, Learner]:
+        return {learner.name: learner for learner in self.learners}
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        return [run for table in self.tables for run in table.everything]
+
+
+def as_number(value: Any, missing: float | None = None) -> float | None:
+    """A number as a float, `missing` for anything else; a truth value is no number.
+
+    >>> as_number(3), as_number("3"), as_number(True)
+    (3.0, None, None)
+    """
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else missing
+
+
+def _is_float(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _column(rows: Sequence[dict[str, Any]], name: str) -> Array:
+    return np.array([as_number(row.get(name), math.nan) for row in rows], dtype=float)
+
+
+def read(runs: Sequence[Path], title: str) -> Report:
+    """Read all records below some folders.
+
+    Raises:
+        AltpropError: a folder is missing, or there is no record in any of them.
+    """
+    records, unreadable = read_all(list(runs))
+    if not records:
+        places = ", ".join(repr(str(folder)) for folder in runs)
+        worst = f" ({len(unreadable)} unreadable: {unreadable[0]})" if unreadable else ""
+        raise AltpropError(f"there are no records in {places}{worst}")
+    names = name_variants(records)
+    kept, superseded = _newest(records, names)
+    workloads: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for record in kept:
+        workloads[record.workload][names[record.key]].append(Run(record, names[record.key]))
+    learners = _learners(kept, names)
+    tables = [_table(name, cells, learners) for name, cells in sorted(workloads.items())]
+    return Report(title, learners, tables, unreadable, superseded)
+
+
+def _newest(records: Sequence[Record], names: dict[str, str]) -> tuple[list[Record], list[Record]]:
+    """Of several runs of one learner, workload and seed the one that finished last; and the others."""
+    groups: dict[tuple[str, str, int], list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record.workload, names[record.key], record.seed].append(record)
+    kept, left = [], []
+    for group in groups.values():
+        ordered = sorted(group, key=lambda record: (str(record.measured.get("finished") or ""), record.key))
+        kept.append(ordered[-1])
+        left += ordered[:-1]
+    return kept, left
+
+
+def _learners(records: Sequence[Record], names: dict[str, str]) -> list[Learner]:
+    """The reference first, then learners, then controls, each by name."""
+    firsts: dict[str, Record] = {}
+    roles: dict[str, str] = {}
+    for record in records:
+        name = names[record.key]
+        firsts.setdefault(name, record)
+        role = "reference" if record.data.get("reference") else "control" if record.data.get("control") else "learner"
+        roles[name] = min(role, roles.get(name, role), key=("reference", "control", "learner").index)
+    rank = {"reference": 0, "learner": 1, "control": 2}
+    ordered = sorted(firsts, key=lambda name: (rank[roles[name]], name))
+    # One reference: a second learner that is flagged so is drawn and tested like any other.
+    drawn = ["learner" if roles[n] == "reference" and i > 0 else roles[n] for i, n in enumerate(ordered)]
+    return [
+        Learner(name, _axes(firsts[name]), role == "reference", role == "control", style, index)
+        for index, (name, role, style) in enumerate(zip(ordered, drawn, assign(drawn), strict=True))
+    ]
+
+
+def _axes(record: Record) -> dict[str, str]:
+    return {str(axis): str(value) for axis, value in record.data["axes"].items()}
+
+
+def _table(workload: str, cells: dict[str, list[Run]], learners: Sequence[Learner]) -> Table:
+    runs = {one.name: sorted(cells[one.name], key=lambda run: run.seed) for one in learners if one.name in cells}
+    facts: dict[str, Any] = {}
+    for run in (run for group in runs.values() for run in group):
+        for name in ("metric", "higher_is_better", "chance", "oracle", "baselines", "targets", "sizes", "budget"):
+            if facts.get(name) in (None, {}):
+                facts[name] = run.result.get(name)
+        facts.setdefault("axes", _axes(run.record))
+    reference = next((one.name for one in learners if one.reference and one.name in runs), None)
+    return Table(workload, runs, facts, reference)
