@@ -117,6 +117,10 @@ class Ledger:
         self._examples[kind] += examples
         return _NOTHING if self._mode is None else _Section(self._mode, kind)
 
+    def charged(self) -> AbstractContextManager[None]:
+        """Work of torch whose FLOPs the caller books by `charge` stands inside: audits learn nothing from it."""
+        return _NOTHING if self._mode is None or self._paused else _Section(self._mode, "charged")
+
     def charge(self, kind: str, flops: float) -> None:
         """Book FLOPs of work that torch does not see (numpy, DEAP, an own kernel)."""
         if not self._paused:
@@ -175,7 +179,7 @@ class Ledger:
             flops = mode.flops.get(kind, 0)
             if flops or any(done):
                 self._rates[kind].add(*done, flops)
-        observed = float(sum(mode.flops.values()))
+        observed = float(sum(flops for kind, flops in mode.flops.items() if kind != "charged"))
         self.audits.append((predicted if fitted else observed, observed))
         self.live_bytes = max(self.live_bytes, mode.peak_bytes)
         for name, count in mode.uncounted.items():

@@ -6,8 +6,9 @@ with these primitives alone compare, resume and batch over seeds for free.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -94,6 +95,7 @@ class Problem:
         first = next(model.parameters())
         self.device, self.dtype = first.device, first.dtype
         self._fresh_buffers = True
+        self._updaters: weakref.WeakSet[Updater] = weakref.WeakSet()
         noise = getattr(model, "noise", None)
         if isinstance(noise, Noise):
             noise.bind(clock)
@@ -153,11 +155,13 @@ class Problem:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluation mode, no noise, off the books; all is put back on leaving."""
+        """Evaluation mode, no noise, off the books, the optimizers' weights for predicting; all is put back after."""
         modes = {module: module.training for module in self.model.modules()}
         self.model.eval()
         try:
-            with self.ledger.pause():
+            with self.ledger.pause(), ExitStack() as swaps:
+                for updater in self._updaters:
+                    swaps.enter_context(updater.swapped())
                 yield
         finally:
             for module, training in modes.items():
@@ -501,9 +505,16 @@ class Problem:
             Refused: for an optimizer that re-evaluates the objective, with directions that are no gradient.
         """
         target: nn.Module = self.model if module is None else module
-        outputs = {id(p) for p in list(self.model.blocks)[-1].parameters()} if hasattr(self.model, "blocks") else set()
-        roles = {name: role_of(name, p, id(p) in outputs) for name, p in target.named_parameters()}
-        return Updater(optimizer, target, roles, self, direction)
+        updater = Updater(optimizer, target, lambda: self._roles(target), self, direction)
+        self._updaters.add(updater)
+        return updater
+
+    def _roles(self, module: nn.Module) -> dict[str, str]:
+        """Return parameter name within a module -> role."""
+        last = list(self.model.blocks)[-1].parameters() if hasattr(self.model, "blocks") else ()
+        full = {id(p): name for name, p in self.model.named_parameters()}
+        outputs = {id(p) for p in last}
+        return {name: role_of(full.get(id(p), name), p, id(p) in outputs) for name, p in module.named_parameters()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return parameters, buffers, stream and books in weights_only-safe types."""

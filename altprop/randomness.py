@@ -77,6 +77,11 @@ class Random:
         return draw.to(self.device)
 
     @property
+    def seed(self) -> int:
+        """The seed of this stream, from which others are derived."""
+        return self._seed
+
+    @property
     def python_random(self) -> python_random_module.Random:
         """A `random.Random` of this stream, for code that takes one."""
         if self._python is None:

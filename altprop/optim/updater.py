@@ -1,0 +1,312 @@
+"""The updater: one optimizer bound to one module's parameters by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from altprop.errors import AltpropError, Refused
+from altprop.optim.cost import CostMeter, LbfgsMeter
+from altprop.optim.factory import ROLES, OptimizerFactory
+from altprop.optim.foreign import Seclusion
+from altprop.optim.state import export, restore
+from altprop.randomness import derive_seed
+from altprop.resolve import near
+
+if TYPE_CHECKING:
+    from altprop.problem import Problem
+
+__all__ = ["ROLES", "Evaluate", "Updater", "role_of"]
+
+Evaluate = Callable[[bool], tuple[Tensor, dict[str, Tensor]]]
+
+
+def role_of(name: str, parameter: Tensor, in_output_block: bool) -> str:
+    """Return the role of a parameter: hidden, input, output, bias or norm."""
+    if ".norm." in name:
+        return "norm"
+    if parameter.dim() < 2:
+        return "bias"
+    if in_output_block:
+        return "output"
+    return "input" if name.startswith("blocks.0.") else "hidden"
+
+
+class _Part(NamedTuple):
+    """One torch optimizer and the names of what it steps."""
+
+    optimizer: torch.optim.Optimizer
+    params: dict[str, nn.Parameter]
+
+
+class Updater:
+    """One optimizer on one module's parameters.
+
+    State is kept by parameter name, so that a grown or replaced parameter keeps its own after `rebind`. An optimizer
+    with `roles` works beside its partner, each on its own parameters.
+
+    Args:
+        factory: the recipe.
+        module: whose parameters.
+        roles: () -> name -> role, of the module's present parameters.
+        problem: for progress, books and random seeds.
+        direction: "gradient", or "other" for what is no gradient of the objective.
+
+    Raises:
+        Refused: for an optimizer that re-evaluates or differentiates the objective, with directions that are no
+            gradient; and for one whose roles match no parameter.
+    """
+
+    def __init__(
+        self,
+        factory: OptimizerFactory,
+        module: nn.Module,
+        roles: Callable[[], Mapping[str, str]],
+        problem: Problem,
+        direction: str = "gradient",
+    ) -> None:
+        if direction not in ("gradient", "other"):
+            raise AltpropError(f"unknown direction={direction!r}; {near(direction, ('gradient', 'other'))}")
+        if direction == "other" and factory.needs & {"closure", "graph"}:
+            does = "evaluates the objective again" if "closure" in factory.needs else "differentiates the gradient again"
+            raise Refused(
+                f"optimizer {factory.name} {does}, and this rule's direction is no gradient of it; "
+                "try optimizer=adam or optimizer=sgd"
+            )
+        self._factory, self._module, self._roles, self._problem = factory, module, roles, problem
+        self._params: dict[str, nn.Parameter] = {}
+        self._parts: list[_Part] = []
+        self._steps = 0
+        self._fresh = True
+        kinds = [recipe.kind for recipe in (factory, factory.partner) if recipe is not None and recipe.foreign]
+        self._secluded = Seclusion(kinds, problem.device) if kinds else None
+        self._meter = CostMeter() if kinds and not self.wants_closure else None
+        self._clips = factory.clip_norm is not None or factory.clip_value is not None
+        self._copies = bool(kinds) or self._clips or self.wants_closure
+        self.rebind()
+        self._seed = derive_seed(problem.random.seed, "optimizer", *self._params)
+
+    # What a rule asks before and after its gradient.
+
+    @property
+    def wants_closure(self) -> bool:
+        """Whether `apply` needs `evaluate`."""
+        return "closure" in self._factory.needs
+
+    @property
+    def wants_graph(self) -> bool:
+        """Whether the next direction must come with its graph (`problem.gradient(batch, create_graph=True)`)."""
+        if "graph" not in self._factory.needs:
+            return False
+        return bool(self._steps % getattr(self._parts[0].optimizer, "update_period", 1) == 0)
+
+    def apply(
+        self,
+        direction: Mapping[str, Tensor],
+        evaluate: Evaluate | None = None,
+        *,
+        loss: Tensor | None = None,
+        fixed: bool = False,
+    ) -> None:
+        """Step along minus `direction`, parameter name -> tensor; a parameter without one stays.
+
+        Args:
+            direction: gradients, or what stands for them; they are left as they are.
+            evaluate: `create_graph -> (loss, gradients)` at the present parameters, on the same batch and under the same
+                noise, for optimizers that evaluate the objective again.
+            loss: the objective where `direction` was taken, which saves such optimizers an evaluation.
+            fixed: whether the objective is the very function of the step before (the whole set, no noise). Unless it is,
+                L-BFGS forms no curvature pair across the two steps.
+
+        Raises:
+            AltpropError: for a direction of an unknown parameter.
+            Refused: for an optimizer that evaluates the objective again, with a rule that gives no `evaluate`.
+        """
+        params, factory, ledger = self._params, self._factory, self._problem.ledger
+        if direction.keys() != params.keys():
+            self._check_names(direction)
+        if not factory.schedule.constant:
+            self._set_rates(factory.schedule(self._problem.progress))
+        try:
+            self._put(direction)
+            if self.wants_closure:
+                self._search(direction, evaluate, loss, fixed)
+            elif self._secluded is not None and self._meter is not None:
+                if self.wants_graph:
+                    # The products inside are calls of their own; their FLOPs are metered with the update's.
+                    ledger.primitive("hvp", 0, getattr(self._parts[0].optimizer, "num_samples", 1))
+                with self._secluded(derive_seed(self._seed, self._steps)), ledger.charged():
+                    ledger.charge("update", self._meter.run(self._step))
+            else:
+                with ledger.primitive("update", 0):
+                    self._step()
+        finally:
+            for p in params.values():
+                p.grad = None
+        self._steps += 1
+        ledger.updates += 1
+
+    def _check_names(self, direction: Mapping[str, Tensor]) -> None:
+        for name in direction:
+            if name not in self._params:
+                raise AltpropError(f"a direction was given for {name}, which is no parameter; {near(name, self._params)}")
+
+    def _put(self, direction: Mapping[str, Tensor]) -> None:
+        """Hand the direction over as `.grad`, clipped; as a copy where it would be written into."""
+        if not self._copies:
+            for name, p in self._params.items():
+                p.grad = direction.get(name)
+            return
+        with torch.enable_grad():
+            for name, p in self._params.items():
+                value = direction.get(name)
+                p.grad = None if value is None else value.clone(memory_format=torch.contiguous_format)
+        if self._clips:
+            self._clip()
+
+    def _clip(self) -> None:
+        values = list(self._params.values())
+        if self._factory.clip_value is not None:
+            nn.utils.clip_grad_value_(values, self._factory.clip_value)
+        if self._factory.clip_norm is not None:
+            nn.utils.clip_grad_norm_(values, self._factory.clip_norm)
+
+    def _step(self) -> None:
+        if self._fresh:
+            self._fresh = False
+            # State is made now, some of it on the default device, which need not be a real one.
+            with torch.device("cpu"):
+                for part in self._parts:
+                    part.optimizer.step()
+            return
+        for part in self._parts:
+            part.optimizer.step()
+
+    def _search(
+        self, direction: Mapping[str, Tensor], evaluate: Evaluate | None, loss: Tensor | None, fixed: bool
+    ) -> None:
+        """Step an optimizer that evaluates the objective again."""
+        if evaluate is None:
+            raise Refused(f"optimizer {self._factory.name} evaluates the objective again, which this rule does not offer")
+        optimizer = self._parts[0].optimizer
+        # All but BSAM evaluate first where the direction was taken.
+        known = None if loss is None or self._factory.name == "BSAM" else loss
+        evaluations = 0
+
+        def closure() -> Tensor:
+            nonlocal known, evaluations
+            if known is not None:
+                value, known = known, None
+                return value
+            evaluations += 1
+            value, grads = evaluate(False)
+            self._put(grads)
+            return value
+
+        ledger = self._problem.ledger
+        step: Any = optimizer.step
+        if isinstance(optimizer, torch.optim.LBFGS):
+            meter = LbfgsMeter(optimizer, not fixed)
+            if not fixed:
+                self._drop_pending_pair(optimizer)
+            with ledger.charged():
+                step(closure)
+            ledger.charge("update", meter.flops(evaluations))
+        else:
+            assert self._secluded is not None
+            with self._secluded(derive_seed(self._seed, self._steps)), ledger.primitive("update", 0):
+                step(closure)
+
+    def _drop_pending_pair(self, optimizer: torch.optim.LBFGS) -> None:
+        """Let L-BFGS's next pair be y = 0, which it skips: the difference of gradients of two batches is no curvature."""
+        state = optimizer.state[next(iter(self._params.values()))]
+        if state.get("prev_flat_grad") is not None:
+            zeros = (torch.zeros_like(p) if p.grad is None else p.grad for p in self._params.values())
+            state["prev_flat_grad"] = torch.cat([g.flatten() for g in zeros])
+
+    # Rates, binding, swap, state.
+
+    def _set_rates(self, factor: float) -> None:
+        for part, rates in zip(self._parts, self._rates, strict=True):
+            for group, rate in zip(part.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+
+    def rebind(self) -> None:
+        """Take the module's present parameters, keeping the state of those whose name and shape are unchanged."""
+        params = dict(self._module.named_parameters())
+        if self._parts and all(params.get(n) is p for n, p in self._params.items()) and len(params) == len(self._params):
+            return
+        saved = [export(part.optimizer, part.params) for part in self._parts]
+        self._params, self._parts = params, self._build(params)
+        self._fresh = True
+        self._rates = [[group.get("lr", 0.0) for group in part.optimizer.param_groups] for part in self._parts]
+        for part, old in zip(self._parts, saved, strict=False):
+            restore(part.optimizer, part.params, old)
+
+    def _build(self, params: dict[str, nn.Parameter]) -> list[_Part]:
+        factory, seed = self._factory, derive_seed(self._problem.random.seed, "optimizer", *params)
+        if factory.roles is None:
+            return [_Part(factory.build(self._module, params, seed), params)]
+        roles = self._roles()
+        own = {name: p for name, p in params.items() if roles[name] in factory.roles and p.dim() == 2}
+        if not own:
+            wanted = " or ".join(sorted(factory.roles))
+            raise Refused(
+                f"optimizer {factory.name} takes {wanted} matrices, and this model has none; "
+                "try model.hidden=[100,100], or optimizer.roles=[hidden,input]"
+            )
+        rest = {name: p for name, p in params.items() if name not in own}
+        parts = [_Part(factory.build(self._module, own, seed), own)]
+        if rest:
+            assert factory.partner is not None
+            parts.append(_Part(factory.partner.build(self._module, rest, seed), rest))
+        return parts
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Show the weights that predict, where the optimizer keeps others for training; exact, however often."""
+        if "swap" not in self._factory.needs or self._steps == 0:
+            yield
+            return
+        kept = [p.detach().clone() for p in self._params.values()]
+        optimizers: list[Any] = [part.optimizer for part in self._parts if hasattr(part.optimizer, "eval")]
+        for optimizer in optimizers:
+            optimizer.eval()
+        try:
+            yield
+        finally:
+            for optimizer in optimizers:
+                optimizer.train()
+            with torch.no_grad():
+                # Its own way back rounds.
+                for p, value in zip(self._params.values(), kept, strict=True):
+                    p.copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state by parameter name, in weights_only-safe types."""
+        meter = self._meter
+        return {
+            "steps": self._steps,
+            "parts": [export(part.optimizer, part.params) for part in self._parts],
+            "meter": None if meter is None else [meter.updates, list(meter.seen)],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put a state of `state_dict` back.
+
+        Raises:
+            AltpropError: where the state is of other parameters.
+        """
+        self.rebind()
+        shapes = [{name: list(p.shape) for name, p in part.params.items()} for part in self._parts]
+        if [saved["shapes"] for saved in state["parts"]] != shapes:
+            raise AltpropError(f"the saved state of optimizer {self._factory.name} is of other parameters")
+        for part, saved in zip(self._parts, state["parts"], strict=True):
+            restore(part.optimizer, part.params, saved)
+        self._steps = state["steps"]
+        if self._meter is not None and state["meter"] is not None:
+            self._meter.updates, self._meter.seen = state["meter"][0], list(state["meter"][1])
