@@ -140,9 +140,9 @@ def compare(published: Folders, here: Folders) -> Comparison:
     theirs, unreadable = read_all(published)
     ours, also_unreadable = read_all(here)
     pairs, missing, extra = _matched(theirs, ours)
-    cells: dict[str, list[tuple[Record, Record]]] = defaultdict(list)
-    for pair in pairs:
-        cells[str(pair[0].data.get("cell"))].append(pair)
+    cells: dict[tuple[str, str, str], list[tuple[Record, Record]]] = defaultdict(list)
+    for old, new in pairs:
+        cells[old.workload, old.label, str(old.data.get("cell"))].append((old, new))
     figures = [figure for cell in cells.values() for figure in _figures(cell)]
     measured = [figure for cell in cells.values() for figure in _measured(cell)]
     return Comparison(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import re
 import secrets
@@ -101,8 +102,15 @@ def make_folder(folder: Path) -> None:
         sync_folder(created.parent)
 
 
-def sweep(folder: Path, name: str) -> None:
-    """Removes temporary files for `name` that killed processes left; the caller knows that nobody writes one now."""
+def sweep(folder: Path, name: str, before: float = math.inf) -> None:
+    """Removes temporary files for `name` that killed processes left.
+
+    Args:
+        folder: Where they lie.
+        name: What they were to become.
+        before: Only those last written before this time of the file system, in seconds, where somebody may be at it.
+    """
     for leftover in folder.glob(f".{name}.*.tmp"):
         with contextlib.suppress(OSError):
-            leftover.unlink()
+            if leftover.stat().st_mtime < before:
+                leftover.unlink()

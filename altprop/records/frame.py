@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from altprop.records.record import Record, UnreadableRecordError, committed, rea
 if TYPE_CHECKING:
     import pandas as pd
 
-Folders = str | PathLike[str] | Sequence[str | PathLike[str]]
+Folders = str | PathLike[str] | Iterable[str | PathLike[str]]
 
 _AXES = ("algorithm", "optimizer", "dropout", "task", "model")
 _COUNTS = ("steps", "samples", "forwards", "backwards", "hvps", "evaluations")

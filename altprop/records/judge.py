@@ -7,7 +7,7 @@ that a seed's number is a fresh draw from the seeds' distribution, so a figure i
 
 with s the standard deviation over n published seeds and m seeds here: the interval that holds the mean of m new runs in
 95 of 100 cases. Runs without the figure (diverged, never hit the target) may differ in number by one in ten, rounded
-up.
+up; a single seed may not.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def judge(
 
     Args:
         published: One value a seed, None or an infinity where there is none.
-        here: The values of the same seeds.
+        here: The values of the same seeds, as many.
         least: The relative difference that is always allowed.
 
     >>> judge([0.90, 0.92, 0.94], [0.91, 0.92, 0.92])[1].value
@@ -50,7 +50,8 @@ def judge(
     spread = _spread(known, len(fresh), least)
     if [_value(entry) for entry in old] == [_value(entry) for entry in new]:
         return spread, Verdict.SAME
-    if abs(len(known) / len(old) - len(fresh) / len(new)) > math.ceil(len(old) / 10) / len(old):
+    allowed = math.ceil(len(old) / 10) if len(old) > 1 else 0
+    if abs(len(known) - len(fresh)) > allowed:
         return spread, Verdict.DIFFERENT
     if not known or not fresh:  # At most one seed in ten has the figure, and on one side alone: nothing to compare.
         return spread, Verdict.WITHIN

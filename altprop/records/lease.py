@@ -138,10 +138,11 @@ class Lease:
     def release(self) -> None:
         """Gives the run back. Does nothing if it was released, taken over, or claimed by the parent of this process."""
         if self.held:
-            for path, _ in chain(self.folder):
-                with contextlib.suppress(FileNotFoundError):
-                    path.unlink()
-            files.sweep(self.folder, "lease")
+            with contextlib.suppress(OSError):  # A lease that cannot be removed ends with this process at the latest.
+                self.refresh()  # Candidates of other claims live for milliseconds: what is a minute old was left.
+                files.sweep(self.folder, "lease", before=self._path.stat().st_mtime - 60)
+                for path, _ in chain(self.folder):
+                    path.unlink(missing_ok=True)
         self._ended.set()
 
     def _beat(self, heartbeat: float) -> None:
