@@ -16,9 +16,9 @@ from altprop.workbench import toy
 class Backprop(Algorithm):
     """The exact gradient of the objective on a batch, handed to the optimizer axis.
 
-    Rumelhart, Hinton and Williams (1986), by reverse-mode differentiation. Batch, mini-batch and stochastic learning are
-    a matter of `task.batch_size`. Optimizers that evaluate the objective again (L-BFGS) do so on the same batch under
-    the same noise.
+    Rumelhart, Hinton and Williams (1986), by reverse-mode differentiation. Batch, mini-batch and stochastic learning
+    are a matter of `task.batch_size`. Optimizers that evaluate the objective again (L-BFGS) do so on the same batch
+    under the same noise.
 
     Args:
         optimizer: how the gradient becomes an update.

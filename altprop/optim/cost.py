@@ -35,14 +35,15 @@ class LbfgsMeter:
             products += 1
         if self._group["line_search_fn"] is not None:
             products += evaluations
-        return 2.0 * products * sum(p.numel() for p in self._group["params"])
+        size: int = sum(p.numel() for p in self._group["params"])
+        return 2.0 * products * size
 
 
 class CostMeter:
     """FLOPs of each update: counted over the first 32, foretold afterwards.
 
-    Preconditioned optimizers do their costly work every so many steps (SOAP's and Sophia's every 10), which the ledger's
-    few audits would miss or take for the rule. The first update, which may set things up, stands for itself alone.
+    Preconditioned optimizers do their costly work every so many steps (SOAP's and Sophia's every 10), which the
+    ledger's few audits would miss or take for the rule. The first update, which may set things up, stands for itself.
 
     Attributes:
         seen: FLOPs of the first updates.

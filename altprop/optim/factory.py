@@ -65,7 +65,7 @@ class OptimizerFactory:
             self.algorithm = str(algorithm).lower()
         else:
             if algorithm is not None:
-                raise AltpropError(f"optimizer.algorithm belongs to optimizer={LIBRARY}; got {algorithm!r} with {optimizer}")
+                raise AltpropError(f"optimizer.algorithm belongs to optimizer={LIBRARY}; got it with {optimizer}")
             if str(optimizer).startswith(f"{LIBRARY}."):
                 library()
             self.kind = resolve_class(optimizer, torch.optim.Optimizer)
@@ -109,7 +109,7 @@ class OptimizerFactory:
                 raise AltpropError(f"unknown optimizer.needs={need}; {near(str(need), NEEDS)}")
         return frozenset(needs)
 
-    def _check_options(self, lr: float | None, options: dict[str, Any]) -> dict[str, Any]:
+    def _check_options(self, lr: Any, options: dict[str, Any]) -> dict[str, Any]:
         known = [
             name
             for name, p in inspect.signature(self.kind).parameters.items()
@@ -136,13 +136,13 @@ class OptimizerFactory:
             if partner is not None:
                 raise AltpropError("optimizer.partner needs optimizer.roles: which matrices the optimizer itself takes")
             if self.kind is getattr(torch.optim, "Muon", None) or self.name in MATRICES_ONLY:
-                raise AltpropError(f"{self.name} takes matrices alone; set optimizer.roles=[hidden] and optimizer.partner")
+                raise AltpropError(f"{self.name} takes matrices alone; set optimizer.roles and optimizer.partner")
             return None
         for role in roles:
             if role not in ROLES:
                 raise AltpropError(f"unknown optimizer.roles={role}; {near(str(role), ROLES)}")
         if partner is None or self.needs & {"closure", "graph"}:
-            raise AltpropError("optimizer.roles needs an optimizer that steps on gradients alone, and optimizer.partner")
+            raise AltpropError("optimizer.roles needs optimizer.partner and an optimizer that steps on gradients alone")
         return frozenset(roles)
 
     def _try(self) -> None:
@@ -159,12 +159,12 @@ class OptimizerFactory:
             raise AltpropError(f"optimizer={self.name}: {sentence}") from error
         if not self.schedule.constant:
             if self.kind is torch.optim.Rprop:
-                raise AltpropError("Rprop reads lr at its first step alone, so a schedule would do nothing; use constant")
+                raise AltpropError("Rprop reads lr at its first step alone: a schedule would do nothing; use constant")
             if any("lr" not in group for group in optimizer.param_groups):
                 raise AltpropError(f"{self.name} has no learning rate that a schedule could change; use constant")
 
 
-def _positive(option: str, value: float | None) -> float | None:
+def _positive(option: str, value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:

@@ -29,7 +29,7 @@ class Schedule:
     Attributes:
         shape: constant, linear, cosine, step or exponential.
         warmup: share of the budget over which the rate rises from 0.
-        end: factor at the end of the budget; None takes the shape's own (linear and cosine 0, step and exponential 0.01).
+        end: factor at the end of the budget; None takes the shape's own (linear, cosine 0; step, exponential 0.01).
 
     Raises:
         AltpropError: for an unknown shape, a warm-up outside 0 .. 1 or an end outside 0 .. 1.

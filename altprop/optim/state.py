@@ -78,8 +78,9 @@ def _put_state(optimizer: torch.optim.Optimizer, params: Named, saved: Mapping[s
     for name, value in saved["state"].items():
         if name in same:
             optimizer.state[params[name]] = _decode(value, params, params[name].device)
+    free: Any = optimizer.state
     for key, value in saved["shared"].items():
-        optimizer.state[key] = _decode(value, params, None)  # type: ignore[index]
+        free[key] = _decode(value, params, None)
 
 
 def _own(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -72,9 +72,9 @@ class Updater:
         if direction not in ("gradient", "other"):
             raise AltpropError(f"unknown direction={direction!r}; {near(direction, ('gradient', 'other'))}")
         if direction == "other" and factory.needs & {"closure", "graph"}:
-            does = "evaluates the objective again" if "closure" in factory.needs else "differentiates the gradient again"
+            does = "evaluates the objective" if "closure" in factory.needs else "differentiates the gradient"
             raise Refused(
-                f"optimizer {factory.name} {does}, and this rule's direction is no gradient of it; "
+                f"optimizer {factory.name} {does} again, and this rule's direction is no gradient of it; "
                 "try optimizer=adam or optimizer=sgd"
             )
         self._factory, self._module, self._roles, self._problem = factory, module, roles, problem
@@ -116,11 +116,11 @@ class Updater:
 
         Args:
             direction: gradients, or what stands for them; they are left as they are.
-            evaluate: `create_graph -> (loss, gradients)` at the present parameters, on the same batch and under the same
-                noise, for optimizers that evaluate the objective again.
+            evaluate: `create_graph -> (loss, gradients)` at the present parameters, on the same batch and under the
+                same noise, for optimizers that evaluate the objective again.
             loss: the objective where `direction` was taken, which saves such optimizers an evaluation.
-            fixed: whether the objective is the very function of the step before (the whole set, no noise). Unless it is,
-                L-BFGS forms no curvature pair across the two steps.
+            fixed: whether the objective is the very function of the step before (the whole set, no noise). Unless it
+                is, L-BFGS forms no curvature pair across the two steps.
 
         Raises:
             AltpropError: for a direction of an unknown parameter.
@@ -153,7 +153,7 @@ class Updater:
     def _check_names(self, direction: Mapping[str, Tensor]) -> None:
         for name in direction:
             if name not in self._params:
-                raise AltpropError(f"a direction was given for {name}, which is no parameter; {near(name, self._params)}")
+                raise AltpropError(f"direction for {name}, which is no parameter; {near(name, self._params)}")
 
     def _put(self, direction: Mapping[str, Tensor]) -> None:
         """Hand the direction over as `.grad`, clipped; as a copy where it would be written into."""
@@ -191,7 +191,9 @@ class Updater:
     ) -> None:
         """Step an optimizer that evaluates the objective again."""
         if evaluate is None:
-            raise Refused(f"optimizer {self._factory.name} evaluates the objective again, which this rule does not offer")
+            raise Refused(
+                f"optimizer {self._factory.name} evaluates the objective again; this rule does not offer that"
+            )
         optimizer = self._parts[0].optimizer
         # All but BSAM evaluate first where the direction was taken.
         known = None if loss is None or self._factory.name == "BSAM" else loss
@@ -222,7 +224,7 @@ class Updater:
                 step(closure)
 
     def _drop_pending_pair(self, optimizer: torch.optim.LBFGS) -> None:
-        """Let L-BFGS's next pair be y = 0, which it skips: the difference of gradients of two batches is no curvature."""
+        """Let L-BFGS's next pair be y = 0, which it skips: gradients of two batches differ by more than curvature."""
         state = optimizer.state[next(iter(self._params.values()))]
         if state.get("prev_flat_grad") is not None:
             zeros = (torch.zeros_like(p) if p.grad is None else p.grad for p in self._params.values())
@@ -238,7 +240,11 @@ class Updater:
     def rebind(self) -> None:
         """Take the module's present parameters, keeping the state of those whose name and shape are unchanged."""
         params = dict(self._module.named_parameters())
-        if self._parts and all(params.get(n) is p for n, p in self._params.items()) and len(params) == len(self._params):
+        if (
+            self._parts
+            and len(params) == len(self._params)
+            and all(params.get(n) is p for n, p in self._params.items())
+        ):
             return
         saved = [export(part.optimizer, part.params) for part in self._parts]
         self._params, self._parts = params, self._build(params)
