@@ -63,7 +63,10 @@ def run_seed(cell: Cell, seed: int, key: str, cell_key: str, store: RunStore) ->
         status, reason = failure_of(error) if error is not None else _ended(course)
         record = make_record(cell, seed, key, cell_key, course, status, reason, text, tests, started)
         trace, clock = (course.trace, course.clock) if course is not None else ([], [])
-        return store.commit(key, record, trace, clock, cell.full_yaml, artefacts).data
+        try:
+            return store.commit(key, record, trace, clock, cell.full_yaml, artefacts).data
+        except (TypeError, ValueError) as caught:  # A scalar or an artefact of the plugin that no file can hold.
+            return commit_without_run(cell, seed, key, cell_key, store, caught)
 
 
 def commit_without_run(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from altprop.errors import AltpropError
 from altprop.records import encode, files
 
 
@@ -22,13 +23,16 @@ def encoded(values: Mapping[str, Any]) -> dict[str, bytes]:
         values: Name -> value; a name with a suffix keeps it for text and bytes.
 
     Raises:
-        AltpropError: A name would leave the folder.
+        ValueError: A name would leave the folder, or an array holds objects.
         TypeError: A value that none of these formats holds.
 
     >>> encoded({"front": {"size": [1, 2], "error": [0.5, 0.25]}})
     {'front.csv': b'size,error\n1,0.5\n2,0.25\n'}
     """
-    return dict(_one(files.check_name(name, "artefact name"), value) for name, value in values.items())
+    try:
+        return dict(_one(files.check_name(name, "artefact name"), value) for name, value in values.items())
+    except AltpropError as error:  # The learner's mistake, not the user's: it ends this run alone.
+        raise ValueError(str(error)) from error
 
 
 def _one(name: str, value: Any) -> tuple[str, bytes]:

@@ -61,7 +61,7 @@ def revive(value: Any) -> Any:
 
 def dump_record(record: Mapping[str, Any]) -> bytes:
     """Returns a record as indented JSON, fields in the order given, for people to read."""
-    return (json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode(errors="replace")
 
 
 def dump_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
@@ -70,7 +70,7 @@ def dump_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
         json.dumps(plain(row), sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         for row in rows
     ]
-    return "".join(line + "\n" for line in lines).encode()
+    return "".join(line + "\n" for line in lines).encode(errors="replace")
 
 
 def load_lines(data: bytes) -> list[dict[str, Any]]:

@@ -104,6 +104,7 @@ class RunStore:
         Raises:
             AltpropError: The disk is full or the folder cannot be written, in one line; or the record lacks a field.
             TypeError: A value that a record cannot hold, with its path; nothing was written.
+            ValueError: An artefact that no file can hold; nothing was written.
         """
         folder = self.path(key)
         lines = encode.dump_lines(trace)
@@ -114,7 +115,7 @@ class RunStore:
         status = RunStatus(content["status"])
         if not status.final and (settled := self.settled(key)) is not None:
             return settled
-        before = {"config.yaml": config_yaml.encode(), "trace.jsonl": lines, "clock.jsonl": encode.dump_lines(clock)}
+        before = {"config.yaml": config_yaml.encode(errors="replace"), "trace.jsonl": lines, "clock.jsonl": encode.dump_lines(clock)}
         extra = kept.encoded(artefacts or {})
         last = encode.dump_record(content)
         with files.readable_errors(self.runs_dir):
