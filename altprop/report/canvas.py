@@ -38,7 +38,8 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 _STANDALONE = (
     f":root{{{variables(LIGHT)}color-scheme:light dark}}"
     f"@media(prefers-color-scheme:dark){{:root{{{variables(DARK)}}}}}"
-    "svg{background:var(--page)}text{font-family:system-ui,'Segoe UI',Helvetica,Arial,sans-serif}"
+    "svg{background:var(--page)}text{font-family:system-ui,'Segoe UI',Helvetica,Arial,sans-serif;"
+    "paint-order:stroke;stroke:var(--page);stroke-width:3px;stroke-linejoin:round}"
 )
 
 
@@ -137,9 +138,10 @@ class Canvas:
         return self._svg(f"<style>{_STANDALONE}</style>\n", f'width="{self.width:g}" height="{self.height:g}" ') + "\n"
 
     def _svg(self, head: str, size: str) -> str:
+        label = escape(printable(self.label))
         return (
             f'<svg class="{SIGNATURE}" xmlns="http://www.w3.org/2000/svg" role="img" {size}'
-            f'viewBox="0 0 {self.width:g} {self.height:g}" aria-label="{escape(self.label)}">\n{head}{self._body()}</svg>'
+            f'viewBox="0 0 {self.width:g} {self.height:g}" aria-label="{label}">\n{head}{self._body()}</svg>'
         )
 
     def _body(self) -> str:

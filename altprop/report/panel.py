@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from altprop.report.canvas import Array, Canvas, text_width
-from altprop.report.format import count, number
+from altprop.report.format import number
 
+_ZEROS = re.compile(r"\.0+(?=\s|$)")
+_MANTISSA = re.compile(r"\.0(?= × )")
 TICK = 9.5
 LABEL = 10.5
 
@@ -42,17 +45,18 @@ class Axis:
 
     def labels(self, ticks: Sequence[float]) -> list[str]:
         """The ticks written with the same, sufficient number of decimals."""
-        if self.write is not number or self.log or len(ticks) < 2:
-            return [_plain_zero(self.write(tick)) for tick in ticks]
-        step = min(b - a for a, b in itertools.pairwise(ticks))
-        if max(abs(tick) for tick in ticks) >= 1e5 or step < 1e-4:
-            return [number(tick, 2) for tick in ticks]
+        if self.write is not number:
+            return [_ZEROS.sub("", self.write(tick)) for tick in ticks]
+        step = min((abs(b - a) for a, b in itertools.pairwise(ticks)), default=1.0)
+        largest = max((abs(tick) for tick in ticks), default=0.0)
+        if largest >= 1e5 or largest < 1e-3 or (step < 1e-4 and not self.log):
+            return [_MANTISSA.sub("", number(tick, 2)) for tick in ticks]
+        if self.log:
+            return [f"{tick:g}" if tick >= 1e-4 else _MANTISSA.sub("", number(tick, 2)) for tick in ticks]
         decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+        if round(step * 10**decimals, 6) % 1:
+            decimals += 1
         return [f"{tick:.{decimals}f}".replace("-", "−") for tick in ticks]
-
-
-def _plain_zero(text: str) -> str:
-    return "0" if text.rstrip("0") in ("0.", "") else text
 
 
 def linear_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
@@ -216,6 +220,3 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
         for place, index in enumerate(members):
             placed[index] = start + place * gap
     return placed
-
-
-__all__ = ["Axis", "Panel", "count", "left_margin", "linear_ticks", "needs_log", "spanning", "spread"]

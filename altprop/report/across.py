@@ -1,0 +1,248 @@
+"""Section 3: what holds over several workloads, and how much of it hangs on a single one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from altprop.report.canvas import Canvas
+from altprop.report.draw import WIDE, Figure, direct_labels, groups, label_width, slug
+from altprop.report.model import CURRENCIES, Learner, Report, Table
+from altprop.report.panel import LABEL, Axis, Panel
+from altprop.report.profiles import (
+    TAU_MAX,
+    ecdf,
+    leave_one_out,
+    performance_ratios,
+    profile,
+    profile_area,
+    ratio_to_reference,
+    win_rates,
+)
+from altprop.report.statistics import Interval, bca_interval, interquartile_mean
+from altprop.report.times import horizon, outcomes, target_times
+
+CURRENCY = "flops"
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """A learner over all workloads that have targets and that it ran.
+
+    Attributes:
+        n: runs. failed: those without a score.
+        iqm: interquartile mean of the shares of the gap, with BCa limits stratified by workload.
+        rank: place by IQM. ranks: best and worst place when one workload is left out.
+        area: of the performance profile, 0 to 1; None where no target is declared.
+    """
+
+    learner: Learner
+    tasks: int
+    n: int
+    failed: int
+    iqm: Interval
+    rank: int
+    ranks: tuple[int, int]
+    area: float | None
+
+
+@dataclass(frozen=True)
+class Across:
+    """The whole section.
+
+    Attributes:
+        tasks: pooled workloads; left_out: those without declared targets.
+        absent: learners that did not run all of them, left out of the pooled table.
+        wins: (row, column) -> share of wins and pairs. ratios: learner -> workload -> ratio of restricted means.
+    """
+
+    tasks: list[str]
+    left_out: list[str]
+    pooled: list[Pooled]
+    absent: list[str]
+    players: list[Learner]
+    wins: dict[tuple[str, str], tuple[float, int]]
+    ratio_target: str
+    ratios: dict[str, dict[str, tuple[float | None, bool]]]
+    figures: list[Figure]
+
+
+def shares(table: Table, learner: str) -> list[float]:
+    """Scores as shares of the gap from chance (0) to the tuned reference (1), a failure as minus infinity."""
+    unit = table.unit
+    assert unit is not None  # Only workloads with targets are pooled.
+    # Scores turn metrics by the sign, and so must chance and gap be.
+    return [
+        (score - table.sign * unit[0]) / abs(unit[1]) if math.isfinite(score) else -math.inf
+        for score in table.scores(learner).values()
+    ]
+
+
+def across(report: Report) -> Across | None:
+    """Everything of section 3, None where there are fewer than two workloads."""
+    if len(report.tables) < 2:
+        return None
+    tables = [table for table in report.tables if table.unit is not None and any(map(table.tried, table.runs))]
+    left_out = [table.workload for table in report.tables if table not in tables]
+    everywhere = [one for one in report.learners if tables and all(table.tried(one.name) for table in tables)]
+    absent = [one.name for one in report.learners if one not in everywhere]
+    ratios = performance_ratios(_problem_times(tables, everywhere))
+    pooled = _pooled(tables, everywhere, ratios) if len(tables) > 1 else []
+    scores = {
+        one.name: {(t.workload, s): v for t in report.tables for s, v in t.scores(one.name).items()}
+        for one in report.learners
+    }
+    players = [one for one in report.learners if scores[one.name]]
+    target = _ratio_target(tables)
+    figures = []
+    if any(np.isfinite(row).any() for row in ratios.values()):
+        figures = _profile_figures(everywhere, ratios) + _ecdf_figures(tables, everywhere)
+    return Across(
+        tasks=[table.workload for table in tables],
+        left_out=left_out,
+        pooled=pooled,
+        absent=absent,
+        players=players,
+        wins=win_rates({one.name: scores[one.name] for one in players}),
+        ratio_target=target,
+        ratios=_cost_ratios(tables, report.learners, target),
+        figures=figures,
+    )
+
+
+def _problem_times(tables: Sequence[Table], learners: Sequence[Learner]) -> dict[str, list[float]]:
+    """Median time of each learner to each (workload, target), in FLOPs."""
+    rows = [row for table in tables for row in target_times(table, CURRENCY)]
+    return {
+        one.name: [row.learners[one.name].median if one.name in row.learners else math.inf for row in rows]
+        for one in learners
+    }
+
+
+def _pooled(tables: Sequence[Table], learners: Sequence[Learner], ratios: dict[str, np.ndarray]) -> list[Pooled]:
+    strata = {one.name: {t.workload: np.array(shares(t, one.name)) for t in tables} for one in learners}
+
+    def ranking(tasks: Sequence[str]) -> list[str]:
+        score = {
+            n: float(interquartile_mean(np.concatenate([groups[t] for t in tasks]))) for n, groups in strata.items()
+        }
+        return sorted(score, key=lambda name: -score[name])
+
+    tasks = [table.workload for table in tables]
+    stable = leave_one_out(tasks, ranking)
+    made = []
+    for place, name in enumerate(ranking(tasks), start=1):
+        learner = next(one for one in learners if one.name == name)
+        values = np.concatenate(list(strata[name].values()))
+        made.append(
+            Pooled(
+                learner,
+                len(tasks),
+                values.size,
+                int(np.isinf(values).sum()),
+                bca_interval(list(strata[name].values())),
+                place,
+                stable[name],
+                profile_area(ratios[name]) if ratios[name].size else None,
+            )
+        )
+    return made
+
+
+def _ratio_target(tables: Sequence[Table]) -> str:
+    """The target in the middle of the declared ones: 90 % in most tasks."""
+    names = list(tables[0].targets) if tables else []
+    return names[len(names) // 2] if names else ""
+
+
+def _cost_ratios(
+    tables: Sequence[Table], learners: Sequence[Learner], target: str
+) -> dict[str, dict[str, tuple[float | None, bool]]]:
+    """Learner -> workload -> restricted mean over the reference's, and whether misses make it a bound."""
+    found: dict[str, dict[str, tuple[float | None, bool]]] = {}
+    for table in tables:
+        row = next((row for row in target_times(table, CURRENCY) if row.target == target), None)
+        if row is None or table.reference not in row.learners:
+            continue
+        base = row.learners[table.reference]
+        for one in learners:
+            mine = row.learners.get(one.name)
+            if mine is not None:
+                ours = mine.mean if mine.hits else math.inf
+                ratio = ratio_to_reference(ours, base.mean if base.hits else math.inf)
+                found.setdefault(one.name, {})[table.workload] = (ratio, mine.hits < mine.n or base.hits < base.n)
+    return found
+
+
+def _steps(panel: Panel, jumps: Sequence[float], values: Sequence[float], learner: Learner, offset: float) -> float:
+    """A staircase from the panel's left to its right edge; returns its last height on the canvas."""
+    # Each level is drawn from the jump where it begins to the one where it ends.
+    xs = [panel.x.low, *[jump for jump in jumps for _ in range(2)], panel.x.high]
+    ys = [y for value in [0.0, *values] for y in (value, value)]
+    across, down = panel.at(xs, ys)
+    style = learner.style
+    panel.canvas.line(across, down + offset, style.colour, 1.6 * style.width, style.dash, 0.95)
+    if len(jumps):
+        where = panel.at(jumps, values)
+        panel.canvas.markers(where[0], where[1] + offset, style.marker, style.colour, 6.0)
+    return float(down[-1] + offset)
+
+
+def _staircases(
+    name: str,
+    title: str,
+    caption: str,
+    x: Axis,
+    learners: Sequence[Learner],
+    curves: dict[str, tuple[list[float], list[float]]],
+) -> list[Figure]:
+    figures = []
+    parts = groups(learners)
+    for part, chosen in enumerate(parts):
+        height, top, bottom, left = 300.0, 26.0, 40.0, 46.0
+        y = Axis(0.0, 1.0, "", False, lambda share: f"{100 * share:.0f} %")
+        canvas = Canvas(WIDE, height, title)
+        suffix = f"  ({part + 1} of {len(parts)})" if len(parts) > 1 else ""
+        canvas.text(0, 12, title + suffix, "ink", LABEL + 0.5, bold=True)
+        panel = Panel(canvas, (left, top, WIDE - left - label_width(chosen), height - top - bottom), x, y)
+        ends = []
+        for index, learner in enumerate(chosen):
+            offset = (index - (len(chosen) - 1) / 2) * 1.0
+            end = _steps(panel, *curves[learner.name], learner, offset)
+            ends.append((learner, panel.right, end))
+        direct_labels(panel, ends)
+        stem = slug(name) + (f"-{part + 1}" if len(parts) > 1 else "")
+        figures.append(Figure(stem, canvas, caption))
+    return figures
+
+
+def _profile_figures(learners: Sequence[Learner], ratios: dict[str, np.ndarray]) -> list[Figure]:
+    problems = len(next(iter(ratios.values())))
+    curves = {one.name: profile(ratios[one.name]) for one in learners}
+    caption = (
+        f"Performance profile: share of the {problems} pairs (task, target) that a learner solves within τ times "
+        f"the {CURRENCIES[CURRENCY]} of the best one, by median over seeds. A profile depends on who is in the pool."
+    )
+    x = Axis(1.0, TAU_MAX, "τ, multiple of the best learner's FLOPs", False, lambda tau: f"{tau:g}")
+    return _staircases("profile", "performance profile ρ(τ)", caption, x, learners, curves)
+
+
+def _ecdf_figures(tables: Sequence[Table], learners: Sequence[Learner]) -> list[Figure]:
+    curves = {}
+    for one in learners:
+        costs = [
+            o.time / horizon(table, CURRENCY) if horizon(table, CURRENCY) else math.inf
+            for table in tables
+            for target in table.targets
+            for o in outcomes(table, one.name, target, CURRENCY)
+        ]
+        curves[one.name] = ecdf([cost if cost <= 1.0 + 1e-9 else math.inf for cost in costs])
+    caption = (
+        "Share of (task, target, seed) solved by each share of the task's common horizon in FLOPs. A run that never "
+        "meets its target keeps its place in the count."
+    )
+    x = Axis(0.0, 1.0, "share of the common horizon in FLOPs", False, lambda share: f"{100 * share:.0f} %")
+    return _staircases("solved", "targets met over the budget", caption, x, learners, curves)

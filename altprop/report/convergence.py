@@ -1,0 +1,230 @@
+"""Section 2: how each learner got where it is, every seed shown, over four currencies; and the time to each target."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from altprop.report.canvas import Array, Canvas
+from altprop.report.draw import (
+    SMALL,
+    WIDE,
+    Figure,
+    direct_labels,
+    groups,
+    key,
+    label_width,
+    levels,
+    marked_line,
+    median_path,
+    slug,
+)
+from altprop.report.format import count, plural, seconds, short
+from altprop.report.model import CURRENCIES, Curve, Learner, Report, Table
+from altprop.report.panel import LABEL, TICK, Axis, Panel, left_margin, needs_log, spanning
+from altprop.report.target import cumulative_incidence
+from altprop.report.times import TargetTimes, currencies, outcomes, target_times
+
+
+@dataclass(frozen=True)
+class View:
+    """One workload over one currency."""
+
+    currency: str
+    title: str
+    overview: list[Figure]
+    incidence: list[Figure]
+    small: list[Figure]
+    times: list[TargetTimes]
+
+
+def views(report: Report, table: Table) -> list[View]:
+    """All figures of one workload, one view a currency."""
+    learners = [report.by_name[name] for name in table.runs if table.tried(name)]
+    curves = {one.name: _curves(table, one.name) for one in learners}
+    shown = [one for one in learners if curves[one.name]]
+    if not shown:
+        return []
+    y = _value_axis(table, [curve.values for group in curves.values() for curve in group])
+    made = []
+    for currency in currencies(table):
+        x = _cost_axis(currency, curves)
+        parts = groups(shown)
+        times = target_times(table, currency)
+        overview = [_overview(table, part, curves, currency, x, y, i, len(parts)) for i, part in enumerate(parts)]
+        incidence = [_incidence(table, part, times, currency, i, len(parts)) for i, part in enumerate(parts) if times]
+        small = [_small(report, table, one, curves, currency, x, y) for one in shown]
+        made.append(View(currency, CURRENCIES[currency], overview, incidence, small, times))
+    return made
+
+
+def _curves(table: Table, learner: str) -> list[Curve]:
+    found = [run.curve(table.split, table.metric) for run in table.tried(learner)]
+    return [curve for curve in found if curve is not None]
+
+
+def _value_axis(table: Table, values: Sequence[Array]) -> Axis:
+    marks = [*table.targets.values()]
+    chance = table.facts.get("chance")
+    everything = np.concatenate([*values, np.array([*marks, *([] if chance is None else [chance])], dtype=float)])
+    finite = everything[np.isfinite(everything)]
+    log = table.sign < 0 and needs_log(finite)
+    if not log and finite.size:
+        # One run that blew up must not flatten all others: cut at 20 interquartile ranges.
+        low, high = np.quantile(finite, [0.25, 0.75])
+        room = 20 * (high - low)
+        finite = finite[(finite >= low - room) & (finite <= high + room)]
+    return spanning(finite, log=log)
+
+
+def _cost_axis(currency: str, curves: dict[str, list[Curve]]) -> Axis:
+    write = seconds if currency == "cpu_seconds" else count
+    every = [curve.x[currency] for group in curves.values() for curve in group]
+    ends = np.array([float(np.nanmax(x)) for x in every if np.isfinite(x).any()])
+    ends = ends[ends > 0]
+    top = float(ends.max()) if ends.size else 1.0
+    label = CURRENCIES[currency] + " of the learner"
+    typical = [float(np.nanmax([np.nanmax(c.x[currency]) for c in group])) for group in curves.values() if group]
+    if needs_log([value for value in typical if value > 0], 8.0):
+        starts = [float(x[x > 0].min()) for x in every if (x > 0).any()]
+        return Axis(min(starts) * 0.9, top * 1.05, label + ", log scale", True, write)
+    return Axis(0.0, top * 1.01, label, False, write)
+
+
+def _lines(table: Table, curves: Sequence[Curve], currency: str) -> tuple[Array, Array]:
+    return median_path([c.x[currency] for c in curves], [c.values for c in curves], table.sign)
+
+
+def _reference_lines(table: Table) -> list[tuple[str, float, str]]:
+    lines = [(name.replace("%", " %") + " of the gap", value, "soft") for name, value in table.targets.items()]
+    chance = table.facts.get("chance")
+    return [*lines, *([("chance", float(chance), "soft")] if chance is not None else [])]
+
+
+def _overview(
+    table: Table,
+    learners: Sequence[Learner],
+    curves: dict[str, list[Curve]],
+    currency: str,
+    x: Axis,
+    y: Axis,
+    part: int,
+    parts: int,
+) -> Figure:
+    height, top, bottom = 330.0, 26.0, 40.0
+    tall = height - top - bottom
+    left, right = left_margin(y, tall), label_width(learners)
+    title = f"{table.split} {table.metric}, {short(table.workload, 40)}"
+    canvas = Canvas(WIDE, height, f"{title} over {CURRENCIES[currency]}, one line a seed and bold medians")
+    panel = Panel(canvas, (left, top, WIDE - left - right, tall), x, y)
+    canvas.text(0, 12, title + (f"  ({part + 1} of {parts})" if parts > 1 else ""), "ink", LABEL + 0.5, bold=True)
+    levels(panel, _reference_lines(table))
+    ends = []
+    for learner in reversed(learners):
+        style = learner.style
+        for curve in curves[learner.name]:
+            panel.line(curve.x[currency], curve.values, style.colour, 0.8, None, 0.45)
+    for learner in reversed(learners):
+        across, down = _lines(table, curves[learner.name], currency)
+        marked_line(panel, across, down, learner.style)
+        kept = np.flatnonzero(np.isfinite(across) & np.isfinite(down) & ((across > 0) | (not x.log)))
+        if kept.size:
+            where = panel.at(across[kept[-1:]], down[kept[-1:]])
+            ends.append((learner, float(where[0][0]), float(where[1][0])))
+    direct_labels(panel, ends)
+    caption = (
+        "Every seed a thin line, the median over seeds bold. A run that broke off counts as worst, so a median ends "
+        "where half of its runs are gone. Dotted: chance and the declared targets."
+    )
+    stem = slug("convergence", table.workload, currency) + (f"-{part + 1}" if parts > 1 else "")
+    return Figure(stem, canvas, caption)
+
+
+def _small(
+    report: Report, table: Table, learner: Learner, curves: dict[str, list[Curve]], currency: str, x: Axis, y: Axis
+) -> Figure:
+    height, top, bottom = 158.0, 24.0, 22.0
+    tall = height - top - bottom
+    left = left_margin(y, tall)
+    name = short(learner.name, 24)
+    canvas = Canvas(SMALL, height, f"{name}, {table.split} {table.metric} over {CURRENCIES[currency]}, every seed")
+    bare = Axis(x.low, x.high, "", x.log, x.write)
+    panel = Panel(canvas, (left, top, SMALL - left - 8, tall), bare, y)
+    key(canvas, 1, 9, learner.style, 20)
+    canvas.text(27, 12.5, name, learner.style.colour, LABEL, bold=True)
+    for value in table.targets.values():
+        panel.level(value, "soft", (1.5, 2.5), 0.7)
+    chance = table.facts.get("chance")
+    if chance is not None:
+        panel.level(float(chance), "soft", (1.5, 2.5), 0.7)
+    if table.reference and table.reference != learner.name and curves.get(table.reference):
+        panel.line(*_lines(table, curves[table.reference], currency), "ink", 1.1, None, 0.55)
+    for curve in curves[learner.name]:
+        panel.line(curve.x[currency], curve.values, learner.style.colour, 0.9, None, 0.6)
+    panel.line(*_lines(table, curves[learner.name], currency), learner.style.colour, 2.2)
+    broken = [run for run in table.tried(learner.name) if not run.ended]
+    for run in broken:
+        curve = run.curve(table.split, table.metric)
+        if curve is not None and np.isfinite(curve.values).any():
+            last = int(np.flatnonzero(np.isfinite(curve.values))[-1])
+            at = panel.at(curve.x[currency][last : last + 1], curve.values[last : last + 1])
+            canvas.markers(*at, "cross", "ink", 8)
+    if broken:
+        total = len(table.tried(learner.name))
+        note = f"{len(broken)} of {plural(total, 'run')} broke off"
+        canvas.text(SMALL - 10, panel.bottom - 5, note, "ink", TICK - 0.5, "end")
+    return Figure("", canvas)
+
+
+def _incidence(
+    table: Table, learners: Sequence[Learner], times: Sequence[TargetTimes], currency: str, part: int, parts: int
+) -> Figure:
+    tall, gap, top = 74.0, 24.0, 26.0
+    height = top + len(times) * (tall + gap) + 20
+    left = 44.0
+    tau = times[0].horizon
+    spread_out = [o.time for row in times for one in learners for o in outcomes(table, one.name, row.target, currency)]
+    costs = [value for value in spread_out if 0 < value < math.inf]
+    log = needs_log([*costs, tau], 30.0)
+    write = seconds if currency == "cpu_seconds" else count
+    label = CURRENCIES[currency] + (" of the learner, log scale" if log else " of the learner")
+    x = Axis(min(costs, default=tau / 10) * 0.8 if log else 0.0, max([*costs, tau, 1e-12]) * 1.02, label, log, write)
+    y = Axis(0.0, 1.0, "", False, lambda share: f"{100 * share:.0f} %")
+    title = f"share of runs that met the target, {short(table.workload, 34)}"
+    canvas = Canvas(WIDE, height, f"{title}, over {CURRENCIES[currency]}")
+    canvas.text(0, 12, title + (f"  ({part + 1} of {parts})" if parts > 1 else ""), "ink", LABEL + 0.5, bold=True)
+    for place, row in enumerate(times):
+        box = (left, top + 14 + place * (tall + gap), WIDE - left - 14, tall)
+        last = place == len(times) - 1
+        panel = Panel(canvas, box, x if last else Axis(x.low, x.high, "", log, write), y, show_x=last)
+        bound = f"{table.metric} {'≥' if table.sign > 0 else '≤'} {row.value:.4g}"
+        canvas.text(left, panel.top - 8, f"{row.target.replace('%', ' %')} of the gap: {bound}", "soft", TICK)
+        edge = float(panel.at([tau], [0.0])[0][0])
+        canvas.line([edge, edge], [panel.top, panel.bottom], "soft", 0.8, (1.5, 2.5))
+        for index, learner in enumerate(learners):
+            runs = outcomes(table, learner.name, row.target, currency)
+            jumps, values = cumulative_incidence(runs)
+            offset = (index - (len(learners) - 1) / 2) * 1.1
+            _staircase(panel, [x.low, *jumps, x.high], [0.0, *values], learner, offset)
+            if jumps:
+                across, down = panel.at(jumps, values)
+                canvas.markers(across, down + offset, learner.style.marker, learner.style.colour, 6.5)
+    caption = (
+        "Cumulative incidence by the right end of the interval in which the target was met. A run that diverged or "
+        "failed stays in the count and never meets it. Lines are shifted by a hair so that none hides another; the "
+        "dotted upright is the common horizon."
+    )
+    stem = slug("target", table.workload, currency) + (f"-{part + 1}" if parts > 1 else "")
+    return Figure(stem, canvas, caption)
+
+
+def _staircase(panel: Panel, edges: Sequence[float], values: Sequence[float], learner: Learner, offset: float) -> None:
+    xs = [edge for pair in itertools.pairwise(edges) for edge in pair]
+    ys = [value for value in values for _ in range(2)]
+    across, down = panel.at(xs, ys)
+    style = learner.style
+    panel.canvas.line(across, down + offset, style.colour, 1.4 * style.width, style.dash, 0.9)

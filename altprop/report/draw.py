@@ -1,0 +1,132 @@
+"""Pieces that several figures share: figures with a name and caption, learners' keys, medians and direct labels."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from altprop.report.canvas import Array, Canvas, text_width
+from altprop.report.format import short
+from altprop.report.model import Learner
+from altprop.report.panel import LABEL, Panel, spread
+from altprop.report.style import LearnerStyle
+
+WIDE = 540.0
+SMALL = 236.0
+CROWD = 12
+GROUP = 8
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing with its caption.
+
+    Attributes:
+        name: stem of its file, safe as a file name; empty for a small panel that gets no file of its own.
+        canvas: the drawing.
+        caption: a sentence or two, plain text.
+    """
+
+    name: str
+    canvas: Canvas
+    caption: str = ""
+
+    @property
+    def svg(self) -> str:
+        """The drawing, to be placed in the page as it is."""
+        return self.canvas.svg()
+
+
+def slug(*parts: str) -> str:
+    """A safe and telling file stem; a name that loses characters gets a hash, so that no two meet.
+
+    >>> slug("convergence", "digits", "flops")
+    'convergence-digits-flops'
+    """
+    pieces = []
+    for part in parts:
+        safe = re.sub(r"[^A-Za-z0-9_]+", "-", part).strip("-")[:40]
+        lost = "" if safe == part else "-" + hashlib.sha256(part.encode()).hexdigest()[:6]
+        pieces.append((safe + lost).strip("-"))
+    return "-".join(pieces)
+
+
+def groups(learners: Sequence[Learner]) -> list[list[Learner]]:
+    """Learners in groups that one panel can hold, the reference in each of them."""
+    if len(learners) <= CROWD:
+        return [list(learners)]
+    reference = [learner for learner in learners if learner.reference]
+    others = [learner for learner in learners if not learner.reference]
+    count = math.ceil(len(others) / GROUP)
+    size = math.ceil(len(others) / count)
+    return [reference + others[start : start + size] for start in range(0, len(others), size)]
+
+
+def key(canvas: Canvas, x: float, y: float, style: LearnerStyle, width: float = 22.0) -> None:
+    """A sample of a learner's line and marker, vertically centred on y."""
+    canvas.line([x, x + width], [y, y], style.colour, 1.8 * style.width, style.dash)
+    canvas.markers([x + width / 2], [y], style.marker, style.colour, 6.5)
+
+
+def marked_line(panel: Panel, x: Array, y: Array, style: LearnerStyle, marks: int = 5) -> None:
+    """A learner's bold line with a few markers."""
+    panel.line(x, y, style.colour, 1.9 * style.width, style.dash)
+    kept = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    if kept.size:
+        # The first marker of each learner sits elsewhere, so that equal curves show that they are several.
+        chosen = kept[np.unique(np.linspace(0, kept.size - 1, marks).round().astype(int))]
+        panel.canvas.markers(*panel.at(x[chosen], y[chosen]), style.marker, style.colour, 6.0)
+
+
+def label_width(learners: Sequence[Learner], size: float = LABEL, length: int = 22) -> float:
+    """Room that direct labels of these learners take."""
+    return max((text_width(short(one.name, length), size, bold=True) for one in learners), default=0.0) + 18
+
+
+def direct_labels(panel: Panel, ends: Sequence[tuple[Learner, float, float]], length: int = 22) -> None:
+    """Names right of the panel, each beside the end (x, y) of its line in points and tied to it by a hair."""
+    if not ends:
+        return
+    places = spread([y for _, _, y in ends], 13.0, panel.top + 4, panel.bottom)
+    for (learner, x, y), place in zip(ends, places, strict=True):
+        colour = learner.style.colour
+        panel.canvas.line([x, panel.right + 3, panel.right + 11], [y, y, place], colour, 0.7, None, 0.7)
+        panel.canvas.text(panel.right + 14, place + 3.6, short(learner.name, length), colour, LABEL, bold=True)
+
+
+def levels(panel: Panel, lines: Sequence[tuple[str, float, str]], side: str = "left") -> None:
+    """Named horizontal lines (name, value, colour), their names kept apart above them."""
+    drawn = []
+    for name, value, colour in lines:
+        down = panel.level(value, colour, (1.5, 2.5))
+        if down is not None:
+            drawn.append((name, down, colour))
+    places = spread([down for _, down, _ in drawn], 10.5, panel.top + 8, panel.bottom)
+    for (name, _, colour), place in zip(drawn, places, strict=True):
+        x, anchor = (panel.left + 4, "start") if side == "left" else (panel.right - 4, "end")
+        panel.canvas.text(x, place - 2.5, name, colour, 8.5, anchor)
+
+
+def median_path(x: Sequence[Array], y: Sequence[Array], sign: int) -> tuple[Array, Array]:
+    """Median over seeds at each grid point, a seed that is gone counting as worst: the path ends where half are gone.
+
+    Args:
+        x: positions of each seed, (points,) each, of possibly different lengths.
+        y: values of each seed.
+        sign: +1 where more is better, -1 where less is.
+    """
+    points = max((len(values) for values in y), default=0)
+    across, down = np.full(points, math.nan), np.full(points, math.nan)
+    for place in range(points):
+        here = [(a[place], v[place]) for a, v in zip(x, y, strict=True) if place < len(v) and np.isfinite(v[place])]
+        scores = np.sort([sign * value for _, value in here] + [-math.inf] * (len(y) - len(here)))
+        low, high = scores[(len(scores) - 1) // 2], scores[len(scores) // 2]
+        if math.isfinite(low):
+            down[place] = sign * (low + high) / 2
+            across[place] = float(np.median([position for position, _ in here]))
+    return across, down

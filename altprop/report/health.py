@@ -1,0 +1,191 @@
+"""Section 4: the health of the learning signal, as the probes read it off what each learner did to the weights."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from altprop.report.canvas import Array
+from altprop.report.model import Report, Run, Table, as_number
+
+WORDS = ("not applicable", "no update")
+
+
+@dataclass(frozen=True)
+class Track:
+    """One probed quantity along the runs of a learner: `fraction` and `values` of each run, (probes,) each."""
+
+    fraction: list[Array]
+    values: list[Array]
+
+    @property
+    def known(self) -> bool:
+        return any(np.isfinite(values).any() for values in self.values)
+
+    def typical(self, last: bool = False) -> float | None:
+        """Median over runs of each run's median (or last) finite value."""
+        each = []
+        for values in self.values:
+            finite = values[np.isfinite(values)]
+            if finite.size:
+                each.append(float(finite[-1]) if last else float(np.median(finite)))
+        return float(np.median(each)) if each else None
+
+
+@dataclass(frozen=True)
+class Health:
+    """A learner's health on one workload; None where a quantity was never finite.
+
+    Attributes:
+        words: "not applicable", "no update", "not probed", or empty where there are numbers.
+        verdict: the commonest last verdict, with its count if the runs disagree.
+        slope: decades of gradient RMS a layer, at the end. ratio: update ratio. efficiency: descent efficiency.
+        alignment: with the true gradient, at the end. inside: share of probes inside the null band.
+        dead, saturated: share of units in the worst layer, at the end.
+    """
+
+    learner: str
+    words: str
+    verdict: str = ""
+    slope: float | None = None
+    alignment: float | None = None
+    inside: float | None = None
+    ratio: float | None = None
+    efficiency: float | None = None
+    dead: float | None = None
+    saturated: float | None = None
+
+
+def track(runs: Sequence[Run], name: str) -> Track:
+    """A quantity of the whole model along each run."""
+    fraction, values = [], []
+    for run in runs:
+        fraction.append(np.array([as_number(row.get("fraction"), math.nan) for row in run.probes], dtype=float))
+        values.append(np.array([as_number(whole(row).get(name), math.nan) for row in run.probes], dtype=float))
+    return Track(fraction, values)
+
+
+def whole(row: dict[str, Any]) -> dict[str, Any]:
+    """The values of a probe row that belong to the whole model."""
+    values = row.get("values")
+    return values if isinstance(values, dict) else {}
+
+
+def layers_of(row: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Layer -> values of a probe row."""
+    layers = row.get("layers")
+    return {k: v for k, v in layers.items() if isinstance(v, dict)} if isinstance(layers, dict) else {}
+
+
+def layer_names(runs: Sequence[Run]) -> list[str]:
+    """All probed layers in the order of depth, which their numbered names give."""
+    seen = {name for run in runs for row in run.probes for name in layers_of(row)}
+    return sorted(seen, key=natural)
+
+
+def natural(name: str) -> list[Any]:
+    """Sort key by which "blocks.2" comes before "blocks.10".
+
+    >>> sorted(["blocks.10", "blocks.2", "readout"], key=natural)
+    ['blocks.2', 'blocks.10', 'readout']
+    """
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+
+
+def layer_matrix(runs: Sequence[Run], name: str, layers: Sequence[str]) -> tuple[Array, Array]:
+    """Median over runs of a layer quantity: fractions (T,) and values (L, T), NaN where no run has one."""
+    length = max((len(run.probes) for run in runs), default=0)
+    values = np.full((len(runs), len(layers), length), math.nan)
+    fraction = np.full((len(runs), length), math.nan)
+    for i, run in enumerate(runs):
+        for t, row in enumerate(run.probes):
+            fraction[i, t] = as_number(row.get("fraction"), math.nan)
+            probed = layers_of(row)
+            for k, layer in enumerate(layers):
+                values[i, k, t] = as_number(probed.get(layer, {}).get(name), math.nan)
+    return _median(fraction), _median(values)
+
+
+def _median(stack: Array) -> Array:
+    """Median over the first axis without the NaNs; NaN where there is nothing else."""
+    filled = np.sort(stack, axis=0)  # NaNs go to the end
+    n = np.sum(~np.isnan(stack), axis=0)
+    low = np.take_along_axis(filled, np.maximum((n - 1) // 2, 0)[None], axis=0)[0]
+    high = np.take_along_axis(filled, np.minimum(n // 2, max(len(stack) - 1, 0))[None], axis=0)[0]
+    return np.asarray(np.where(n > 0, (low + high) / 2, math.nan))
+
+
+def in_words(runs: Sequence[Run]) -> str:
+    """Why there are no numbers: the note that all probes carry, or that nothing was probed."""
+    rows = [row for run in runs for row in run.probes]
+    if not rows:
+        return "not probed"
+    notes = {row.get("note") for row in rows}
+    only = notes.pop() if len(notes) == 1 else None
+    return str(only) if only in WORDS else ""
+
+
+def inside_band(runs: Sequence[Run]) -> float | None:
+    """Share of probes whose alignment lies inside the null band that was measured with it."""
+    known = hits = 0
+    for run in runs:
+        for row in run.probes:
+            low, at, high = (as_number(whole(row).get(f"alignment{end}")) for end in ("_low", "", "_high"))
+            if low is not None and at is not None and high is not None:
+                known += 1
+                hits += low <= at <= high
+    return hits / known if known else None
+
+
+def examine(report: Report, table: Table) -> list[Health]:
+    """The health of every learner that ran."""
+    return [_examine(name, table.tried(name)) for name in table.runs if table.tried(name)]
+
+
+def _examine(name: str, runs: Sequence[Run]) -> Health:
+    words = in_words(runs)
+    if words in ("not applicable", "not probed"):
+        return Health(name, words)
+    return Health(
+        learner=name,
+        words=words,
+        verdict=_verdict(runs),
+        slope=track(runs, "gradient_slope").typical(last=True),
+        alignment=track(runs, "alignment").typical(last=True),
+        inside=inside_band(runs),
+        ratio=track(runs, "update_ratio").typical(),
+        efficiency=track(runs, "descent_efficiency").typical(),
+        dead=_worst_layer(runs, "dead_fraction"),
+        saturated=_worst_layer(runs, "saturated_fraction"),
+    )
+
+
+def _verdict(runs: Sequence[Run]) -> str:
+    last = []
+    for run in runs:
+        said = [whole(row).get("gradient_verdict") for row in run.probes]
+        said = [one for one in said if isinstance(one, str)]
+        if said:
+            last.append(said[-1])
+    if not last:
+        return ""
+    verdict, times = min(Counter(last).items(), key=lambda pair: (-pair[1], pair[0]))
+    return verdict if times == len(last) else f"{verdict} in {times} of {len(last)}"
+
+
+def _worst_layer(runs: Sequence[Run], name: str) -> float | None:
+    each = []
+    for run in runs:
+        for row in reversed(run.probes):
+            values = [as_number(layer.get(name)) for layer in layers_of(row).values()]
+            known = [value for value in values if value is not None and math.isfinite(value)]
+            if known:
+                each.append(max(known))
+                break
+    return float(np.median(each)) if each else None

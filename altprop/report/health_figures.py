@@ -1,0 +1,234 @@
+"""The drawings of section 4: heat maps of the gradient, alignment with its null band, update ratio, efficiency."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from altprop.report.canvas import Array, Canvas, text_width
+from altprop.report.draw import (
+    SMALL,
+    WIDE,
+    Figure,
+    direct_labels,
+    groups,
+    key,
+    label_width,
+    levels,
+    marked_line,
+    median_path,
+    slug,
+)
+from altprop.report.format import short
+from altprop.report.health import in_words, layer_matrix, layer_names, track
+from altprop.report.model import Learner, Report, Table
+from altprop.report.panel import LABEL, TICK, Axis, Panel, left_margin, needs_log, spanning
+
+SHADES = 16
+COLUMNS = 40
+SHARE = Axis(0.0, 1.0, "share of the budget spent", False, lambda share: f"{100 * share:.0f} %")
+BARE = Axis(0.0, 1.0, "", False, SHARE.write)
+
+
+@lru_cache
+def shades() -> tuple[str, ...]:
+    """Colours from low to high, perceptually even and safe for the colour-blind (viridis)."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return tuple(to_hex(colormaps["viridis"](level / (SHADES - 1))) for level in range(SHADES))
+
+
+def gradient_scale(report: Report) -> tuple[float, float] | None:
+    """Whole decades that hold every layer's gradient RMS in the report: one scale for all heat maps."""
+    low, high = math.inf, -math.inf
+    for table in report.tables:
+        for name in table.runs:
+            logs = _logs(table, name)[2]
+            if np.isfinite(logs).any():
+                low, high = min(low, float(np.nanmin(logs))), max(high, float(np.nanmax(logs)))
+    if not math.isfinite(low):
+        return None
+    return math.floor(low), max(math.ceil(high), math.floor(low) + 1)
+
+
+def _logs(table: Table, name: str) -> tuple[list[str], Array, Array]:
+    runs = table.tried(name)
+    layers = layer_names(runs)
+    fraction, values = layer_matrix(runs, "gradient_rms", layers)
+    if values.shape[-1] > COLUMNS:
+        chosen = np.unique(np.linspace(0, values.shape[-1] - 1, COLUMNS).round().astype(int))
+        fraction, values = fraction[chosen], values[:, chosen]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log10(values)
+    return layers, fraction, np.where(np.isfinite(logs), logs, math.nan)
+
+
+def scale_figure(scale: tuple[float, float]) -> Figure:
+    """The colour scale that all heat maps share."""
+    canvas = Canvas(330.0, 46.0, f"colour scale: gradient RMS from 1e{scale[0]:g} to 1e{scale[1]:g}")
+    width = 300.0 / SHADES
+    for level, colour in enumerate(shades()):
+        canvas.boxes([(15 + level * width, 16, width + 0.3, 11)], colour)
+    canvas.text(15, 11, "gradient RMS of a layer, log scale", "soft", TICK)
+    decades = int(scale[1] - scale[0])
+    stride = max(1, math.ceil(decades / 8))
+    for decade in range(0, decades + 1, stride):
+        text = "10" + f"{int(scale[0]) + decade}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        canvas.text(15 + 300 * decade / decades, 39, text, "soft", TICK, "middle")
+    return Figure("gradient-scale", canvas)
+
+
+def heat_maps(report: Report, table: Table, scale: tuple[float, float] | None) -> list[Figure]:
+    """One heat map a learner, layers from input (top) to output over the share of the budget."""
+    return [_heat(table, report.by_name[name], scale) for name in table.runs if table.tried(name)]
+
+
+def _heat(table: Table, learner: Learner, scale: tuple[float, float] | None) -> Figure:
+    layers, fraction, logs = _logs(table, learner.name)
+    canvas_label = f"gradient RMS of each layer over the budget, {short(learner.name)}, {short(table.workload)}"
+    if scale is None or not np.isfinite(logs).any():
+        return _words(learner, canvas_label, in_words(table.tried(learner.name)) or "no gradient recorded")
+    row = max(3.0, min(15.0, 150.0 / len(layers)))
+    top, left = 22.0, max(34.0, min(74.0, 8 + max(text_width(short(name, 11), TICK - 0.5) for name in layers)))
+    height = top + row * len(layers) + 22
+    canvas = Canvas(SMALL, height, canvas_label)
+    _title(canvas, learner)
+    span = SMALL - left - 8
+    known = np.isfinite(fraction)
+    fraction, logs = fraction[known], logs[:, known]
+    middle = (fraction[1:] + fraction[:-1]) / 2
+    edges = np.clip(
+        np.concatenate([[max(0.0, 2 * fraction[0] - middle[0])] if middle.size else [0.0], middle, [1.0]]), 0, 1
+    )
+    if fraction[-1] < 0.999 and middle.size:
+        edges[-1] = min(1.0, 2 * fraction[-1] - middle[-1])
+    place = (logs - scale[0]) / (scale[1] - scale[0])
+    level = np.clip(np.floor(np.nan_to_num(place) * SHADES), 0, SHADES - 1).astype(int)
+    canvas.boxes([(left, top, span, row * len(layers))], "band")
+    for shade in range(SHADES):
+        boxes = []
+        for k in range(len(layers)):
+            hit = np.flatnonzero((level[k] == shade) & np.isfinite(logs[k]))
+            # Neighbours of one shade become one box: smaller, and without hairlines between them.
+            for piece in np.split(hit, np.flatnonzero(np.diff(hit) > 1) + 1) if hit.size else []:
+                x0, x1 = left + span * edges[piece[0]], left + span * edges[piece[-1] + 1]
+                boxes.append((x0, top + k * row, x1 - x0 + 0.2, row + 0.2))
+        canvas.boxes(boxes, shades()[shade])
+    stride = max(1, math.ceil(10 / row))
+    for k, name in enumerate(layers):
+        if k % stride == 0:
+            canvas.text(left - 5, top + (k + 0.5) * row + 3.2, short(name, 11), "soft", TICK - 0.5, "end")
+    for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
+        canvas.text(left + span * share, height - 8, BARE.write(share), "soft", TICK - 0.5, anchor)
+    return Figure("", canvas)
+
+
+def _title(canvas: Canvas, learner: Learner) -> None:
+    key(canvas, 1, 9, learner.style, 20)
+    canvas.text(27, 12.5, short(learner.name, 24), learner.style.colour, LABEL, bold=True)
+
+
+def _words(learner: Learner, label: str, words: str) -> Figure:
+    canvas = Canvas(SMALL, 66.0, f"{label}: {words}")
+    _title(canvas, learner)
+    canvas.boxes([(1, 22, SMALL - 9, 36)], "band")
+    canvas.text((SMALL - 8) / 2, 44, words, "soft", LABEL, "middle")
+    return Figure("", canvas)
+
+
+def alignments(report: Report, table: Table) -> list[Figure]:
+    """One panel a learner: cosine of its update with the true descent direction, with the measured null band."""
+    return [_alignment(table, report.by_name[name]) for name in table.runs if table.tried(name)]
+
+
+def _alignment(table: Table, learner: Learner) -> Figure:
+    runs = table.tried(learner.name)
+    mine = track(runs, "alignment")
+    label = f"alignment with the gradient over the budget, {short(learner.name)}, {short(table.workload)}"
+    if not mine.known:
+        return _words(learner, label, in_words(runs) or "no alignment recorded")
+    lows, highs = track(runs, "alignment_low"), track(runs, "alignment_high")
+    every = np.concatenate([*mine.values, *lows.values])
+    floor = -1.0 if np.nanmin(every) < -0.25 else -0.25
+    canvas = Canvas(SMALL, 138.0, label)
+    _title(canvas, learner)
+    y = Axis(floor, 1.0)
+    panel = Panel(canvas, (34.0, 22.0, SMALL - 42, 92.0), BARE, y)
+    low = median_path(lows.fraction, lows.values, 1)
+    high = median_path(highs.fraction, highs.values, 1)
+    ok = np.isfinite(low[1]) & np.isfinite(high[1])
+    if ok.sum() > 1:
+        x = np.concatenate([low[0][ok], high[0][ok][::-1]])
+        across, down = panel.at(x, np.concatenate([low[1][ok], high[1][ok][::-1]]))
+        canvas.area(list(across), list(down), "grey", 0.35)
+    panel.level(0.0, "soft", None, 0.7)
+    for fraction, values in zip(mine.fraction, mine.values, strict=True):
+        panel.line(fraction, values, learner.style.colour, 0.9, None, 0.6)
+    panel.line(*median_path(mine.fraction, mine.values, 1), learner.style.colour, 2.2)
+    return Figure("", canvas)
+
+
+def overlays(report: Report, table: Table) -> list[Figure]:
+    """Update ratio and descent efficiency of all learners together."""
+    learners = [report.by_name[name] for name in table.runs if table.tried(name)]
+    ratio = (
+        "Length of the update over length of the weights, median over seeds bold. The dotted line at 0.001 is a rule "
+        "of thumb, not a target."
+    )
+    efficiency = (
+        "What the update gained over what its slope promised: 1 is a step on a straight slope, below 0 the loss rose. "
+        "Blank where the update lies inside the null band or points uphill."
+    )
+    return [
+        *_overlay(table, learners, "update_ratio", "update ratio", ratio, [("0.001", 1e-3, "soft")]),
+        *_overlay(table, learners, "descent_efficiency", "descent efficiency", efficiency, [("1", 1.0, "soft")]),
+    ]
+
+
+def _overlay(
+    table: Table,
+    learners: Sequence[Learner],
+    name: str,
+    title: str,
+    caption: str,
+    marks: Sequence[tuple[str, float, str]],
+) -> list[Figure]:
+    tracks = {one.name: track(table.tried(one.name), name) for one in learners}
+    shown = [one for one in learners if tracks[one.name].known]
+    if not shown:
+        return []
+    values = np.concatenate([values for one in shown for values in tracks[one.name].values])
+    values = values[np.isfinite(values)]
+    log = name == "update_ratio" and bool((values > 0).any()) and needs_log(values[values > 0], 5.0)
+    if not log:
+        low, high = np.quantile(values, [0.01, 0.99])
+        values = np.clip(values, max(low, -2.0), min(high, 3.0))
+    y = spanning([*values, *(value for _, value, _ in marks if log or name != "update_ratio")], log=log)
+    figures, parts = [], groups(shown)
+    for part, chosen in enumerate(parts):
+        height, top, bottom = 280.0, 26.0, 40.0
+        tall, left = height - top - bottom, left_margin(y, height - top - bottom)
+        text = f"{title}, {short(table.workload, 40)}" + (f"  ({part + 1} of {len(parts)})" if len(parts) > 1 else "")
+        canvas = Canvas(WIDE, height, f"{text}, over the share of the budget")
+        canvas.text(0, 12, text, "ink", LABEL + 0.5, bold=True)
+        panel = Panel(canvas, (left, top, WIDE - left - label_width(chosen), tall), SHARE, y)
+        levels(panel, marks, "right")
+        ends = []
+        for learner in reversed(chosen):
+            mine = tracks[learner.name]
+            for fraction, line in zip(mine.fraction, mine.values, strict=True):
+                panel.line(fraction, line, learner.style.colour, 0.8, None, 0.4)
+            across, down = median_path(mine.fraction, mine.values, 1)
+            marked_line(panel, across, down, learner.style)
+            kept = np.flatnonzero(np.isfinite(down))
+            if kept.size:
+                at = panel.at(across[kept[-1:]], down[kept[-1:]])
+                ends.append((learner, float(at[0][0]), float(at[1][0])))
+        direct_labels(panel, ends)
+        stem = slug(title.replace(" ", "_"), table.workload) + (f"-{part + 1}" if len(parts) > 1 else "")
+        figures.append(Figure(stem, canvas, caption))
+    return figures
