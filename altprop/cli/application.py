@@ -20,13 +20,10 @@ from omegaconf.errors import OmegaConfBaseException
 from altprop import catalogue
 from altprop.errors import AltpropError
 from altprop.harness.cell import Cell, Outcome, make_cell, run_cell
-from altprop.harness.sweep import announce
+from altprop.harness.sweep import Board, announce
 from altprop.resolve import near
 
 GROUPS = ("algorithm", "optimizer", "dropout", "task", "model", "budget", "probes", "trainer", "logger")
-
-
-_mistakes: list[AltpropError] = []
 
 
 class PluginSearchPath(SearchPathPlugin):  # type: ignore[misc]
@@ -53,13 +50,10 @@ def start(arguments: list[str]) -> None:
     """
     register_search_path()
     before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [before[0] if before else "altprop", *arguments]
+    sys.argv = [before[0] if before else "altprop", *map(quote_null, arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, and do not print and exit
-    _mistakes.clear()
     try:
         _application()
-        if _mistakes:
-            raise _mistakes[0]
     except (HydraException, OmegaConfBaseException) as error:
         raise AltpropError(explain(error, arguments)) from error
     finally:
@@ -76,7 +70,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         if group in (*GROUPS, "experiment", "debug") and value and "." not in group:
             folders = tuple(_config_dirs(overrides))
             known = catalogue.entries(group, folders)
-            for name in value.split(","):
+            for name in (part.strip("'\"") for part in value.split(",")):
                 if known and name not in known and not name.startswith(("glob(", "choice(", "[", "'")):
                     return f"{group}={name} is unknown; {near(name, known)}"
                 if name in known and known[name].problem:
@@ -101,13 +95,38 @@ def _application(config: DictConfig) -> None:
         cell = cell_of(config, overrides)
     except AltpropError as error:
         if not multirun:
-            _mistakes.append(error)  # raised by `start`: Hydra would print its own words about a raised job
+            _tell(error)
             return
         choices = hydra_config.runtime.choices
         label, task = str(choices.get("algorithm", "?")), str(choices.get("task", "?"))
         announce([Outcome(label, task, 0, "failed", str(error), True)], time.perf_counter() - started)
         return
-    announce(run_cell(cell), time.perf_counter() - started)
+    try:
+        outcomes = run_cell(cell)
+    except AltpropError as error:  # no record can be written: the folder is missing, full or not ours
+        _tell(error)
+        return
+    announce(outcomes, time.perf_counter() - started)
+
+
+def _tell(error: AltpropError) -> None:
+    """Leave a mistake on the board: a raised job would silence the end of a sweep, and workers have no other voice."""
+    board = Board.open()
+    if board is None:
+        raise error
+    board.write({"kind": "mistake", "text": str(error)})
+
+
+def quote_null(argument: str) -> str:
+    """Let `algorithm=null` name the control: Hydra reads a bare null as "no such group".
+
+    >>> quote_null("algorithm=null,dfa")
+    "algorithm='null',dfa"
+    """
+    if not argument.startswith("algorithm="):
+        return argument
+    names = argument.removeprefix("algorithm=").split(",")
+    return "algorithm=" + ",".join("'null'" if name == "null" else name for name in names)
 
 
 def cell_of(config: DictConfig, overrides: Sequence[str]) -> Cell:

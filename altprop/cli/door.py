@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from altprop.cli.application import cell_of, explain, register_search_path
+from altprop.cli.application import cell_of, explain, quote_null, register_search_path
 from altprop.errors import AltpropError
 from altprop.harness.cell import run_cell
 
@@ -28,7 +28,7 @@ def run_overrides(overrides: list[str], config_dir: str | os.PathLike[str] | Non
     GlobalHydra.instance().clear()
     try:
         with initialize_config_module("altprop.conf", version_base="1.3"):
-            config = compose("config", [*overrides, *extra], return_hydra_config=True)
+            config = compose("config", [*map(quote_null, overrides), *extra], return_hydra_config=True)
             with open_dict(config):
                 config.pop("hydra")
     except (HydraException, OmegaConfBaseException) as error:

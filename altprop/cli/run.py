@@ -50,6 +50,7 @@ def run(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="altprop-") as folder:
         board = Board(Path(folder) / "cells.jsonl")
         os.environ[SWEEP_VARIABLE] = str(board.path)
+        os.environ["ALTPROP_SCRATCH"] = folder
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())  # a rule in one file beside you is found by its name
@@ -67,7 +68,11 @@ def run(arguments: Sequence[str]) -> int:
             code = exit_.code if isinstance(exit_.code, int) else 2
         finally:
             os.environ.pop(SWEEP_VARIABLE, None)
+            os.environ.pop("ALTPROP_SCRATCH", None)
         outcomes = board.outcomes()
+        for text in dict.fromkeys(row["text"] for row in board.rows() if row["kind"] == "mistake"):
+            print(f"altprop: {text}", file=sys.stderr)
+            code = 2
         if outcomes:
             code = code or (1 if any(o.status in FAILURES for o in outcomes) else 0)
             if code in (0, 1):

@@ -99,7 +99,7 @@ def make_cell(config: Mapping[str, Any], overrides: Sequence[str], full_yaml: st
         config=kept,
         axes=axes,
         label=_label(axes, overrides),
-        workload=_workload(axes, overrides),
+        workload=_workload(axes, overrides, settings),
         overrides=tuple(overrides),
         settings=settings,
         full_yaml=full_yaml,
@@ -146,12 +146,14 @@ def _label(axes: Mapping[str, str], overrides: Sequence[str]) -> str:
     return label
 
 
-def _workload(axes: Mapping[str, str], overrides: Sequence[str]) -> str:
+def _workload(axes: Mapping[str, str], overrides: Sequence[str], settings: Settings) -> str:
     """Name a workload: the task, with model and options where they are not its own."""
     entry = catalogue.entries("task").get(axes["task"])
     default = catalogue.default_model(entry) if entry else None
     parts = [] if axes["model"] == default else [axes["model"]]
-    parts += _options(overrides, ("task", "model", "budget"))
+    parts += _options(overrides, ("task", "model"))
+    if _options(overrides, ("budget",), skip=("budget.grid", "budget.block")):
+        parts.append(f"{settings.budget.amount:.3g} {settings.budget.currency}".replace("_", " "))
     parts += sorted(o.lstrip("+") for o in overrides if o.lstrip("+").startswith(("dtype=", "trainer.overfit_rows=")))
     return axes["task"] + (f"[{', '.join(parts)}]" if parts else "")
 

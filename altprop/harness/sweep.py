@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
@@ -68,7 +68,7 @@ class Board:
         return [Outcome(**item) for row in self.cells() for item in row["outcomes"]]
 
 
-def announce(outcomes: Sequence[Outcome], seconds: float, stream: TextIO = sys.stderr) -> None:
+def announce(outcomes: Sequence[Outcome], seconds: float) -> None:
     """Put a finished cell on the board and print its line: place, counts, time left."""
     board = Board.open()
     if board is None:
@@ -80,7 +80,7 @@ def announce(outcomes: Sequence[Outcome], seconds: float, stream: TextIO = sys.s
     done, total = len(cells), int(start["cells"])
     failed = sum(1 for row in cells if any(o["status"] in FAILURES for o in row["outcomes"]))
     left = (time.time() - start["time"]) / done * (total - done)
-    print(_line(outcomes, done, total, failed, left), file=stream, flush=True)
+    print(_line(outcomes, done, total, failed, left), file=sys.stderr, flush=True)
 
 
 def _line(outcomes: Sequence[Outcome], done: int, total: int, failed: int, left: float) -> str:

@@ -1,0 +1,57 @@
+"""`altprop-reproduce NAME`: run a published report again and compare it figure by figure."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+DESCRIPTION = """Run the experiment of a published report again, into a folder of its own, and say of every figure
+whether it is the same, within the stated spread or different, and whether bitwise equality was to be expected."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the console script: exit code 0 reproduced, 1 not, 2 a mistake, 130 interrupted."""
+    parser = argparse.ArgumentParser(prog="altprop-reproduce", description=DESCRIPTION)
+    parser.add_argument("name", help="a folder below reports/, such as tour, or a path to one")
+    parser.add_argument("--reports", default="reports", help="where published reports lie (default: reports)")
+    parser.add_argument("--runs", default=None, help="where the rerun goes (default: runs/reproduce-NAME)")
+    parser.add_argument("--compare-only", action="store_true", help="compare what is there, run nothing")
+    parser.add_argument("overrides", nargs="*", help="further overrides, such as hydra/launcher=joblib")
+    options = parser.parse_args(argv)
+    sys.exit(reproduce(options.name, Path(options.reports), options.runs, options.overrides, options.compare_only))
+
+
+def reproduce(name: str, reports: Path, runs: str | None, overrides: Sequence[str], compare_only: bool) -> int:
+    """Rerun and compare; see `main`. The comparison is printed."""
+    from altprop.errors import AltpropError
+    from altprop.records.compare import compare
+
+    folder = Path(name) if os.sep in name or Path(name).is_dir() and (Path(name) / "records").is_dir() else reports / name
+    published = folder / "records"
+    stem = folder.resolve().name
+    here = Path(runs) if runs is not None else Path("runs") / f"reproduce-{stem}"
+    try:
+        if not published.is_dir():
+            known = sorted(p.parent.name for p in reports.glob("*/records")) if reports.is_dir() else []
+            raise AltpropError(f"no published report at {folder}; there is: {', '.join(known) or 'none'}")
+        code = 0
+        if not compare_only:
+            from altprop.cli.run import run
+
+            command = ["-m", f"+experiment={stem}", f"runs_dir={here}", "report=false", *overrides]
+            code = run(command)
+            if code not in (0, 1):
+                return code
+        comparison = compare(published, here)
+    except AltpropError as error:
+        print(f"altprop-reproduce: {error}", file=sys.stderr)
+        return 2
+    print(comparison.table())
+    return 0 if comparison.reproduced else 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""`altprop` from its command line: answers, exit codes, bad input, sweeps with faults."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from altprop.cli.run import run
+
+Command = Callable[..., Any]
+
+
+def test_one_cell(command: Command) -> None:
+    answer = command("seeds=[3]")
+    assert answer.code == 0
+    assert "[1/1] backprop+adam on digits[20 steps]: done" in answer.err
+    assert list(answer.rows.seed) == [3]
+
+
+def test_an_algorithm_without_optimizer_runs_once_in_a_sweep_over_optimizers(command: Command) -> None:
+    answer = command("-m", "algorithm=backprop,null", "optimizer=sgd,adam")
+    assert answer.code == 0
+    assert sorted(answer.rows.label) == ["backprop+adam", "backprop+sgd", "null"]
+    assert "4 runs, 3 executed" in answer.out
+
+
+def test_the_same_command_again_executes_nothing(command: Command) -> None:
+    command("-m", "optimizer=sgd,adam", "seeds=2")
+    again = command("-m", "optimizer=sgd,adam", "seeds=2")
+    assert again.code == 0
+    assert "4 runs, 0 executed" in again.out
+
+
+def test_more_seeds_run_only_the_new_ones(command: Command) -> None:
+    command("seeds=2")
+    assert "3 runs, 1 executed" in command("seeds=3").out
+
+
+def test_faults_leave_the_others_running(command: Command) -> None:
+    faults = "rules.Raises,rules.CallsExit,rules.ReturnsNaN,rules.Honest,rules.Missing,nowhere.Class"
+    answer = command("-m", "algorithm=custom", f"algorithm._target_={faults}")
+    assert answer.code == 1
+    status = dict(zip(answer.rows.algorithm, answer.rows.status, strict=True))
+    assert status == {
+        "Raises": "failed",
+        "CallsExit": "failed",
+        "ReturnsNaN": "non_finite",
+        "Honest": "completed",
+        "Missing": "failed",
+        "Class": "failed",
+    }
+    reasons = dict(zip(answer.rows.algorithm, answer.rows.reason, strict=True))
+    assert "has no Missing" in reasons["Missing"]
+    assert "nowhere" in reasons["Class"]
+
+
+def test_a_cell_that_cannot_run_is_refused_with_a_sentence(command: Command) -> None:
+    answer = command("algorithm=bptt", "task=digits")
+    assert answer.code == 0
+    row = answer.rows.iloc[0]
+    assert row.status == "refused"
+    assert row.reason == "bptt needs a recurrent model; task digits with model mlp offers none; try task=adding"
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("task=digit", "task=digit is unknown; did you mean digits"),
+        ("algorithm=bakprop", "algorithm=bakprop is unknown; did you mean backprop"),
+        ("optimizer=adamm", "did you mean adam"),
+        ("model.hidden=[-3]", "model.hidden must be a list of whole numbers of at least 1; got [-3]"),
+        ("model.activation=rely", "unknown model.activation=rely; did you mean relu"),
+        ("model.normalisation=bath", "did you mean batch"),
+        ("budget.amount=0", "budget.amount must be a number above 0; got 0"),
+        ("budget.amount=.nan", "budget.amount must be a number above 0"),
+        ("budget.currency=flop", "did you mean flops"),
+        ("+task.targets.top=null", "task.targets.top must be a number"),
+        ("task.batch_size=-2", "task.batch_size must be a whole number of at least 1, or full; got -2"),
+        ("task.validation=2", "task.validation must be a share between 0 and 1, or none; got 2"),
+        ("optimizer.lr=-1", "optimizer.lr must be a number of at least 0; got -1"),
+        ("dtype=float16", "did you mean float"),
+        ("seeds=0", "seeds must be a whole number of at least 1; got 0"),
+        ("seeds=[1,1]", "seeds must be a list of different whole numbers"),
+        ("algorithm.foo=1", "algorithm.foo"),
+        ("nonsense=1", "nonsense"),
+        ("not an override", "not an override"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_training(
+    command: Command, monkeypatch: pytest.MonkeyPatch, argument: str, words: str
+) -> None:
+    monkeypatch.setattr("altprop.cli.application.run_cell", lambda cell: pytest.fail("it trained"))
+    small = [o for o in ("budget.currency=steps", "budget.amount=20") if o.partition("=")[0] != argument.partition("=")[0]]
+    answer = command(argument, *small, "report=false", small=False)
+    assert answer.code == 2
+    assert words in answer.err
+    assert len(answer.err.strip().splitlines()) == 1
+    assert not answer.runs.exists()
+
+
+def test_a_mistake_is_told_within_two_seconds(tmp_path: Path) -> None:
+    started = time.perf_counter()
+    answer = _process(tmp_path, "altprop.cli.run", "model.hidden=[-3]")
+    elapsed = time.perf_counter() - started
+    assert answer.returncode == 2
+    assert "torch" not in _imported(tmp_path, "altprop.cli.run", "model.hidden=[-3]")
+    assert elapsed < 10  # observed .7 s on an idle machine; the bound that matters is that torch is not imported
+
+
+@pytest.mark.parametrize("target", ["torch.load", "numpy.load", "joblib.load", "os.system", "torch.nn.Linear"])
+def test_only_classes_of_the_expected_base_are_built(command: Command, target: str) -> None:
+    answer = command("algorithm=custom", f"algorithm._target_={target}", "+algorithm.f=/tmp/x")
+    assert answer.code == 1
+    assert "is not a class of altprop.algorithm.Algorithm; refused" in answer.rows.iloc[0].reason
+
+
+@pytest.mark.parametrize("module", ["altprop.cli.run", "altprop.cli.listing"])
+def test_help_and_listing_import_no_torch(tmp_path: Path, module: str) -> None:
+    arguments = ["--help"] if module.endswith("run") else []
+    imported = _imported(tmp_path, module, *arguments)
+    assert imported.isdisjoint({"torch", "pytorch_lightning", "sklearn", "deap", "pandas", "matplotlib"})
+
+
+def test_an_unwritable_folder_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    assert run(["budget.currency=steps", "budget.amount=5", f"runs_dir={blocked}/runs", "report=false"]) == 2
+    assert "cannot hold records" in capfd.readouterr().err
+
+
+def _process(folder: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments], cwd=folder, capture_output=True, text=True, env={**os.environ}
+    )
+
+
+def _imported(folder: Path, module: str, *arguments: str) -> set[str]:
+    answer = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", module, *arguments], cwd=folder, capture_output=True, text=True
+    )
+    lines = [line for line in answer.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rsplit("|", 1)[1].strip().split(".")[0] for line in lines}

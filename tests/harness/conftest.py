@@ -1,0 +1,31 @@
+"""Compose and run small cells in process."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import altprop
+
+sys.path.insert(0, str(Path(__file__).parent))  # `rules` is found by its name, as a user's own file would be
+
+SMALL = [
+    "budget.currency=steps",
+    "budget.amount=30",
+    "budget.grid=3",
+    "budget.block=5",
+    "probes=off",
+    "model.hidden=[8]",
+]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Any]:
+    """Run a small digits cell and return its rows."""
+
+    def go(*overrides: str, runs: str = "runs") -> Any:
+        return altprop.run([*SMALL, f"runs_dir={tmp_path / runs}", *overrides])
+
+    return go

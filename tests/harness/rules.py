@@ -1,0 +1,94 @@
+"""Learners that misbehave, each in one way, and small honest ones."""
+
+import ctypes
+import os
+import sys
+import time
+
+import torch
+from torch import Tensor
+
+from altprop.algorithm import Algorithm, StepResult
+from altprop.capabilities import Capability
+from altprop.optim import OptimizerFactory
+from altprop.problem import Problem
+from altprop.task import Batch
+
+
+class Honest(Algorithm):
+    """Backprop in the fewest lines."""
+
+    requires = frozenset({Capability.GRADIENT})
+    state = ("updater",)
+
+    def __init__(self, optimizer: OptimizerFactory) -> None:
+        self.optimizer = optimizer
+
+    def _setup(self, problem: Problem) -> None:
+        self.updater = problem.updater(self.optimizer)
+
+    def _step(self, batch: Batch | None) -> Tensor | StepResult:
+        assert batch is not None
+        loss, grads = self.problem.gradient(batch)
+        self.updater.apply(grads)
+        return loss
+
+
+class _Faulty(Algorithm):
+    """Abstract: misbehaves at step 7."""
+
+    def _setup(self, problem: Problem) -> None:
+        self.count = 0
+
+    def _step(self, batch: Batch | None) -> Tensor | StepResult:
+        if self.problem.ledger.steps == 7:
+            self._misbehave()
+        return StepResult(loss=torch.tensor(1.0, device="cpu"))
+
+    def _misbehave(self) -> None:
+        """Do it."""
+
+
+class Raises(_Faulty):
+    def _misbehave(self) -> None:
+        raise RuntimeError("boom <b>bold</b>")
+
+
+class CallsExit(_Faulty):
+    def _misbehave(self) -> None:
+        sys.exit(3)
+
+
+class LeavesHard(_Faulty):
+    def _misbehave(self) -> None:
+        os._exit(9)
+
+
+class Segfaults(_Faulty):
+    def _misbehave(self) -> None:
+        ctypes.string_at(0)
+
+
+class Hangs(_Faulty):
+    def _misbehave(self) -> None:
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            pass
+
+
+class RunsOut(_Faulty):
+    def _misbehave(self) -> None:
+        raise MemoryError("no memory is left")
+
+
+class ReturnsNaN(_Faulty):
+    def _step(self, batch: Batch | None) -> Tensor | StepResult:
+        bad = self.problem.ledger.steps == 7
+        return StepResult(loss=torch.tensor(float("nan") if bad else 1.0, device="cpu"))
+
+
+class Explodes(_Faulty):
+    def _misbehave(self) -> None:
+        with torch.no_grad():
+            for p in self.problem.params.values():
+                p.mul_(1e4)
