@@ -1,0 +1,415 @@
+"""Both feedback rules: where they are backpropagation, where they must not be, and that no W^T is used."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from altprop.algorithm import Algorithm
+from altprop.algorithms.feedback import dfa, feedback_alignment
+from altprop.algorithms.feedback.dfa import DirectFeedbackAlignment, block_shapes, chained_weights, relative_error
+from altprop.algorithms.feedback.feedback_alignment import FeedbackAlignment
+from altprop.errors import AltpropError, Refused
+from altprop.models.mlp import MLP
+from altprop.noise import MultiplicativeNoise, Noise
+from altprop.optim import OptimizerFactory
+from altprop.problem import Problem
+from altprop.randomness import generator_for
+from altprop.tasks.digits import Digits
+from altprop.workbench import make_problem, toy
+
+SGD = OptimizerFactory("torch.optim.SGD", lr=0.1)
+ADAM = OptimizerFactory("torch.optim.Adam", lr=0.001)
+RULES = [DirectFeedbackAlignment, FeedbackAlignment]
+
+
+class Bernoulli(MultiplicativeNoise):
+    """Dropout at every site, for these tests."""
+
+    sites = frozenset({"input", "unit", "weight"})
+
+    def _mask(self, like: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor:
+        return (self.clock.uniform(shape, site, layer, 0, like) < 0.7).to(like.dtype) / 0.7
+
+
+class Learned(Noise):
+    """Gaussian noise on the units with a trained amplitude and a penalty on it and on the noise of the clock."""
+
+    sites = frozenset({"unit"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.amplitude = torch.nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
+
+    def _perturb(self, x: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor:
+        return x * (1 + self.amplitude * (self.clock.uniform(shape, site, layer, 0, x) - 0.5))
+
+    def penalty(self) -> Tensor:
+        return 0.1 * self.amplitude.square()
+
+
+def hidden_weights(problem: Problem) -> list[Tensor]:
+    return [block.weight.detach().clone() for block in list(problem.layered.blocks)[1:]]
+
+
+def ready(rule: type[Any], **kwargs: Any) -> tuple[Any, Any]:
+    problem, batch = toy(**kwargs)
+    algorithm = rule(SGD)
+    algorithm.setup(problem)
+    return algorithm, batch
+
+
+def error_under_same_noise(algorithm: Any, batch: Any) -> float:
+    with algorithm.problem.same_noise():
+        loss, reference = algorithm.problem.gradient(batch)
+        found, direction = algorithm.direction(batch)
+    assert float((found - loss).abs()) <= 1e-15
+    assert set(direction) == set(reference)
+    return relative_error(direction, reference)
+
+
+ORACLES = [(rule, name) for rule in RULES for name in rule.oracles()]
+
+
+@pytest.mark.parametrize(("rule", "name"), ORACLES)
+def test_oracle(rule: type[Algorithm], name: str) -> None:
+    error, tolerance = rule.oracles()[name]()
+    assert (error > tolerance) if name.startswith("not ") else (error <= tolerance), error
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"noise": Bernoulli},
+        {"noise": Learned},
+        {"normalisation": "layer"},
+        {"normalisation": "batch"},
+        {"normalisation": "batch", "noise": Bernoulli},
+        {"loss": "mse", "activation": "relu"},
+    ],
+)
+def test_feedback_alignment_with_the_forward_weights_is_backprop(options: dict[str, Any]) -> None:
+    noise = options.get("noise")
+    algorithm, batch = ready(FeedbackAlignment, **{**options, "noise": noise and noise()})
+    algorithm.feedback = hidden_weights(algorithm.problem)
+    # A bias before batch normalisation has gradient 0 but for rounding: 2.5e-14 of a thousandth of the whole seen.
+    assert error_under_same_noise(algorithm, batch) <= (1e-13 if options.get("normalisation") == "batch" else 5e-15)
+    algorithm.feedback[0] = -algorithm.feedback[0]
+    assert error_under_same_noise(algorithm, batch) > 0.5
+
+
+@pytest.mark.parametrize("noise", [None, Bernoulli, Learned])
+def test_dfa_with_one_hidden_layer_and_the_forward_weight_is_backprop(noise: type[Noise] | None) -> None:
+    algorithm, batch = ready(DirectFeedbackAlignment, sizes=(5, 7, 3), noise=noise and noise())
+    algorithm.feedback = chained_weights(algorithm.problem)
+    if noise is Bernoulli:  # DropConnect acts on W_2, so on what backprop sends
+        with algorithm.problem.same_noise():
+            algorithm.feedback = [algorithm.problem.layered.blocks[1].effective_weight().detach()]
+            assert relative_error(algorithm.direction(batch)[1], algorithm.problem.gradient(batch)[1]) <= 1e-15
+    else:
+        assert error_under_same_noise(algorithm, batch) <= 1e-15
+
+
+def test_masks_move_on_between_steps_and_not_within() -> None:
+    algorithm, batch = ready(FeedbackAlignment, noise=Bernoulli())
+    algorithm.feedback = hidden_weights(algorithm.problem)
+    reference = algorithm.problem.gradient(batch)[1]
+    assert relative_error(algorithm.direction(batch)[1], reference) > 0.05  # the next phase, other masks
+
+
+def test_batch_statistics_move_once_a_step() -> None:
+    stepped = {}
+    for rule in (DirectFeedbackAlignment, FeedbackAlignment, None):
+        problem, batch = toy(normalisation="batch")
+        if rule is None:
+            problem.gradient(batch)
+        else:
+            algorithm = rule(SGD)
+            algorithm.setup(problem)
+            algorithm.step(batch)
+        stepped[rule] = [buffer.clone() for buffer in problem.model.buffers()]
+    for rule in RULES:
+        assert all(torch.equal(a, b) for a, b in zip(stepped[rule], stepped[None], strict=True))
+
+
+# No W^T.
+
+
+class NoTransposedWeight(TorchDispatchMode):
+    """Raise at a product with a weight, a copy, a view or a multiple of it once `armed`: after the forward pass."""
+
+    PRODUCTS = frozenset("mm addmm bmm baddbmm mv addmv dot matmul linear einsum convolution".split())
+
+    def __init__(self, weights: list[Tensor]) -> None:
+        super().__init__()
+        self.armed = False
+        self.tainted = {w.untyped_storage().data_ptr(): w for w in weights}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = [a for a in torch.utils._pytree.tree_leaves((args, kwargs or {})) if isinstance(a, Tensor)]
+        touches = any(a.untyped_storage().data_ptr() in self.tainted for a in given)
+        name = func._overloadpacket.__name__
+        if self.armed and touches and name in self.PRODUCTS:
+            raise AssertionError(f"{name} with a forward weight on the way back")
+        if self.armed and name == "convolution_backward":
+            assert not args[-1][0], "convolution_backward asked for the gradient of its input"
+        out = func(*args, **(kwargs or {}))
+        if touches and name not in self.PRODUCTS and name != "convolution_backward":
+            for made in torch.utils._pytree.tree_leaves(out):
+                if isinstance(made, Tensor):
+                    self.tainted[made.untyped_storage().data_ptr()] = made
+        return out
+
+
+def step_without_transposes(algorithm: Any, batch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = algorithm.problem
+    mode = NoTransposedWeight([block.weight for block in problem.layered.blocks])
+    original = problem.output_gradient
+
+    def arm(outputs: Tensor, given: Any) -> Tensor:
+        mode.armed = True
+        return original(outputs, given)
+
+    monkeypatch.setattr(problem, "output_gradient", arm)
+    with mode:
+        algorithm.direction(batch)
+    assert mode.armed
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("options", [{}, {"normalisation": "batch"}, {"normalisation": "layer"}])
+def test_no_product_with_a_transposed_weight(
+    rule: type[Any], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    algorithm, batch = ready(rule, **options)
+    step_without_transposes(algorithm, batch, monkeypatch)
+
+
+def test_the_proof_catches_the_transposed_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    algorithm, batch = ready(FeedbackAlignment)
+    algorithm.feedback = [block.weight for block in list(algorithm.problem.layered.blocks)[1:]]
+    with pytest.raises(AssertionError, match="with a forward weight"):
+        step_without_transposes(algorithm, batch, monkeypatch)
+    problem = algorithm.problem
+    mode = NoTransposedWeight([block.weight for block in problem.layered.blocks])
+    with mode:
+        total = problem.model(batch.inputs).sum()
+        mode.armed = True
+        with pytest.raises(AssertionError, match="with a forward weight"):
+            total.backward()
+
+
+def reachable(outputs: Any) -> set[int]:
+    """Ids of the tensors whose gradients the graph of `outputs` could reach."""
+    found, stack = set(), [o.grad_fn for o in outputs]
+    while stack:
+        node = stack.pop()
+        if node is None:
+            continue
+        if hasattr(node, "variable"):
+            found.add(id(node.variable))
+        stack += [following for following, _ in node.next_functions]
+    return found
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_no_graph_spans_two_blocks(rule: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    algorithm, batch = ready(rule)
+    blocks = list(algorithm.problem.layered.blocks)
+    owner = {id(p): index for index, block in enumerate(blocks) for p in block.parameters()}
+    seen: list[set[int]] = []
+    original = torch.autograd.grad
+
+    def spy(outputs: Any, *args: Any, **kwargs: Any) -> Any:
+        reached = reachable([outputs] if isinstance(outputs, Tensor) else outputs)
+        seen.append({owner[i] for i in reached if i in owner})
+        return original(outputs, *args, **kwargs)
+
+    monkeypatch.setattr(torch.autograd, "grad", spy)
+    algorithm.direction(batch)
+    assert sorted(seen, key=sorted) == [{0}, {1}, {2}]
+    algorithm.problem.gradient(batch)  # the control: one graph over all blocks
+    assert seen[-1] == {0, 1, 2}
+
+
+# The books.
+
+
+def test_flops_of_a_step_by_hand() -> None:
+    rows, n0, n1, n2, c = 32, 64, 128, 128, 10
+    chain = n0 * n1 + n1 * n2 + n2 * c
+    expected = {
+        DirectFeedbackAlignment: 2 * rows * (2 * chain + c * n2 + c * n1),
+        FeedbackAlignment: 2 * rows * (2 * chain + c * n2 + n2 * n1),
+    }
+    for rule, flops in expected.items():
+        algorithm, batch = ready(rule, sizes=(n0, n1, n2, c), rows=rows)
+        algorithm.step(batch)
+        ledger = algorithm.problem.ledger
+        assert ledger.flops_by_kind() == {"block_forward": 2 * rows * chain, "block_backward": flops - 2 * rows * chain}
+        assert (ledger.forwards, ledger.backwards, ledger.updates, ledger.steps) == (1, 1, 1, 1)
+    backprop = 2 * rows * (2 * chain + c * n2 + n2 * n1)
+    assert expected[FeedbackAlignment] == backprop
+    assert expected[DirectFeedbackAlignment] / backprop == pytest.approx(0.782, abs=1e-3)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_books_of_twenty_steps_agree_with_an_audit_of_each(rule: type[Any]) -> None:
+    algorithm, batch = ready(rule, rows=24)
+    for _ in range(20):
+        algorithm.step(batch)
+    assert algorithm.problem.ledger.residual == 0
+
+
+# B is fixed, saved, drawn from the run's own stream.
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_feedback_is_fixed_and_comes_back(rule: type[Any]) -> None:
+    algorithm, batch = ready(rule)
+    drawn = [matrix.clone() for matrix in algorithm.feedback]
+    for _ in range(3):
+        algorithm.step(batch)
+    assert all(torch.equal(a, b) for a, b in zip(drawn, algorithm.feedback, strict=True))
+    saved = algorithm.state_dict()
+    other, _ = ready(rule, seed=1)
+    assert not torch.equal(other.feedback[0], drawn[0])
+    other.load_state_dict(saved)
+    assert torch.equal(other.feedback[0], drawn[0])
+
+
+def test_scale_of_dfa_is_the_size_of_the_projected_error() -> None:
+    error = toy(seed=3)[0].random.normal(4000, 50)
+    for distribution in ("normal", "uniform"):
+        problem, _ = toy((5, 400, 50))
+        rule = DirectFeedbackAlignment(SGD, scale=2.5, distribution=distribution)
+        rule.setup(problem)
+        assert rule.feedback[0].shape == (50, 400)
+        ratio = float((error @ rule.feedback[0]).std() / error.std())
+        assert ratio == pytest.approx(2.5, rel=0.05)
+        if distribution == "uniform":
+            assert float(rule.feedback[0].abs().max()) <= 2.5 * math.sqrt(3 / 50)
+
+
+def test_shapes_of_the_feedback() -> None:
+    problem, _ = toy((5, 7, 6, 3))
+    assert block_shapes(problem) == [(7,), (6,), (3,)]
+    assert problem.ledger.forwards == 0
+
+
+@pytest.mark.parametrize("scale", [0, -1.0, math.nan, math.inf, "big"])
+@pytest.mark.parametrize("rule", RULES)
+def test_bad_scale(rule: type[Any], scale: Any) -> None:
+    with pytest.raises(AltpropError, match=r"algorithm\.scale must be a positive number"):
+        rule(SGD, scale=scale)
+
+
+def test_bad_distribution() -> None:
+    with pytest.raises(AltpropError, match="known are: normal, uniform"):
+        DirectFeedbackAlignment(SGD, distribution="cauchy")
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_optimizers_that_reevaluate_are_refused(rule: type[Any]) -> None:
+    problem, _ = toy()
+    with pytest.raises(Refused):
+        rule(OptimizerFactory("torch.optim.LBFGS", lr=0.1, needs=["closure"])).setup(problem)
+
+
+# What they learn.
+
+
+@pytest.mark.parametrize(("rule", "least"), [(DirectFeedbackAlignment, 0.90), (FeedbackAlignment, 0.90)])
+def test_digits(rule: type[Any], least: float) -> None:
+    """The task's own budget of 2 GFLOP, default hold-out, 64-100-10: .938 seen for dfa + adam (backprop .941)."""
+    task = Digits()
+    data = task.data().to(torch.device("cpu"), torch.float32)
+    reached = []
+    for seed in range(2):
+        model = MLP(task.spec, [100], generator=generator_for(seed, "initialisation"))
+        problem = make_problem(model, "cross_entropy", seed=seed)
+        algorithm = rule(ADAM)
+        algorithm.setup(problem)
+        order = generator_for(seed, "order")
+        while problem.ledger.flops < 2e9:
+            for index in torch.randperm(len(data.train), generator=order).split(64):
+                algorithm.step(data.train.batch(index))
+        with algorithm.predictor() as predict:
+            reached.append(task.evaluate(predict, data.tests["test"])["accuracy"])
+    assert sum(reached) / len(reached) >= least, reached
+
+
+# Mutants.
+
+
+def alive(rule: type[Any], exact: Callable[[Problem], list[Tensor]], sizes: tuple[int, ...], sites: set[str]) -> bool:
+    """Whether a (mutated) rule passes: its oracles, dropout, and that B stands still."""
+    for name, oracle in rule.oracles().items():
+        error, tolerance = oracle()
+        if (error <= tolerance) == name.startswith("not "):
+            return False
+    problem, batch = toy(sizes, noise=Bernoulli(), activation="relu")
+    problem.model.noise.sites = frozenset(sites)
+    algorithm = rule(SGD)
+    algorithm.setup(problem)
+    algorithm.feedback = exact(problem)
+    kept = [matrix.clone() for matrix in algorithm.feedback]
+    if error_under_same_noise(algorithm, batch) > 5e-15:
+        return False
+    algorithm.step(batch)
+    return all(torch.equal(a, b) for a, b in zip(kept, algorithm.feedback, strict=True))
+
+
+DFA_CASE: Any = (chained_weights, (5, 7, 3), {"input", "unit"})
+FA_CASE: Any = (hidden_weights, (5, 7, 6, 3), {"input", "unit", "weight"})
+DFA_MUTANTS = {
+    "sign of the error": ("signal = (error @", "signal = (-error @"),
+    "error squashed": ("signal = (error @", "signal = (error.sign() @"),
+    "output layer gets the sum": ("signal = error\n", "signal = error * len(error)\n"),
+    "B follows the error": (
+        "loss, direction = self.direction(batch)\n",
+        "loss, direction = self.direction(batch)\n        self.feedback[0] += 0.01 * direction['blocks.0.bias']\n",
+    ),
+    "frozen hidden layers": ("vjp(signal).parameters", "vjp(signal * 0 if matrix is not None else signal).parameters"),
+    "biases forgotten": ("direction[name] + value if name in direction else value", "value * (value.dim() > 1)"),
+}
+FA_MUTANTS = {
+    "W^T underneath": ("matrix = self.feedback[index - 1]", "matrix = block.weight.detach()"),
+    "no slope": ("block.transpose(delta, matrix", "block.transpose(0 * delta + 1, matrix"),
+    "wrong layer's B": (
+        "self.feedback[index - 1]",
+        "self.feedback[-1 if index == 1 and len(self.feedback) == 1 else 1 - index].new_ones(block.weight.shape)",
+    ),
+    "bias of B": (
+        "return block.transpose(delta, matrix, x.shape)",
+        "return block.transpose(delta, matrix, x.shape) + 1e-9",
+    ),
+    "delta of the sum": ("problem.output_gradient(x, batch)", "problem.output_gradient(x, batch) * x.shape[0]"),
+    "B learns": (
+        "loss, direction = self.direction(batch)\n",
+        "loss, direction = self.direction(batch)\n        self.feedback[-1] += 0.01\n",
+    ),
+    "another mask on B": ('block.noise(matrix, "weight", index)', 'block.noise(matrix, "weight", index + 1)'),
+}
+
+
+def test_the_real_rules_are_alive() -> None:
+    assert alive(DirectFeedbackAlignment, *DFA_CASE)
+    assert alive(FeedbackAlignment, *FA_CASE)
+
+
+@pytest.mark.parametrize("name", DFA_MUTANTS)
+def test_dfa_mutant_is_killed(name: str, mutate: Any) -> None:
+    mutant = mutate(dfa, *DFA_MUTANTS[name])
+    assert not alive(mutant.DirectFeedbackAlignment, *DFA_CASE)
+
+
+@pytest.mark.parametrize("name", FA_MUTANTS)
+def test_feedback_alignment_mutant_is_killed(name: str, mutate: Any) -> None:
+    mutant = mutate(feedback_alignment, *FA_MUTANTS[name])
+    assert not alive(mutant.FeedbackAlignment, *FA_CASE)
