@@ -142,15 +142,15 @@ class Ledger:
         self._calls["other"] += 1
         self._examples["other"] += samples
 
-    @contextmanager
-    def graph(self) -> Iterator[None]:
+    def graph(self) -> AbstractContextManager[None]:
         """In an audited step, measure the bytes that autograd keeps for the graph that is built inside.
 
         Work under `torch.func` must stay outside: its transforms refuse the hooks.
         """
-        if self._mode is None or self._paused:
-            yield
-            return
+        return _NOTHING if self._mode is None or self._paused else self._measured_graph()
+
+    @contextmanager
+    def _measured_graph(self) -> Iterator[None]:
         saved = _SavedBytes()
         with torch.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack):
             yield

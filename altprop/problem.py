@@ -95,6 +95,7 @@ class Problem:
         first = next(model.parameters())
         self.device, self.dtype = first.device, first.dtype
         self._fresh_buffers = True
+        self._structure: tuple[tuple[str, ...], tuple[nn.Parameter, ...]] | None = None
         self._updaters: weakref.WeakSet[Updater] = weakref.WeakSet()
         noise = getattr(model, "noise", None)
         if isinstance(noise, Noise):
@@ -190,16 +191,20 @@ class Problem:
             for name, buffer in self.model.named_buffers():
                 buffer.copy_(kept[name])
 
-    @contextmanager
-    def _evaluation_of_objective(self) -> Iterator[None]:
+    def _evaluation_of_objective(self) -> AbstractContextManager[None]:
         """One evaluation: buffers move in the first of a step only, masks move on afterwards."""
-        if self._fresh_buffers:
-            self._fresh_buffers = False
-            yield
-        else:
-            with self._kept_buffers():
-                yield
-        self.clock.advance()
+        return _Evaluation(self)
+
+    def forget_structure(self) -> None:
+        """Look the parameters up anew: a rule that grows or replaces them says so here (`Updater.rebind` does)."""
+        self._structure = None
+
+    def _named(self) -> tuple[tuple[str, ...], tuple[nn.Parameter, ...]]:
+        """Return names and live parameters; walking the modules at every step would cost a tenth of a small one."""
+        if self._structure is None:
+            found = dict(self.model.named_parameters())
+            self._structure = tuple(found), tuple(found.values())
+        return self._structure
 
     # Objectives.
 
@@ -311,7 +316,7 @@ class Problem:
             loss: replaces the objective, a function that builds a scalar (a window of a sequence, a local loss).
         """
         rows = _rows(batch)
-        names, values = zip(*self.model.named_parameters(), strict=True)
+        names, values = self._named()
         with torch.enable_grad(), self.ledger.graph(), self._evaluation_of_objective():
             with self.ledger.primitive("forward", rows):
                 value = self._objective(None, batch) if loss is None else loss()
@@ -533,6 +538,26 @@ class Problem:
         self.clock.step, self.clock.phase = state["clock"]
         self.ledger.load_state_dict(state["ledger"])
         self.progress = state["progress"]
+
+
+class _Evaluation:
+    """The context of one evaluation of the objective; a class, because it stands in every step."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._kept: AbstractContextManager[None] | None = None
+
+    def __enter__(self) -> None:
+        if self._problem._fresh_buffers:
+            self._problem._fresh_buffers = False
+        else:
+            self._kept = self._problem._kept_buffers()
+            self._kept.__enter__()
+
+    def __exit__(self, *exc: Any) -> None:
+        if self._kept is not None:
+            self._kept.__exit__(*exc)
+        self._problem.clock.advance()
 
 
 def _rows(batch: Batch) -> int:

@@ -239,6 +239,7 @@ class Updater:
 
     def rebind(self) -> None:
         """Take the module's present parameters, keeping the state of those whose name and shape are unchanged."""
+        self._problem.forget_structure()
         params = dict(self._module.named_parameters())
         if (
             self._parts
