@@ -96,6 +96,7 @@ def toy(
         targets = (targets > 0).to(dtype)
     offers = {Capability.SUPERVISED, Capability.VECTORS} | ({Capability.CLASSES} if classes else set())
     problem = make_problem(model, loss, seed=seed, offers=frozenset(offers), train_size=rows)
-    problem.ledger.forward_flops = count_flops(lambda: model(inputs[:1]))
+    with problem.evaluating():
+        problem.ledger.forward_flops = count_flops(lambda: model(inputs[:1]))
     problem.ledger.epoch_samples = rows
     return problem, Batch(inputs, targets, torch.arange(rows, device="cpu"))

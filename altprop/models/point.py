@@ -34,6 +34,7 @@ class Point(nn.Module):
             raise AltpropError("model=point fits point tasks alone (quadratic, rosenbrock); choose another model")
         if noise is not None:
             raise AltpropError("model=point has no forward pass that noise could act in; use dropout=none")
+        self.spec = spec
         start = torch.tensor(spec.start, dtype=torch.float64, device="cpu")
         start += spread * torch.randn(start.shape, generator=generator, dtype=torch.float64, device="cpu")
         self.theta = nn.Parameter(start)

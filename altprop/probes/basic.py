@@ -18,7 +18,7 @@ from torch import Tensor
 
 from altprop.capabilities import Capability
 from altprop.noise import Noise
-from altprop.probes.nullband import DRAWS, band, isotropic_bound, isotropic_cosines, measured_cosines
+from altprop.probes.nullband import bound, isotropic_bound, isotropic_cosines, measured_cosines
 from altprop.problem import Problem
 from altprop.randomness import generator_for
 from altprop.task import Batch
@@ -51,12 +51,13 @@ SATURATED = 0.025  # of the range
 
 @dataclass
 class _Group:
-    """A layer: consecutive parameters in the flat vector."""
+    """A layer: consecutive parameters in the flat vector, and which of them are weights, by position."""
 
     name: str
     start: int
     stop: int
-    weights: list[tuple[int, int]] = field(default_factory=list)
+    members: list[int] = field(default_factory=list)
+    weights: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -77,16 +78,16 @@ class BasicProbes:
         problem: whose model is watched.
         batch: the frozen probe batch.
         seed: of the null band's draws; the same for all learners.
-        refresh: probes between two measurements of the null band.
+        refresh: probes between two measurements of the null band; one more follows soon after the first.
     """
 
-    def __init__(self, problem: Problem, batch: Batch, seed: int, refresh: int = 10) -> None:
+    def __init__(self, problem: Problem, batch: Batch, seed: int, refresh: int = 32) -> None:
         self._problem, self._batch, self._seed, self._refresh = problem, batch, seed, refresh
         self._count = 0
         self._own_model = False
         self._null: dict[str, Tensor] = {}
         self._seen: _Seen | None = None
-        self._bounds: dict[int, float] = {}
+        self._bounds: dict[str, float] = {}
 
     def before(self) -> None:
         """Look at the model before the step."""
@@ -100,7 +101,7 @@ class BasicProbes:
             gradient = self._problem.flatten(grads)
             units = {f"blocks.{i}": self._units(i, y) for i, y in enumerate(outputs)}
             self._seen = _Seen(shapes, self._problem.flat(), gradient, float(loss), units)
-            if self._count % self._refresh == 0:
+            if self._count % self._refresh == 0 or self._count == self._refresh // 4:
                 self._measure_null(inputs, outputs, gradient)
         self._count += 1
 
@@ -118,40 +119,41 @@ class BasicProbes:
         with self._looking():
             loss = float(self._problem.objective(self._batch))
         groups, chain = _groups(shapes), bool(seen.units)
-        delta = theta - old
-        norms = self._norms(groups, old, delta, gradient)
-        whole, layers = norms.pop(""), norms
+        whole, layers = _norms(groups, shapes, old, theta - old, gradient)
         values: dict[str, Value] = dict.fromkeys(WHOLE)
-        values["gradient_norm"] = whole["gradient"]
-        rows: dict[str, dict[str, Value]] = {g.name: dict.fromkeys(LAYER) for g in groups}
-        for group in groups:
-            row, n = rows[group.name], layers[group.name]
-            size = sum(stop - start for start, stop in group.weights)
-            row["gradient_rms"] = n["weights"] / math.sqrt(size)
+        values["gradient_norm"] = whole.gradient
+        rows: dict[str, dict[str, Value]] = {}
+        for group, norms in zip(groups, layers, strict=True):
+            row = rows[group.name] = dict.fromkeys(LAYER)
+            row["gradient_rms"] = norms.rms
             row["dead_fraction"], row["saturated_fraction"] = seen.units.get(group.name, (None, None))
+            _align(row, norms, self._bound(group.name, group.stop - group.start))
         if chain:
-            rms = [float(rows[group.name]["gradient_rms"] or 0.0) for group in groups if group.name in seen.units]
+            rms = [n.rms for group, n in zip(groups, layers, strict=True) if group.name in seen.units]
             values["gradient_slope"], values["gradient_verdict"] = slope_and_verdict(rms)
         else:
             values["gradient_verdict"] = "not applicable"
-        moved = whole["update"] != 0
-        if moved:
-            values["update_norm"] = whole["update"]
-            self._aligned(values, whole, theta.numel(), self._whole_null(groups, layers, whole, chain))
-            for group in groups:
-                self._aligned(rows[group.name], layers[group.name], group.stop - group.start, self._null.get(group.name))
-            values["descent_efficiency"] = _efficiency(values, seen.loss - loss, -whole["dot"])
-        alone = len(groups) == 1 and not chain
-        return {"values": values, "layers": {} if alone else rows, "note": None if moved else "no update"}
+        if whole.update != 0:
+            values["update_norm"] = whole.update
+            _align(values, whole, self._whole_bound(groups, layers, whole))
+            values["descent_efficiency"] = _efficiency(values, seen.loss - loss, -whole.dot)
+        single = len(groups) == 1 and not chain
+        note = None if whole.update != 0 else "no update"
+        return {"values": values, "layers": {} if single else rows, "note": note}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state in weights_only-safe types."""
-        return {"count": self._count, "own_model": self._own_model, "null": dict(self._null)}
+        return {
+            "count": self._count,
+            "own_model": self._own_model,
+            "null": dict(self._null),
+            "bounds": dict(self._bounds),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put a state of `state_dict` back."""
         self._count, self._own_model = state["count"], state["own_model"]
-        self._null = dict(state["null"])
+        self._null, self._bounds = dict(state["null"]), dict(state["bounds"])
 
     @contextmanager
     def _looking(self) -> Iterator[None]:
@@ -186,23 +188,22 @@ class BasicProbes:
         two bounds.
         """
         block: Any = self._problem.layered.blocks[index]
-        bounds = block.activation.bounds
-        if bounds is None:
+        if block.activation.bounds is None:
             return None, None
-        low, high = bounds
-        span = high - low if math.isfinite(high - low) else 1.0
-        flat = y.transpose(0, 1).flatten(1) if y.dim() > 2 else y.T
-        least, most = flat.amin(1), flat.amax(1)
-        dead = torch.zeros_like(least, dtype=torch.bool)
+        low, high = block.activation.bounds
+        finite = math.isfinite(high - low)
+        span = high - low if finite else 1.0
+        rows = [0, *range(2, y.dim())]
+        dead = torch.zeros(y.shape[1], dtype=torch.bool, device=y.device)
         if math.isfinite(low):
-            dead |= most <= low + DEAD * span
+            dead |= y.amax(rows) <= low + DEAD * span
         if math.isfinite(high):
-            dead |= least >= high - DEAD * span
-        share = float(dead.double().mean())
-        if not math.isfinite(high - low):
+            dead |= y.amin(rows) >= high - DEAD * span
+        share = int(dead.sum()) / dead.numel()
+        if not finite:
             return share, None
-        margin = SATURATED * span
-        return share, float(((y <= low + margin) | (y >= high - margin)).double().mean())
+        near = ((y <= low + SATURATED * span) | (y >= high - SATURATED * span)).sum()
+        return share, int(near) / y.numel()
 
     def _measure_null(self, inputs: list[Tensor], outputs: list[Tensor], gradient: Tensor) -> None:
         """Measure the null cosines of every block of a chain on the probe batch."""
@@ -218,41 +219,26 @@ class BasicProbes:
                     block: Any = problem.layered.blocks[index]
                     piece = gradient[group.start : group.stop]
                     found = measured_cosines(block, inputs[index], error, piece, generator)
-                    self._null[group.name] = found.to("cpu", torch.float64)
                 else:
-                    self._null[group.name] = isotropic_cosines(group.stop - group.start, generator)
+                    found = isotropic_cosines(group.stop - group.start, generator)
+                self._null[group.name] = found.to("cpu", torch.float64)
+                self._bounds[group.name] = bound(self._null[group.name])
 
-    def _whole_null(
-        self, groups: list[_Group], layers: dict[str, dict[str, float]], whole: dict[str, float], chain: bool
-    ) -> Tensor | None:
-        """Return null cosines of the whole step: those of the layers, weighted by the norms of this very step."""
-        scale = whole["update"] * whole["gradient"]
-        if not chain or not scale > 0 or any(group.name not in self._null for group in groups):
-            return None
-        total = torch.zeros(DRAWS, dtype=torch.float64, device="cpu")
-        for group in groups:
-            share = layers[group.name]["update"] * layers[group.name]["gradient"] / scale
-            if share > 0:
-                total += share * self._null[group.name]
-        return total
+    def _bound(self, name: str, d: int) -> float:
+        """Return the measured bound of a layer, or that of random directions in d dimensions."""
+        if name not in self._bounds:
+            self._bounds[name] = isotropic_bound(d)
+        return self._bounds[name]
 
-    def _aligned(self, row: dict[str, Value], norms: dict[str, float], d: int, null: Tensor | None) -> None:
-        """Fill in update ratio, alignment and its band, where there was an update."""
-        if norms["update"] == 0:
-            return
-        row["update_ratio"] = norms["update"] / norms["theta"] if norms["theta"] > 0 else None
-        if norms["gradient"] == 0:
-            return
-        row["alignment"] = -norms["dot"] / (norms["update"] * norms["gradient"])
-        if null is None:
-            bound = self._bounds.setdefault(d, -1.0)
-            if bound < 0:
-                bound = self._bounds[d] = isotropic_bound(d)
-            low, high = -bound, bound
-        else:
-            low, high = band(null)
-        if math.isfinite(high):
-            row["alignment_low"], row["alignment_high"] = low, high
+    def _whole_bound(self, groups: list[_Group], layers: list[_Norms], whole: _Norms) -> float:
+        """Return the bound of the whole step: null cosines of the layers, weighted by the norms of this very step."""
+        scale = whole.update * whole.gradient
+        if any(group.name not in self._null for group in groups) or not 0 < scale < math.inf:
+            return self._bound("", groups[-1].stop)
+        shares = [norms.update * norms.gradient / scale for norms in layers]
+        used = [(share, self._null[group.name]) for share, group in zip(shares, groups, strict=True) if share > 0]
+        weights = torch.tensor([share for share, _ in used], dtype=torch.float64, device="cpu")
+        return bound(weights @ torch.stack([null for _, null in used]))
 
     def _common(self, seen: _Seen) -> tuple[Tensor, Tensor, Tensor, list[tuple[str, torch.Size]]]:
         """Return (new, old, gradient, names and shapes) over the parameters that are there before and after."""
@@ -269,39 +255,70 @@ class BasicProbes:
         new = torch.cat([params[name].detach().flatten() for name, _ in shapes])
         return new, seen.theta[index], seen.gradient[index], shapes
 
-    @staticmethod
-    def _norms(groups: list[_Group], theta: Tensor, delta: Tensor, gradient: Tensor) -> dict[str, dict[str, float]]:
-        """Return norms and the dot product of each group, and of the whole under ""; one transfer."""
-        found, names = [], [("", slice(None)), *((g.name, slice(g.start, g.stop)) for g in groups)]
-        for _, piece in names:
-            t, u, g = theta[piece], delta[piece], gradient[piece]
-            found += [t.norm(), u.norm(), g.norm(), torch.dot(u, g)]
-        for group in groups:
-            found.append(torch.cat([gradient[start:stop] for start, stop in group.weights]).norm())
-        numbers = torch.stack(found).tolist()
-        keys = ("theta", "update", "gradient", "dot")
-        table = {name: dict(zip(keys, numbers[4 * i :], strict=False)) for i, (name, _) in enumerate(names)}
-        for group, value in zip(groups, numbers[4 * len(names) :], strict=True):
-            table[group.name]["weights"] = value
-        return table
+
+@dataclass(frozen=True)
+class _Norms:
+    """Norms of parameters, update and gradient, update . gradient, and the RMS of the weights' gradient."""
+
+    theta: float
+    update: float
+    gradient: float
+    dot: float
+    rms: float
+
+
+def _norms(
+    groups: list[_Group], shapes: list[tuple[str, torch.Size]], theta: Tensor, delta: Tensor, gradient: Tensor
+) -> tuple[_Norms, list[_Norms]]:
+    """Return the norms of the whole and of each group, summed up in double precision; one transfer."""
+    sizes = [shape.numel() for _, shape in shapes]
+    vectors = [list(vector.split(sizes)) for vector in (theta, delta, gradient)]
+    found = [norm for vector in vectors for norm in torch._foreach_norm(vector)]
+    found += [torch.dot(u, g) for u, g in zip(vectors[1], vectors[2], strict=True)]
+    numbers = torch.stack(found).tolist()
+    n = len(sizes)
+    squares = [[value * value for value in numbers[i * n : (i + 1) * n]] for i in range(3)]
+    dots = numbers[3 * n :]
+
+    def gather(members: list[int], weights: list[int]) -> _Norms:
+        t, u, g = (math.sqrt(sum(row[i] for i in members)) for row in squares)
+        count = sum(sizes[i] for i in weights)
+        rms = math.sqrt(sum(squares[2][i] for i in weights) / count)
+        return _Norms(t, u, g, sum(dots[i] for i in members), rms)
+
+    everything = list(range(n))
+    return gather(everything, everything), [gather(group.members, group.weights) for group in groups]
 
 
 def _groups(shapes: list[tuple[str, torch.Size]]) -> list[_Group]:
     """Group parameters by layer: "blocks.0", or the first part of the name ("cell", "readout", "theta")."""
     groups: dict[str, _Group] = {}
     offset = 0
-    for name, shape in shapes:
+    for position, (name, shape) in enumerate(shapes):
         parts = name.split(".")
         key = ".".join(parts[:2]) if parts[0] == "blocks" else parts[0]
-        stop = offset + shape.numel()
-        group = groups.setdefault(key, _Group(key, offset, stop))
-        group.stop = stop
-        if len(shape) > 1 or len(parts) == 1:
-            group.weights.append((offset, stop))
-        offset = stop
+        group = groups.setdefault(key, _Group(key, offset, offset))
+        offset += shape.numel()
+        group.stop = offset
+        group.members.append(position)
+        if len(shape) > 1:
+            group.weights.append(position)
     for group in groups.values():
-        group.weights = group.weights or [(group.start, group.stop)]
+        group.weights = group.weights or group.members
     return list(groups.values())
+
+
+def _align(row: dict[str, Value], norms: _Norms, bound: float) -> None:
+    """Fill in update ratio, alignment and null band; they stay empty where there was no update."""
+    if norms.update == 0:
+        return
+    row["update_ratio"] = norms.update / norms.theta if norms.theta > 0 else None
+    if norms.gradient == 0:
+        return
+    cosine = -norms.dot / norms.update / norms.gradient
+    row["alignment"] = max(-1.0, min(1.0, cosine)) if math.isfinite(cosine) else cosine
+    if math.isfinite(bound):
+        row["alignment_low"], row["alignment_high"] = -bound, bound
 
 
 def slope_and_verdict(rms: list[float]) -> tuple[float | None, str]:

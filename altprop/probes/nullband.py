@@ -1,16 +1,18 @@
 """What alignment with the gradient chance alone gives: the null band of the cosine.
 
 A layer's update is a product of its inputs and an error signal. Because inputs and slopes are shared with the gradient,
-two such updates have a far wider cosine than two random directions in d dimensions. So the band is measured: for a
-block with inputs a (n, in + 1, a constant 1 for the bias), slopes s (n, out) and output errors e (n, C), the updates
+two such updates have a far wider cosine than two random directions in d dimensions. So the band is measured: with
+output errors e (n, C) and J the derivative of a block's outputs (n, out) in its parameters, the updates
 
-    u = a^T ((e R) * s),    R (C, out) standard normal,
+    u = J^T (e R),    R (C, out) standard normal,
 
-are what a layer would do that hears the errors through a fresh random projection. The errors keep their order: with
+are what a block would do that hears the errors through a fresh random projection. The errors keep their order: with
 permuted rows as well, 10 to 18 % of the updates of a fresh random feedback matrix fell outside the band of a trained
 tanh net (64-128-128-10, digits) in place of 5 %.
 
-Unit j sees u_j = T_j r_j with T_j = a^T (e * s_j). So one product gives all T_j, and a draw then costs C^2 a unit.
+u . gradient = R . M with M = e^T J gradient, so R = z M / |M| + S with S orthogonal to M, and a stratified normal z
+places the quantiles well with few draws. In a dense block with inputs a and slopes s unit j has u_j = T_j r_j with
+T_j = a^T (e s_j): one product gives all T_j. Elsewhere u = z u_M + u_S by autograd, and one u_S serves several z.
 """
 
 import torch
@@ -18,10 +20,9 @@ from torch import Tensor
 
 from altprop.models.base import Block, Dense
 
-DRAWS = 1000
+DRAWS = 128
+PASSES = 32
 RANK = 32
-ROWS = 64
-GENERIC_DRAWS = 200
 
 
 def measured_cosines(block: Block, x: Tensor, error: Tensor, gradient: Tensor, generator: torch.Generator) -> Tensor:
@@ -37,62 +38,76 @@ def measured_cosines(block: Block, x: Tensor, error: Tensor, gradient: Tensor, g
     Returns:
         (K,), NaN where gradient or update vanish.
     """
-    if isinstance(block, Dense) and block.norm is None and block.bias is not None:
-        return _dense(block, x.flatten(1), reduced(error), gradient, generator)
-    return _generic(block, x[:ROWS], error[:ROWS], gradient, generator)
+    if isinstance(block, Dense) and block.norm is None:
+        return _dense(block, x.flatten(1), _reduced(error), gradient, generator)
+    return _by_autograd(block, x, error, gradient, generator)
 
 
-def reduced(error: Tensor) -> Tensor:
-    """Return (n, r) with r <= RANK whose random projections are distributed as those of `error` (n, C).
-
-    Normal projections do not change under rotation, so the leading principal components serve; below RANK outputs
-    nothing is cut off.
-    """
+def _reduced(error: Tensor) -> Tensor:
+    """Return (n, r), r <= RANK, the leading principal components of `error` (n, C): normal R do not feel a rotation."""
     if error.shape[1] <= RANK:
         return error
     u, s, _ = torch.linalg.svd(error, full_matrices=False)
-    return u[:, :RANK] * s[:RANK]
+    leading: Tensor = u[:, :RANK] * s[:RANK]
+    return leading
 
 
 def _dense(block: Dense, x: Tensor, error: Tensor, gradient: Tensor, generator: torch.Generator) -> Tensor:
-    n, c = error.shape
-    out = block.weight.shape[0]
-    split = block.weight.numel()
+    (n, c), (out, inputs) = error.shape, block.weight.shape
     a = torch.cat([x, x.new_ones(n, 1)], 1)
-    g = torch.cat([gradient[:split].reshape(out, -1), gradient[split:, None]], 1)
-    slopes = _slopes(block, x)
-    signals = error[:, None, :] if slopes is None else slopes[:, :, None] * error[:, None, :]
-    units = signals.shape[1]
-    t = (a.T @ signals.reshape(n, units * c)).reshape(-1, units, c).permute(1, 0, 2)
-    gram = t.transpose(1, 2) @ t
-    m = torch.einsum("uic,ui->uc", t, g) if slopes is not None else g @ t[0]
-    r = torch.randn(out, DRAWS, c, generator=generator, dtype=torch.float32, device="cpu").to(x)
-    dot = torch.einsum("ukc,uc->k", r, m)
-    square = ((r @ gram.expand(out, c, c)) * r).sum((0, 2))
-    return dot / (square.clamp_min(0).sqrt() * gradient.norm())
-
-
-def _slopes(block: Dense, x: Tensor) -> Tensor | None:
-    """Return f'(z) (n, out), or None where the block is linear."""
-    if block.activation.name == "identity":
-        return None
+    g = torch.cat([gradient[: out * inputs].reshape(out, inputs), gradient[out * inputs :, None]], 1)
     z = block.transform(x)
-    return block.activation.slope(z, block.activation.function(z))
+    slopes = block.activation.slope(z, block.activation.function(z))
+    t = (a.T @ (slopes[:, :, None] * error[:, None, :]).reshape(n, out * c)).reshape(-1, out, c).permute(1, 0, 2)
+    m = (g[:, None, :] @ t)[:, 0]
+    size = m.norm()
+    towards = (m / size)[:, None, :]
+    r = torch.randn(out, DRAWS, c, generator=generator, dtype=torch.float32, device="cpu").to(x)
+    along = stratified_normal(generator).to(x)
+    r += (along - (r * towards).sum((0, 2)))[:, None] * towards
+    square = ((r @ (t.transpose(1, 2) @ t)) * r).sum((0, 2))
+    cosines: Tensor = size * along / (square.clamp_min(0).sqrt() * gradient.norm())
+    return cosines
 
 
-def _generic(block: Block, x: Tensor, error: Tensor, gradient: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw through autograd, for blocks with normalisation and convolutions; on fewer rows and with fewer draws."""
+def _by_autograd(block: Block, x: Tensor, error: Tensor, gradient: Tensor, generator: torch.Generator) -> Tensor:
     parameters = list(block.parameters())
+    sizes = [p.numel() for p in parameters]
+    tangents = [g.reshape(p.shape) for g, p in zip(gradient.split(sizes), parameters, strict=True)]
     with torch.enable_grad():
         y = block(x.detach())
-    error = reduced(error)
-    found = []
-    for _ in range(GENERIC_DRAWS):
-        r = torch.randn(error.shape[1], y[0].numel(), generator=generator, dtype=torch.float32, device="cpu").to(x)
-        parts = torch.autograd.grad(y, parameters, (error @ r).reshape(y.shape), retain_graph=True, materialize_grads=True)
-        u = torch.cat([part.flatten() for part in parts])
-        found.append(torch.dot(u, gradient) / (u.norm() * gradient.norm()))
-    return torch.stack(found).repeat(DRAWS // GENERIC_DRAWS)
+        dual = torch.zeros_like(y, requires_grad=True)
+        # J^T dual is linear in dual, so its derivative along the gradient is J times the gradient.
+        pulled = torch.autograd.grad(y, parameters, dual, create_graph=True, materialize_grads=True)
+    (along,) = torch.autograd.grad(pulled, dual, tangents, materialize_grads=True)
+
+    def update(r: Tensor) -> Tensor:
+        signal = (error @ r).reshape(y.shape)
+        found = torch.autograd.grad(y, parameters, signal, retain_graph=True, materialize_grads=True)
+        return torch.cat([f.flatten() for f in found])
+
+    m = error.T @ along.flatten(1)
+    size = m.norm()
+    m = m / size
+    towards = update(m)
+    crosses, squares = [], []
+    for _ in range(PASSES):
+        draw = torch.randn(m.shape, generator=generator, dtype=torch.float32, device="cpu").to(m)
+        across = update(draw - (draw * m).sum() * m)
+        crosses.append(torch.dot(towards, across))
+        squares.append(torch.dot(across, across))
+    cross, square = (torch.stack(values).repeat(DRAWS // PASSES) for values in (crosses, squares))
+    z = stratified_normal(generator).to(m)
+    lengths = (z.square() * torch.dot(towards, towards) + 2 * z * cross + square).sqrt()
+    cosines: Tensor = z * size / (lengths * gradient.norm())
+    return cosines
+
+
+def stratified_normal(generator: torch.Generator) -> Tensor:
+    """Return K normal values, one from the middle of each of K equally likely intervals, in random order."""
+    middle = (torch.arange(DRAWS, dtype=torch.float64, device="cpu") + 0.5) / DRAWS
+    values: Tensor = torch.special.ndtri(middle)
+    return values[torch.randperm(DRAWS, generator=generator, device="cpu")]
 
 
 def isotropic_cosines(d: int, generator: torch.Generator) -> Tensor:
@@ -102,7 +117,8 @@ def isotropic_cosines(d: int, generator: torch.Generator) -> Tensor:
         return first.sign()
     # The square of the rest is a chi-square with d - 1 degrees of freedom: a Gamma of shape (d - 1) / 2.
     rest = 2 * torch._standard_gamma(torch.full_like(first, (d - 1) / 2), generator=generator)
-    return first / (first.square() + rest).sqrt()
+    cosines: Tensor = first / (first.square() + rest).sqrt()
+    return cosines
 
 
 def isotropic_bound(d: int, share: float = 0.95) -> float:
@@ -120,10 +136,12 @@ def isotropic_bound(d: int, share: float = 0.95) -> float:
     return float(angle[int(torch.searchsorted(mass, (1 - share) * mass[-1]))].cos())
 
 
-def band(cosines: Tensor, share: float = 0.95) -> tuple[float, float]:
-    """Return the central band of a distribution that is symmetric around 0, from draws (K,).
+def bound(cosines: Tensor, share: float = 0.95) -> float:
+    """Return c such that `share` of the draws (K,) has abs(cosine) <= c.
 
     The draws and their mirror images are one sample: R and -R are equally likely.
     """
-    bound = float(torch.quantile(cosines.abs(), share))
-    return -bound, bound
+    sizes = sorted(cosines.abs().tolist())
+    place = share * (len(sizes) - 1)
+    below = int(place)
+    return float(sizes[below] + (place - below) * (sizes[min(below + 1, len(sizes) - 1)] - sizes[below]))

@@ -1,0 +1,281 @@
+import json
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from altprop.models.point import Point
+from altprop.noise import MultiplicativeNoise
+from altprop.probes.basic import LAYER, WHOLE, BasicProbes, slope_and_verdict
+from altprop.task import Batch, ModelSpec
+from altprop.workbench import make_problem, toy
+
+
+class Mask(MultiplicativeNoise):
+    """Dropout with p = .5, as small as it gets."""
+
+    sites = frozenset({"unit"})
+
+    def _mask(self, like: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor:
+        return 2.0 * (self.clock.uniform(shape, site, layer, 0, like) < 0.5).to(like.dtype)
+
+
+def move(problem, direction, scale=-0.1):
+    with torch.no_grad():
+        for name, p in problem.params.items():
+            p += scale * direction[name]
+
+
+def row_of(problem, batch, direction, scale=-0.1, **options):
+    probe = BasicProbes(problem, batch, 0, **options)
+    probe.before()
+    move(problem, direction, scale)
+    return probe.after(False)
+
+
+def test_gradient_descent_on_the_probe_batch_is_read_exactly():
+    problem, batch = toy(activation="tanh", rows=16)
+    before = problem.flat()
+    _, grads = problem.gradient(batch)
+    gradient = problem.flatten(grads)
+    row = row_of(problem, batch, grads, -1e-6)
+    values = row["values"]
+    assert row["note"] is None
+    assert tuple(values) == WHOLE
+    assert values["gradient_norm"] == pytest.approx(float(gradient.norm()), rel=1e-12)
+    assert values["update_norm"] == pytest.approx(1e-6 * float(gradient.norm()), rel=1e-8)
+    assert values["update_ratio"] == pytest.approx(1e-6 * float(gradient.norm() / before.norm()), rel=1e-8)
+    assert values["alignment"] == pytest.approx(1.0, abs=1e-12)
+    assert values["alignment_low"] == -values["alignment_high"]
+    # First-order: the drop is what the slope foretells up to O(step).
+    assert values["descent_efficiency"] == pytest.approx(1.0, abs=1e-4)
+    for index, block in enumerate(problem.model.blocks):
+        layer = row["layers"][f"blocks.{index}"]
+        assert tuple(layer) == LAYER
+        rms = float(grads[f"blocks.{index}.weight"].norm()) / math.sqrt(block.weight.numel())
+        assert layer["gradient_rms"] == pytest.approx(rms, rel=1e-12)
+        assert layer["alignment"] == pytest.approx(1.0, abs=1e-12)
+    json.dumps(row)
+
+
+def test_update_ratio_is_of_the_real_update_and_not_of_lr_times_gradient():
+    problem, batch = toy()
+    sign = {name: torch.ones_like(p) for name, p in problem.params.items()}
+    before = {name: p.detach().clone() for name, p in problem.params.items()}
+    row = row_of(problem, batch, sign, -0.01)
+    first = torch.cat([before["blocks.0.weight"].flatten(), before["blocks.0.bias"]])
+    assert row["layers"]["blocks.0"]["update_ratio"] == pytest.approx(
+        0.01 * math.sqrt(first.numel()) / float(first.norm()), rel=1e-9
+    )
+
+
+def test_ascent_has_alignment_minus_one_and_no_efficiency():
+    problem, batch = toy()
+    _, grads = problem.gradient(batch)
+    row = row_of(problem, batch, grads, +0.01)
+    assert row["values"]["alignment"] == pytest.approx(-1.0, abs=1e-12)
+    assert row["values"]["descent_efficiency"] is None
+
+
+def test_random_step_lies_in_the_band_and_has_no_efficiency():
+    problem, batch = toy((20, 30, 30, 3), rows=64)
+    noise = {name: problem.random.normal(*p.shape) for name, p in problem.params.items()}
+    row = row_of(problem, batch, noise, 1e-3)
+    values = row["values"]
+    assert values["alignment_low"] < values["alignment"] < values["alignment_high"]
+    assert values["descent_efficiency"] is None
+
+
+def test_efficiency_of_a_quadratic_has_its_closed_form():
+    """L = 1/2 |x|^2, step -s x: the drop is (s - s^2/2) |x|^2 and the slope foretells s |x|^2, so 1 - s/2."""
+    problem, batch = point([3.0] * 50)
+    _, grads = problem.gradient(batch)
+    assert row_of(problem, batch, grads, -0.5)["values"]["descent_efficiency"] == pytest.approx(0.75, abs=1e-12)
+
+
+def point(start):
+    spec = ModelSpec((0,), len(start), start=tuple(start))
+    model = Point(spec, generator=torch.Generator())
+    problem = make_problem(model, "half_squared_error")
+    return problem, Batch(torch.zeros(1, 0).double(), torch.zeros(1, len(start)).double(), torch.zeros(1).long())
+
+
+def test_point_has_whole_values_alone():
+    problem, batch = point([1.0, 2.0])
+    _, grads = problem.gradient(batch)
+    row = row_of(problem, batch, grads)
+    assert row["layers"] == {}
+    assert row["values"]["alignment_high"] == pytest.approx(math.cos(math.pi * 0.025), abs=1e-4)
+    assert row["values"]["gradient_verdict"] == "not applicable"
+    assert row["values"]["descent_efficiency"] == pytest.approx(0.95, abs=1e-9)
+
+
+def test_step_without_change_says_so():
+    problem, batch = toy()
+    probe = BasicProbes(problem, batch, 0)
+    probe.before()
+    row = probe.after(False)
+    assert row["note"] == "no update"
+    for name in ("update_norm", "update_ratio", "alignment", "descent_efficiency"):
+        assert row["values"][name] is None
+    assert row["layers"]["blocks.0"]["update_ratio"] is None
+    assert row["values"]["gradient_norm"] > 0
+
+
+def test_frozen_layer_is_blank_and_the_others_are_not():
+    problem, batch = toy()
+    _, grads = problem.gradient(batch)
+    grads = {n: g if n.startswith("blocks.2") else torch.zeros_like(g) for n, g in grads.items()}
+    row = row_of(problem, batch, grads)
+    assert row["note"] is None
+    assert row["layers"]["blocks.0"]["alignment"] is None
+    assert row["layers"]["blocks.0"]["update_ratio"] is None
+    assert row["layers"]["blocks.2"]["alignment"] == pytest.approx(1.0)
+
+
+def test_own_model_is_not_applicable():
+    problem, batch = toy()
+    probe = BasicProbes(problem, batch, 0)
+    for _ in range(2):
+        probe.before()
+        row = probe.after(True)
+        assert row["note"] == "not applicable"
+        assert row["layers"] == {}
+        assert set(row["values"].values()) == {None}
+
+
+def test_vanishing_gradients_are_seen_in_a_deep_sigmoid_net():
+    """Sigmoid slopes are at most 1/4: each layer down loses a factor (observed slope .65 decades a layer)."""
+    problem, batch = toy((10, 10, 10, 10, 10, 3), activation="sigmoid", rows=64)
+    _, grads = problem.gradient(batch)
+    row = row_of(problem, batch, grads)
+    assert row["values"]["gradient_slope"] > 0.5
+    assert row["values"]["gradient_verdict"] == "vanishing"
+
+
+def test_slope_is_the_least_squares_line():
+    logs = [-3.0, -2.5, -2.6, -1.0]
+    slope, verdict = slope_and_verdict([10**value for value in logs])
+    expected = torch.linalg.lstsq(
+        torch.tensor([[i, 1.0] for i in range(4)], dtype=torch.float64),
+        torch.tensor(logs, dtype=torch.float64)[:, None],
+    )
+    assert slope == pytest.approx(float(expected.solution[0]), abs=1e-12)
+    assert verdict == "vanishing"
+    assert slope_and_verdict([1.0, 0.1, 0.01])[1] == "exploding"
+    assert slope_and_verdict([1.0, 0.5, 0.3])[1] == "healthy"
+    assert slope_and_verdict([0.0, 1.0]) == (None, "vanishing")
+    assert slope_and_verdict([1.0, math.inf]) == (None, "exploding")
+    assert slope_and_verdict([1.0])[1] == "not applicable"
+
+
+def test_dead_units_are_counted():
+    problem, batch = toy((5, 8, 8, 3), activation="relu", rows=32)
+    with torch.no_grad():
+        problem.params["blocks.1.bias"][:3] = -100.0
+        problem.params["blocks.1.bias"][3:] = 100.0
+    _, grads = problem.gradient(batch)
+    layers = row_of(problem, batch, grads)["layers"]
+    assert layers["blocks.1"]["dead_fraction"] == 3 / 8
+    assert layers["blocks.1"]["saturated_fraction"] is None
+    assert layers["blocks.2"]["dead_fraction"] is None
+
+
+def test_saturated_outputs_are_counted():
+    problem, batch = toy((5, 8, 8, 3), activation="tanh", rows=32)
+    with torch.no_grad():
+        problem.params["blocks.0.weight"].zero_()
+        problem.params["blocks.0.bias"].copy_(torch.tensor([-20.0, 20.0, -2.0, 2.0, -1.7, 1.7, 0.0, 0.1]))
+    _, grads = problem.gradient(batch)
+    layer = row_of(problem, batch, grads)["layers"]["blocks.0"]
+    # |tanh| > .95 means |z| > 1.83; at 20 nothing passes, not even in float64.
+    assert layer["saturated_fraction"] == 4 / 8
+    assert layer["dead_fraction"] == 2 / 8
+
+
+@pytest.mark.parametrize("normalisation", ["none", "batch", "layer"])
+def test_probes_change_nothing(normalisation):
+    """Weights, buffers, modes, `.grad`, streams, masks and books are the same with probes and without."""
+
+    def run(probed: bool):
+        problem, batch = toy((6, 8, 8, 3), rows=32, normalisation=normalisation, noise=Mask(), activation="relu")
+        problem.model.blocks[0].eval()
+        probe = BasicProbes(problem, batch, 0, refresh=2)
+        torch.manual_seed(0)
+        losses = []
+        for step in range(5):
+            if probed:
+                probe.before()
+            problem.begin_step(step)
+            loss, grads = problem.gradient(batch)
+            move(problem, grads)
+            losses.append(loss)
+            move(problem, {name: problem.random.normal(*p.shape) for name, p in problem.params.items()}, 1e-3)
+            problem.ledger.count_step(32)
+            if probed:
+                with torch.no_grad():
+                    probe.after(False)
+        state = problem.state_dict()
+        modes = [module.training for module in problem.model.modules()]
+        grads_left = [p.grad for p in problem.params.values()]
+        return state, torch.stack(losses), modes, grads_left, torch.get_rng_state(), problem.ledger.summary()
+
+    on, off = run(True), run(False)
+    assert on[0]["model"].keys() == off[0]["model"].keys()
+    for name, value in off[0]["model"].items():
+        assert torch.equal(on[0]["model"][name], value), name
+    assert torch.equal(on[0]["random"]["generator"], off[0]["random"]["generator"])
+    assert on[0]["clock"] == off[0]["clock"]
+    assert torch.equal(on[1], off[1])
+    assert on[2] == off[2]
+    assert on[3] == off[3] == [None] * len(on[3])
+    assert torch.equal(on[4], off[4])
+    assert on[5] == off[5]
+
+
+def test_resumed_probes_go_on_bit_for_bit():
+    def rows(break_at: int | None):
+        problem, batch = toy(rows=16)
+        probe = BasicProbes(problem, batch, 0, refresh=4)
+        found = []
+        for step in range(7):
+            if step == break_at:
+                saved = probe.state_dict()
+                probe = BasicProbes(problem, batch, 0, refresh=4)
+                probe.load_state_dict(saved)
+            probe.before()
+            move(problem, problem.gradient(batch)[1])
+            found.append(probe.after(False))
+        return found
+
+    plain = rows(None)
+    for break_at in range(1, 7):
+        assert rows(break_at) == plain
+
+
+def test_grown_model_is_compared_on_the_common_names():
+    problem, batch = toy()
+    probe = BasicProbes(problem, batch, 0)
+    probe.before()
+    _, grads = problem.gradient(batch)
+    move(problem, grads)
+    block = problem.model.blocks[2]
+    block.weight = nn.Parameter(torch.cat([block.weight.detach(), block.weight.detach()[:1]]))
+    block.bias = nn.Parameter(torch.cat([block.bias.detach(), block.bias.detach()[:1]]))
+    row = probe.after(False)
+    assert set(row["layers"]) == {"blocks.0", "blocks.1"}
+    assert row["values"]["alignment"] == pytest.approx(1.0, abs=1e-12)
+
+
+def test_non_finite_weights_are_told_and_do_not_raise():
+    problem, batch = toy()
+    probe = BasicProbes(problem, batch, 0)
+    probe.before()
+    move(problem, {name: torch.full_like(p, math.nan) for name, p in problem.params.items()})
+    row = probe.after(False)
+    assert math.isnan(row["values"]["update_norm"])
+    assert row["values"]["descent_efficiency"] is None
+    probe.before()
+    move(problem, {name: torch.ones_like(p) for name, p in problem.params.items()})
+    assert probe.after(False)["values"]["gradient_verdict"] == "exploding"
