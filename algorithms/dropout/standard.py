@@ -1,0 +1,52 @@
+"""Standard dropout: units are dropped independently, the kept ones scaled up."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from altprop.checks import check_number
+from altprop.noise import MultiplicativeNoise
+
+
+class StandardDropout(MultiplicativeNoise):
+    r"""Dropout with inverted scaling: `y = x * m / (1 - p)`, `m ~ Bernoulli(1 - p)` for each unit of each example.
+
+    The mask m / (1 - p) has mean 1 and variance p / (1 - p), so evaluation is the identity. On a linear unit with the
+    loss .5 (y - t)^2 its expectation adds p / (1 - p) / 2 sum_i w_i^2 x_i^2 (Wager, Wang and Liang 2013).
+
+    Args:
+        p: probability that a hidden unit is dropped, 0 up to but not 1.
+        p_input: the same for the inputs.
+
+    Raises:
+        AltpropError: for a probability outside these.
+
+    >>> noise = StandardDropout(p=0.5)
+    >>> noise(torch.ones(1, 6), "unit", 0).unique().tolist()
+    [0.0, 2.0]
+    >>> noise.eval()(torch.ones(1, 2), "unit", 0)
+    tensor([[1., 1.]])
+
+    Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov 2014, JMLR 15. They scale by 1 - p in evaluation; we
+    scale by 1 / (1 - p) in training, which is the same function and leaves evaluation alone.
+    """
+
+    sites: ClassVar[frozenset[str]] = frozenset({"unit", "input"})
+
+    def __init__(self, p: float = 0.2, p_input: float = 0.0) -> None:
+        super().__init__()
+        below_one = 1 - 1e-6
+        self.rates = {
+            "unit": check_number(p, "dropout.p", 0.0, below_one),
+            "input": check_number(p_input, "dropout.p_input", 0.0, below_one),
+        }
+
+    def _mask(self, like: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor:
+        p = self.rates[site]
+        if p == 0.0:
+            return torch.ones(shape, dtype=like.dtype, device=like.device)
+        keep = self.clock.uniform(shape, site, layer, 0, like) >= p
+        return keep.to(like.dtype) / (1 - p)
