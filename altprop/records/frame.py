@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,6 +97,7 @@ _TRACE_COLUMNS: dict[str, str] = {
 }
 TRACE_COLUMNS = tuple(_TRACE_COLUMNS)
 """The columns of `load_trace`, in order."""
+_RECORDED = ("kind", "split", "step", "fraction", "flops", "grid", "samples", "forward_equivalents", "evaluations")
 
 
 def load(runs: Folders = "runs") -> pd.DataFrame:
@@ -118,7 +119,7 @@ def load(runs: Folders = "runs") -> pd.DataFrame:
     records, unreadable = read_all(runs)
     rows = [_run_row(record) for record in records]
     kinds = {name: kind for name, (_, kind) in _RUN_COLUMNS.items()}
-    return _frame(dict(zip(_RUN_COLUMNS, zip(*rows, strict=True), strict=True)) if rows else {}, kinds, unreadable)
+    return _frame(_columns(RUN_COLUMNS, rows), kinds, unreadable)
 
 
 def load_trace(runs: Folders = "runs") -> pd.DataFrame:
@@ -135,9 +136,12 @@ def load_trace(runs: Folders = "runs") -> pd.DataFrame:
     Returns:
         The columns `TRACE_COLUMNS`, in the order of `load` and, within a run, as recorded; `attrs` as for `load`.
     """
+    import numpy as np
+
     records, unreadable = read_all(runs)
-    columns: dict[str, list[Any]] = {name: [] for name in _TRACE_COLUMNS}
-    append = [columns[name].append for name in _TRACE_COLUMNS]
+    places: list[tuple[Any, ...]] = []  # One a trace row, which holds many values: repeated at the end, in one go.
+    values: list[tuple[Any, ...]] = []
+    counts: list[int] = []
     for record in records:
         try:
             rows, seconds = record.trace(), _seconds(record.clock())
@@ -146,13 +150,20 @@ def load_trace(runs: Folders = "runs") -> pd.DataFrame:
             continue
         head = (record.key, record.label, record.workload, record.seed)
         for row in rows:
-            currencies = tuple(row.get(name) for name in ("grid", "samples", "forward_equivalents", "evaluations"))
-            step = row.get("step")
-            place = (row.get("kind"), row.get("split"), step, row.get("fraction"), row.get("flops"), seconds(step))
-            for layer, name, value, text in _values(row):
-                for put, entry in zip(append, (*head, *place, layer, name, value, text, *currencies), strict=True):
-                    put(entry)
-    return _frame(columns, _TRACE_COLUMNS, unreadable)
+            before = len(values)
+            values.extend(_values(row))
+            counts.append(len(values) - before)
+            places.append((*head, *map(row.get, _RECORDED), seconds(row.get("step"))))
+    where = (*TRACE_COLUMNS[:4], *_RECORDED, "cpu_seconds")
+    frame = _frame(_columns(where, places), {name: _TRACE_COLUMNS[name] for name in where}, [])
+    frame = frame.iloc[np.repeat(np.arange(len(frame)), counts)].reset_index(drop=True)
+    what = ("layer", "name", "value", "text")
+    details = _frame(_columns(what, values), {name: _TRACE_COLUMNS[name] for name in what}, [])
+    for name in what:
+        frame[name] = details[name]
+    frame = frame[list(TRACE_COLUMNS)]
+    frame.attrs["unreadable"] = unreadable
+    return frame
 
 
 def read_all(runs: Folders = "runs") -> tuple[list[Record], list[str]]:
@@ -239,7 +250,11 @@ def _count(value: Any) -> int | None:
     return round(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
-def _frame(columns: dict[str, Any], kinds: dict[str, str], unreadable: list[str]) -> pd.DataFrame:
+def _columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    return dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}
+
+
+def _frame(columns: dict[str, Sequence[Any]], kinds: dict[str, str], unreadable: list[str]) -> pd.DataFrame:
     import pandas as pd
 
     text = "str" if int(pd.__version__.split(".")[0]) >= 3 else "object"

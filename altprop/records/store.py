@@ -115,7 +115,11 @@ class RunStore:
         status = RunStatus(content["status"])
         if not status.final and (settled := self.settled(key)) is not None:
             return settled
-        before = {"config.yaml": config_yaml.encode(errors="replace"), "trace.jsonl": lines, "clock.jsonl": encode.dump_lines(clock)}
+        before = {
+            "config.yaml": config_yaml.encode(errors="replace"),
+            "trace.jsonl": lines,
+            "clock.jsonl": encode.dump_lines(clock),
+        }
         extra = kept.encoded(artefacts or {})
         last = encode.dump_record(content)
         with files.readable_errors(self.runs_dir):
