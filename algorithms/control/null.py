@@ -1,0 +1,55 @@
+"""The learner that learns nothing: what a task's figures read without any change of the weights."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from altprop.algorithm import Algorithm
+from altprop.problem import Problem
+from altprop.task import Batch
+from altprop.workbench import toy
+
+
+class Null(Algorithm):
+    """Evaluate the objective on every batch and change nothing: the floor under every other learner.
+
+    >>> problem, batch = toy()
+    >>> rule = Null()
+    >>> rule.setup(problem)
+    >>> bool(rule.step(batch).loss == rule.step(batch).loss)
+    True
+    """
+
+    def _setup(self, problem: Problem) -> None:
+        """There is nothing to prepare."""
+
+    def _step(self, batch: Batch | None) -> Tensor:
+        assert batch is not None
+        return self.problem.objective(batch)
+
+    @classmethod
+    def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
+        return {
+            "no weight changes": lambda: (_change(), 0.0),
+            "its loss is the objective": lambda: (_loss_error(), 0.0),
+        }
+
+
+def _change(steps: int = 5) -> float:
+    """Largest change of any weight over some steps."""
+    problem, batch = toy()
+    rule = Null()
+    rule.setup(problem)
+    before = problem.flat()
+    for _ in range(steps):
+        rule.step(batch)
+    return float((problem.flat() - before).abs().max())
+
+
+def _loss_error() -> float:
+    problem, batch = toy()
+    rule = Null()
+    rule.setup(problem)
+    loss = rule.step(batch).loss
+    assert loss is not None
+    return float((loss - problem.gradient(batch)[0]).abs())
