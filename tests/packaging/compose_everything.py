@@ -45,14 +45,9 @@ def main() -> None:
             try:
                 config = compose_one(primary, group, option) if group else compose(primary, return_hydra_config=True)
                 # Hydra fills in its own node only when a job runs; everything of ours must resolve now.
-                OmegaConf.set_readonly(config, False)
                 OmegaConf.set_struct(config, False)
-                config.hydra.runtime.output_dir = "."
-                config.hydra.job.num = 0
-                config.hydra.job.id = "0"
-                for key in config:
-                    if key != "hydra":
-                        OmegaConf.to_container(OmegaConf.create({"value": config[key]}), resolve=True)
+                del config["hydra"]
+                OmegaConf.to_container(config, resolve=True)
                 outcome[f"{group}/{option}"] = None
             except (HydraException, OmegaConfBaseException) as error:
                 outcome[f"{group}/{option}"] = f"{type(error).__name__}: {error}"

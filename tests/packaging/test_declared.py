@@ -87,6 +87,16 @@ def test_yaml_files_are_called_yaml() -> None:
     assert [str(file.relative_to(ROOT)) for file in walk(ROOT / "conf") if file.suffix == ".yml"] == []
 
 
+def test_every_yaml_says_in_its_first_lines_what_it_is() -> None:
+    """One comment line; in an experiment it stands below Hydra's package line."""
+    silent = []
+    for file in walk(ROOT / "conf"):
+        lines = [line for line in file.read_text().splitlines() if not line.startswith("# @package")]
+        if file.suffix == ".yaml" and not re.match(r"# \S+ ", lines[0]):
+            silent.append(str(file.relative_to(ROOT)))
+    assert not silent, f"begin with a comment line that says what it is: {silent}"
+
+
 def test_constraints_pin_torch(constraints: dict[str, Version]) -> None:
     assert constraints["torch"] == Version("2.13.0")
 
