@@ -141,10 +141,12 @@ class Canvas:
         label = escape(printable(self.label))
         return (
             f'<svg class="{SIGNATURE}" xmlns="http://www.w3.org/2000/svg" role="img" {size}'
-            f'viewBox="0 0 {self.width:g} {self.height:g}" aria-label="{label}">\n{head}{self._body()}</svg>'
+            f'viewBox="0 0 {self.width:g} {self.height:g}" aria-label="{label}">\n{head}{self.body}</svg>'
         )
 
-    def _body(self) -> str:
+    @property
+    def body(self) -> str:
+        """The inside of the <svg> element."""
         from matplotlib import rc_context
         from matplotlib.backends.backend_svg import RendererSVG
 
@@ -205,7 +207,7 @@ def _draw_text(
 def printable(text: str) -> str:
     r"""Text without the characters that XML forbids.
 
-    >>> printable("a\\x00b")
+    >>> printable("a\x00b")
     'a b'
     """
     return _CONTROL.sub(" ", text)

@@ -11,6 +11,7 @@ import numpy as np
 
 from altprop.report.canvas import Array, Canvas
 from altprop.report.draw import (
+    NAME,
     SMALL,
     WIDE,
     Figure,
@@ -118,7 +119,7 @@ def _overview(
     height, top, bottom = 330.0, 26.0, 40.0
     tall = height - top - bottom
     left, right = left_margin(y, tall), label_width(learners)
-    title = f"{table.split} {table.metric}, {short(table.workload, 40)}"
+    title = f"{table.split} {table.metric}, {short(table.workload, 30)}"
     canvas = Canvas(WIDE, height, f"{title} over {CURRENCIES[currency]}, one line a seed and bold medians")
     panel = Panel(canvas, (left, top, WIDE - left - right, tall), x, y)
     canvas.text(0, 12, title + (f"  ({part + 1} of {parts})" if parts > 1 else ""), "ink", LABEL + 0.5, bold=True)
@@ -150,7 +151,7 @@ def _small(
     height, top, bottom = 158.0, 24.0, 22.0
     tall = height - top - bottom
     left = left_margin(y, tall)
-    name = short(learner.name, 24)
+    name = short(learner.name, NAME)
     canvas = Canvas(SMALL, height, f"{name}, {table.split} {table.metric} over {CURRENCIES[currency]}, every seed")
     bare = Axis(x.low, x.high, "", x.log, x.write)
     panel = Panel(canvas, (left, top, SMALL - left - 8, tall), bare, y)
@@ -194,7 +195,7 @@ def _incidence(
     label = CURRENCIES[currency] + (" of the learner, log scale" if log else " of the learner")
     x = Axis(min(costs, default=tau / 10) * 0.8 if log else 0.0, max([*costs, tau, 1e-12]) * 1.02, label, log, write)
     y = Axis(0.0, 1.0, "", False, lambda share: f"{100 * share:.0f} %")
-    title = f"share of runs that met the target, {short(table.workload, 34)}"
+    title = f"share of runs that met the target, {short(table.workload, 24)}"
     canvas = Canvas(WIDE, height, f"{title}, over {CURRENCIES[currency]}")
     canvas.text(0, 12, title + (f"  ({part + 1} of {parts})" if parts > 1 else ""), "ink", LABEL + 0.5, bold=True)
     for place, row in enumerate(times):

@@ -16,10 +16,11 @@ from altprop.report.model import Learner
 from altprop.report.panel import LABEL, Panel, spread
 from altprop.report.style import LearnerStyle
 
-WIDE = 540.0
-SMALL = 236.0
+WIDE = 440.0
+SMALL = 200.0
 CROWD = 12
 GROUP = 8
+NAME = 20
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,12 @@ def marked_line(panel: Panel, x: Array, y: Array, style: LearnerStyle, marks: in
         panel.canvas.markers(*panel.at(x[chosen], y[chosen]), style.marker, style.colour, 6.0)
 
 
-def label_width(learners: Sequence[Learner], size: float = LABEL, length: int = 22) -> float:
+def label_width(learners: Sequence[Learner], size: float = LABEL, length: int = NAME) -> float:
     """Room that direct labels of these learners take."""
     return max((text_width(short(one.name, length), size, bold=True) for one in learners), default=0.0) + 18
 
 
-def direct_labels(panel: Panel, ends: Sequence[tuple[Learner, float, float]], length: int = 22) -> None:
+def direct_labels(panel: Panel, ends: Sequence[tuple[Learner, float, float]], length: int = NAME) -> None:
     """Names right of the panel, each beside the end (x, y) of its line in points and tied to it by a hair."""
     if not ends:
         return

@@ -13,40 +13,67 @@ _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A metric's value: `digits` decimals near one, significant digits elsewhere, "failed" for minus infinity.
+def decimals(value: float) -> int:
+    """Decimals that show a value with three digits or so: three from 0.1 to 10, more below, fewer above.
 
-    >>> number(0.94561), number(-0.5), number(1234567.0), number(0.000012345), number(None), number(-math.inf)
-    ('0.946', '−0.500', '1234567', '1.23 × 10⁻⁵', '–', 'failed')
+    >>> decimals(0.94), decimals(0.0041), decimals(123.4)
+    (3, 5, 0)
+    """
+    if value == 0 or not math.isfinite(value):
+        return 3
+    power = math.floor(math.log10(abs(value)))
+    return 3 if power in (-1, 0) else max(0, 2 - power)
+
+
+def number(value: float | None, places: int | None = None) -> str:
+    """A metric's value with three digits or so, or with the given number of decimals; "failed" for minus infinity.
+
+    >>> number(0.94561), number(-0.5), number(1234567.0), number(0.0041312), number(0.000012345), number(-math.inf)
+    ('0.946', '−0.500', '1234567', '0.00413', '1.23 × 10⁻⁵', 'failed')
     """
     if value is None or math.isnan(value):
         return MISSING
     if math.isinf(value):
         return FAILED if value < 0 else "∞"
-    size = abs(value)
-    if size == 0:
+    if value == 0:
         return "0"
-    if size < 10 ** (1 - digits) * 0.99 or size >= 1e9:
-        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    if (places is None and abs(value) < 9.995e-4) or abs(value) >= 1e9:
+        mantissa, exponent = f"{value:.2e}".split("e")
         text = f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
-    elif size < 10:
-        text = f"{value:.{digits}f}"
     else:
-        text = f"{value:.{max(0, digits - 1 - math.floor(math.log10(size)))}f}"
+        text = f"{value:.{decimals(value) if places is None else places}f}"
     return text.replace("-", "−")
 
 
-def signed(value: float | None, digits: int = 3) -> str:
+def brief(value: float | None) -> str:
+    """A value of which the size matters, with two digits.
+
+    >>> brief(0.00123), brief(0.96123), brief(None)
+    ('0.0012', '0.96', '–')
+    """
+    if value is None or not math.isfinite(value) or value == 0 or not 1e-4 <= abs(value) < 10:
+        return number(value)
+    return f"{value:.{max(2, 1 - math.floor(math.log10(abs(value))))}f}".replace("-", "−")
+
+
+def signed(value: float | None, places: int | None = None) -> str:
     """A difference, always with its sign.
 
-    >>> signed(0.0123), signed(-0.02), signed(0.0)
-    ('+0.012', '−0.020', '0')
+    >>> signed(0.123), signed(-0.02, 2), signed(0.0)
+    ('+0.123', '−0.02', '0')
     """
-    text = number(value, digits)
+    text = number(value, places)
     return f"+{text}" if value is not None and value > 0 and math.isfinite(value) else text
 
 
-def span(interval: Interval | None, digits: int = 3) -> str:
+def places(interval: Interval) -> int | None:
+    """Decimals for an interval and its estimate alike: those of the largest; None where they are too small for any."""
+    parts = (interval.estimate, interval.low, interval.high)
+    largest = max((abs(part) for part in parts if part is not None and math.isfinite(part)), default=0.0)
+    return None if largest < 9.995e-4 else decimals(largest)
+
+
+def span(interval: Interval | None) -> str:
     """The limits of an interval, or nothing where it has none.
 
     >>> span(Interval(0.5, 0.25, 0.75, "t")), span(Interval(0.5, None, None, "t"))
@@ -54,7 +81,7 @@ def span(interval: Interval | None, digits: int = 3) -> str:
     """
     if interval is None or interval.low is None or interval.high is None:
         return ""
-    return f"[{number(interval.low, digits)}, {number(interval.high, digits)}]"
+    return f"[{number(interval.low, places(interval))}, {number(interval.high, places(interval))}]"
 
 
 def count(value: float | None, digits: int = 3) -> str:
@@ -107,13 +134,16 @@ def seconds(value: float | None) -> str:
     return f"{value / 60:.0f} min"
 
 
-def percent(value: float | None, decimals: int = 0) -> str:
+def percent(value: float | None, places: int = 0) -> str:
     """A share as a percentage.
 
     >>> percent(0.7), percent(None)
     ('70 %', '–')
     """
-    return MISSING if value is None or math.isnan(value) else f"{100 * value:.{decimals}f} %".replace("-", "−")
+    if value is None or math.isnan(value):
+        return MISSING
+    text = f"{100 * value:.{places}f}"
+    return f"{text.lstrip('-') if float(text) == 0 else text} %".replace("-", "−")
 
 
 def p_value(value: float) -> str:
@@ -142,7 +172,7 @@ def plural(n: int, word: str, several: str | None = None) -> str:
 def short(text: str, length: int = 26) -> str:
     r"""A name fit for a figure: one line, printable, cut in the middle where it is too long.
 
-    >>> short("a" * 30, 10), short("two\\nlines")
+    >>> short("a" * 30, 10), short("two\nlines")
     ('aaaaa…aaaa', 'two lines')
     """
     clean = " ".join("".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text).split())

@@ -10,6 +10,7 @@ import numpy as np
 
 from altprop.report.canvas import Array, Canvas, text_width
 from altprop.report.draw import (
+    NAME,
     SMALL,
     WIDE,
     Figure,
@@ -72,7 +73,7 @@ def scale_figure(scale: tuple[float, float]) -> Figure:
     canvas = Canvas(330.0, 46.0, f"colour scale: gradient RMS from 1e{scale[0]:g} to 1e{scale[1]:g}")
     width = 300.0 / SHADES
     for level, colour in enumerate(shades()):
-        canvas.boxes([(15 + level * width, 16, width + 0.3, 11)], colour)
+        canvas.boxes([(15 + level * width, 16, width + 0.5, 11)], colour)
     canvas.text(15, 11, "gradient RMS of a layer, log scale", "soft", TICK)
     decades = int(scale[1] - scale[0])
     stride = max(1, math.ceil(decades / 8))
@@ -116,7 +117,14 @@ def _heat(table: Table, learner: Learner, scale: tuple[float, float] | None) -> 
             # Neighbours of one shade become one box: smaller, and without hairlines between them.
             for piece in np.split(hit, np.flatnonzero(np.diff(hit) > 1) + 1) if hit.size else []:
                 x0, x1 = left + span * edges[piece[0]], left + span * edges[piece[-1] + 1]
-                boxes.append((x0, top + k * row, x1 - x0 + 0.2, row + 0.2))
+                boxes.append(
+                    (
+                        x0,
+                        top + k * row,
+                        min(x1 - x0 + 0.7, left + span - x0),
+                        row + (0.7 if k < len(layers) - 1 else 0.0),
+                    )
+                )
         canvas.boxes(boxes, shades()[shade])
     stride = max(1, math.ceil(10 / row))
     for k, name in enumerate(layers):
@@ -129,7 +137,7 @@ def _heat(table: Table, learner: Learner, scale: tuple[float, float] | None) -> 
 
 def _title(canvas: Canvas, learner: Learner) -> None:
     key(canvas, 1, 9, learner.style, 20)
-    canvas.text(27, 12.5, short(learner.name, 24), learner.style.colour, LABEL, bold=True)
+    canvas.text(27, 12.5, short(learner.name, NAME), learner.style.colour, LABEL, bold=True)
 
 
 def _words(learner: Learner, label: str, words: str) -> Figure:
@@ -212,7 +220,7 @@ def _overlay(
     for part, chosen in enumerate(parts):
         height, top, bottom = 280.0, 26.0, 40.0
         tall, left = height - top - bottom, left_margin(y, height - top - bottom)
-        text = f"{title}, {short(table.workload, 40)}" + (f"  ({part + 1} of {len(parts)})" if len(parts) > 1 else "")
+        text = f"{title}, {short(table.workload, 30)}" + (f"  ({part + 1} of {len(parts)})" if len(parts) > 1 else "")
         canvas = Canvas(WIDE, height, f"{text}, over the share of the budget")
         canvas.text(0, 12, text, "ink", LABEL + 0.5, bold=True)
         panel = Panel(canvas, (left, top, WIDE - left - label_width(chosen), tall), SHARE, y)

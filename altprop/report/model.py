@@ -1,23 +1,18 @@
-"""What a report is about: learners, tables (one a workload), cells and runs, read from the records."""
+"""What a report is about: learners, tables (one a workload) and runs, with the numbers their records hold."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from altprop.errors import AltpropError
-from altprop.records.frame import read_all
 from altprop.records.record import Record, UnreadableRecordError
 from altprop.report.canvas import Array
-from altprop.report.naming import name_variants
-from altprop.report.style import LearnerStyle, assign
+from altprop.report.style import LearnerStyle
 
 CURRENCIES = {
     "flops": "FLOPs",
@@ -190,6 +185,14 @@ class Table:
         return dict(sorted(pairs, key=lambda pair: self.sign * pair[1]))
 
     @property
+    def marks(self) -> list[tuple[str, float]]:
+        """Chance, oracle and baselines, as far as the records have them: (name, value of the metric)."""
+        known = {"chance": self.facts.get("chance"), "oracle": self.facts.get("oracle")}
+        known |= dict(self.facts.get("baselines") or {})
+        numbers = [(str(name), as_number(value)) for name, value in known.items()]
+        return [(name, value) for name, value in numbers if value is not None]
+
+    @property
     def unit(self) -> tuple[float, float] | None:
         """Chance and the gap from there to the tuned reference, as the targets imply them."""
         shares = [(float(n[:-1]) / 100, v) for n, v in self.targets.items() if n.endswith("%") and _is_float(n[:-1])]
@@ -249,72 +252,3 @@ def _is_float(text: str) -> bool:
 
 def _column(rows: Sequence[dict[str, Any]], name: str) -> Array:
     return np.array([as_number(row.get(name), math.nan) for row in rows], dtype=float)
-
-
-def read(runs: Sequence[Path], title: str) -> Report:
-    """Read all records below some folders.
-
-    Raises:
-        AltpropError: a folder is missing, or there is no record in any of them.
-    """
-    records, unreadable = read_all(list(runs))
-    if not records:
-        places = ", ".join(repr(str(folder)) for folder in runs)
-        worst = f" ({len(unreadable)} unreadable: {unreadable[0]})" if unreadable else ""
-        raise AltpropError(f"there are no records in {places}{worst}")
-    names = name_variants(records)
-    kept, superseded = _newest(records, names)
-    workloads: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
-    for record in kept:
-        workloads[record.workload][names[record.key]].append(Run(record, names[record.key]))
-    learners = _learners(kept, names)
-    tables = [_table(name, cells, learners) for name, cells in sorted(workloads.items())]
-    return Report(title, learners, tables, unreadable, superseded)
-
-
-def _newest(records: Sequence[Record], names: dict[str, str]) -> tuple[list[Record], list[Record]]:
-    """Of several runs of one learner, workload and seed the one that finished last; and the others."""
-    groups: dict[tuple[str, str, int], list[Record]] = defaultdict(list)
-    for record in records:
-        groups[record.workload, names[record.key], record.seed].append(record)
-    kept, left = [], []
-    for group in groups.values():
-        ordered = sorted(group, key=lambda record: (str(record.measured.get("finished") or ""), record.key))
-        kept.append(ordered[-1])
-        left += ordered[:-1]
-    return kept, left
-
-
-def _learners(records: Sequence[Record], names: dict[str, str]) -> list[Learner]:
-    """The reference first, then learners, then controls, each by name."""
-    firsts: dict[str, Record] = {}
-    roles: dict[str, str] = {}
-    for record in records:
-        name = names[record.key]
-        firsts.setdefault(name, record)
-        role = "reference" if record.data.get("reference") else "control" if record.data.get("control") else "learner"
-        roles[name] = min(role, roles.get(name, role), key=("reference", "control", "learner").index)
-    rank = {"reference": 0, "learner": 1, "control": 2}
-    ordered = sorted(firsts, key=lambda name: (rank[roles[name]], name))
-    # One reference: a second learner that is flagged so is drawn and tested like any other.
-    drawn = ["learner" if roles[n] == "reference" and i > 0 else roles[n] for i, n in enumerate(ordered)]
-    return [
-        Learner(name, _axes(firsts[name]), role == "reference", role == "control", style, index)
-        for index, (name, role, style) in enumerate(zip(ordered, drawn, assign(drawn), strict=True))
-    ]
-
-
-def _axes(record: Record) -> dict[str, str]:
-    return {str(axis): str(value) for axis, value in record.data["axes"].items()}
-
-
-def _table(workload: str, cells: dict[str, list[Run]], learners: Sequence[Learner]) -> Table:
-    runs = {one.name: sorted(cells[one.name], key=lambda run: run.seed) for one in learners if one.name in cells}
-    facts: dict[str, Any] = {}
-    for run in (run for group in runs.values() for run in group):
-        for name in ("metric", "higher_is_better", "chance", "oracle", "baselines", "targets", "sizes", "budget"):
-            if facts.get(name) in (None, {}):
-                facts[name] = run.result.get(name)
-        facts.setdefault("axes", _axes(run.record))
-    reference = next((one.name for one in learners if one.reference and one.name in runs), None)
-    return Table(workload, runs, facts, reference)

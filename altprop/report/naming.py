@@ -32,7 +32,7 @@ def name_variants(records: Sequence[Record]) -> dict[str, str]:
 def _suffixes(cells: Mapping[str, Record]) -> dict[str, str]:
     if len(cells) < 2:
         return dict.fromkeys(cells, "")
-    settings = {cell: flatten(record.data["config"]) for cell, record in cells.items()}
+    settings = {cell: flatten(record.data["config"], without=_NOT_SETTINGS) for cell, record in cells.items()}
     paths = sorted({path for flat in settings.values() for path in flat})
     differing = [path for path in paths if len({repr(flat.get(path)) for flat in settings.values()}) > 1]
     texts = {
@@ -48,15 +48,15 @@ def _written(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings by dotted path, without those that do not tell learners apart.
+def flatten(config: Mapping[str, Any], prefix: str = "", without: Sequence[str] = ()) -> dict[str, Any]:
+    """Settings by dotted path, some names at the top left out.
 
-    >>> flatten({"optimizer": {"lr": 0.1}, "seed": 3})
+    >>> flatten({"optimizer": {"lr": 0.1}, "seed": 3}, without=["seed"])
     {'optimizer.lr': 0.1}
     """
     flat: dict[str, Any] = {}
     for name, value in config.items():
-        if not prefix and name in _NOT_SETTINGS:
+        if not prefix and name in without:
             continue
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{name}.")

@@ -116,6 +116,11 @@ class Comparison:
         return (lead > 0) - (lead < 0)
 
     @property
+    def brief(self) -> str:
+        """The verdict as it stands in a table, under a sentence that says it in full."""
+        return self.verdict if self.could_tell or not self.seeds else "too few seeds to tell"
+
+    @property
     def verdict(self) -> str:
         """What the test allows to be said, in words."""
         if self.seeds == 0:

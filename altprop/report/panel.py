@@ -14,7 +14,7 @@ from altprop.report.canvas import Array, Canvas, text_width
 from altprop.report.format import number
 
 _ZEROS = re.compile(r"\.0+(?=\s|$)")
-_MANTISSA = re.compile(r"\.0(?= × )")
+_MANTISSA = re.compile(r"\.?0+(?= × )")
 TICK = 9.5
 LABEL = 10.5
 
@@ -50,9 +50,9 @@ class Axis:
         step = min((abs(b - a) for a, b in itertools.pairwise(ticks)), default=1.0)
         largest = max((abs(tick) for tick in ticks), default=0.0)
         if largest >= 1e5 or largest < 1e-3 or (step < 1e-4 and not self.log):
-            return [_MANTISSA.sub("", number(tick, 2)) for tick in ticks]
+            return [_MANTISSA.sub("", number(tick)) for tick in ticks]
         if self.log:
-            return [f"{tick:g}" if tick >= 1e-4 else _MANTISSA.sub("", number(tick, 2)) for tick in ticks]
+            return [f"{tick:g}" if tick >= 1e-4 else _MANTISSA.sub("", number(tick)) for tick in ticks]
         decimals = max(0, -math.floor(math.log10(step) + 1e-9))
         if round(step * 10**decimals, 6) % 1:
             decimals += 1
@@ -183,7 +183,7 @@ class Panel:
                 canvas.text(min(max(a, half), canvas.width - half), self.bottom + 13, text, "soft", TICK, "middle")
             if self.x.label:
                 canvas.text(self.left + self.width / 2, self.bottom + 28, self.x.label, "soft", LABEL, "middle")
-        ticks = self.y.ticks(max(2, int(self.height / 38)))
+        ticks = self.y.ticks(y_ticks(self.height))
         down = self.bottom - self.y.place(ticks) * self.height
         canvas.segments([(self.left, d, self.right, d) for d in down], "line", 0.75)
         if show_y:
@@ -192,9 +192,18 @@ class Panel:
         canvas.segments([(self.left, self.bottom, self.right, self.bottom)], "grey", 1.0)
 
 
+def y_ticks(height: float) -> int:
+    """How many ticks a vertical axis of that height wants.
+
+    >>> y_ticks(70), y_ticks(260)
+    (2, 7)
+    """
+    return max(2, int(height / 34))
+
+
 def left_margin(axis: Axis, height: float) -> float:
     """Room for the tick labels of a vertical axis of that height."""
-    ticks = axis.ticks(max(2, int(height / 38)))
+    ticks = axis.ticks(y_ticks(height))
     return 9 + max(text_width(text, TICK) for text in [*axis.labels(ticks), "0"])
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from altprop.report.canvas import Canvas
-from altprop.report.draw import WIDE, Figure, key, slug
-from altprop.report.format import number, short
+from altprop.report.canvas import Canvas, text_width
+from altprop.report.draw import NAME, WIDE, Figure, key, slug
+from altprop.report.format import number, places, short
 from altprop.report.model import Learner, Report, Run, Table, as_number
 from altprop.report.paired import Comparison, compare_family
 from altprop.report.panel import LABEL, TICK, Axis, Panel, needs_log, spanning
@@ -138,17 +138,17 @@ def dots(report: Report, table: Table, found: list[Row]) -> Figure | None:
         return None
     pitch, top, bottom = 22.0, 44.0, 40.0
     height = top + pitch * len(shown) + bottom
-    left = max(150.0, min(190.0, 36 + max(len(short(row.learner.name, 24)) for row in shown) * 6.4))
-    right = 58.0
+    left = 38 + max(text_width(short(row.learner.name, NAME), LABEL, bold=True) for row in shown)
+    right = 40.0
     values = [in_metric(score, table.sign) for row in shown for score in table.scores(row.learner.name).values()]
-    marks = _marks(table)
+    marks = table.marks
     finite = [value for value in values if math.isfinite(value)]
     log = needs_log([*finite, *(value for _, value in marks if value > 0)]) and min(finite, default=0) > 0
     inside = [value for _, value in marks if value > 0 or not log]
     x = spanning(
         [*finite, *inside], f"{table.quality} {table.metric}" + (", log scale" if log else ""), log, margin=0.03
     )
-    title = f"final {table.quality} {table.metric}, {short(table.workload, 40)}"
+    title = f"final {table.quality} {table.metric}, {short(table.workload, 28)}"
     canvas = Canvas(WIDE, height, f"{title}: every seed of every learner, median and interval")
     canvas.text(0, 12, title, "ink", LABEL + 0.5, bold=True)
     box = (left, top, WIDE - left - right, pitch * len(shown))
@@ -161,13 +161,6 @@ def dots(report: Report, table: Table, found: list[Row]) -> Figure | None:
         "run failed; k/n counts the runs that came to their end. Dotted uprights: chance, targets and baselines."
     )
     return Figure(slug("final", table.workload), canvas, caption)
-
-
-def _marks(table: Table) -> list[tuple[str, float]]:
-    known = {"chance": table.facts.get("chance"), "oracle": table.facts.get("oracle")}
-    known |= dict(table.facts.get("baselines") or {})
-    numbers = [(str(name), as_number(value)) for name, value in known.items()]
-    return [(name, value) for name, value in numbers if value is not None]
 
 
 def _uprights(panel: Panel, marks: list[tuple[str, float]]) -> None:
@@ -193,7 +186,7 @@ def _dot_row(panel: Panel, table: Table, row: Row, y: float) -> None:
     assert summary is not None  # The caller draws only these.
     canvas.segments([(panel.left, y + 11, panel.right, y + 11)], "line", 0.5)
     key(canvas, 2, y, style, 20)
-    canvas.text(28, y + 3.6, short(row.learner.name, 24), style.colour, LABEL, bold=True)
+    canvas.text(28, y + 3.6, short(row.learner.name, NAME), style.colour, LABEL, bold=True)
     if row.mean is not None and row.mean.low is not None and row.mean.high is not None:
         low = max(row.mean.low, panel.x.low)
         across, _ = panel.at([low, row.mean.high], [0.5, 0.5])
@@ -218,6 +211,7 @@ def described(row: Row) -> str:
     assert summary is not None  # Asked only of learners that ran.
     text = f"median {number(row.median)}"
     if row.mean is not None and row.mean.low is not None:
-        text += f"; mean {number(row.mean.estimate)}, 95 % t-interval {number(row.mean.low)} to {number(row.mean.high)}"
+        low, middle, high = (number(x, places(row.mean)) for x in (row.mean.low, row.mean.estimate, row.mean.high))
+        text += f"; mean {middle}, 95 % t-interval {low} to {high}"
     ended = "all" if not summary.failed else f"{summary.ended} of"
     return f"{text}; {ended} {summary.n} {'run' if summary.n == 1 else 'runs'} ended"

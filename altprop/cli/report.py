@@ -1,0 +1,41 @@
+"""`altprop-report [RUNS...]`: build the page from records, and nothing but records."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+DESCRIPTION = """Build one self-contained page from the records of runs: verdict, convergence, gradient health, cost and
+failures, in HTML and Markdown, with every figure as SVG and the raw data as CSV beside it."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the console script: exit code 0 the report lies where it says, 2 a mistake."""
+    parser = argparse.ArgumentParser(prog="altprop-report", description=DESCRIPTION)
+    parser.add_argument("runs", nargs="*", default=["runs"], metavar="RUNS", help="folders of records (default: runs)")
+    parser.add_argument("--out", default="report", metavar="DIR", help="where the report goes (default: report)")
+    parser.add_argument("--title", default=None, help="heading of the page")
+    parser.add_argument("--format", default="html,md", help="html, md or both, with a comma (default: html,md)")
+    options = parser.parse_args(argv)
+    sys.exit(report(options.runs, options.out, options.title, options.format.split(",")))
+
+
+def report(runs: Sequence[str], out: str, title: str | None, formats: Sequence[str]) -> int:
+    """Build the report and print where it lies; see `main`."""
+    from altprop.errors import AltpropError
+    from altprop.report.build import TITLE, build
+
+    try:
+        folders = [Path(folder) for folder in runs]
+        place = build(folders, Path(out), title or TITLE, [name.strip() for name in formats if name.strip()])
+    except AltpropError as error:
+        print(f"altprop-report: {error}", file=sys.stderr)
+        return 2
+    print(f"report: {place}")
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""The drawings of section 5: quality against FLOPs and memory with the Pareto frontier, and where the FLOPs go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from altprop.report.canvas import Canvas, text_width
+from altprop.report.cost import KINDS, CostRow
+from altprop.report.draw import NAME, WIDE, Figure, key, slug
+from altprop.report.format import count, octets, short
+from altprop.report.health_figures import shades
+from altprop.report.model import Learner, Report, Run, Table, as_number
+from altprop.report.panel import LABEL, TICK, Axis, Panel, left_margin, needs_log, spanning, y_ticks
+from altprop.report.results import in_metric
+
+
+@dataclass(frozen=True)
+class Point:
+    """A learner in a plane of cost and quality: each ended run and their median; `score` is the quality, more better."""
+
+    learner: Learner
+    costs: list[float]
+    values: list[float]
+    cost: float
+    value: float
+    score: float
+
+
+def points(report: Report, table: Table, cost: str) -> list[Point]:
+    """Quality at each run's best validation point, against the FLOPs up to there or the peak of a kind of bytes.
+
+    A learner whose median run failed has no point.
+    """
+    found = []
+    for name in table.runs:
+        tried = table.tried(name)
+        pairs = [pair for run in tried if (pair := _pair(table, run, cost)) is not None]
+        if 2 * len(pairs) > len(tried):
+            costs, values = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+            scores = sorted([table.sign * v for v in values] + [-math.inf] * (len(tried) - len(pairs)))
+            score = (scores[(len(scores) - 1) // 2] + scores[len(scores) // 2]) / 2
+            middle = in_metric(score, table.sign)
+            found.append(Point(report.by_name[name], costs, values, float(np.median(costs)), middle, score))
+    return found
+
+
+def _pair(table: Table, run: Run, cost: str) -> tuple[float, float] | None:
+    """(cost, quality) of a run that ended."""
+    value = run.value("test_best") if table.quality == "test" else run.value("validation_best")
+    value = value if value is not None else run.value(table.quality)
+    if not run.ended or value is None or not math.isfinite(value):
+        return None
+    if cost == "flops":
+        curve = run.curve("test_best", table.metric)
+        spent = float(curve.x["flops"][-1]) if curve is not None else run.spent("flops")
+    else:
+        spent = as_number(run.record.measured.get(cost))
+    return None if spent is None or not math.isfinite(spent) else (spent, value)
+
+
+def frontier(found: Sequence[Point]) -> list[Point]:
+    """The points that no other one beats in cost and quality at once, by rising cost."""
+    best, kept = -math.inf, []
+    for point in sorted(found, key=lambda point: (point.cost, -point.score)):
+        if point.score > best:
+            best = point.score
+            kept.append(point)
+    return kept
+
+
+def pareto(report: Report, table: Table, cost: str, title: str) -> Figure | None:
+    """Quality against a cost, every ended run small, the median large, the frontier of the medians joined."""
+    found = points(report, table, cost)
+    if not found:
+        return None
+    height, top, bottom, right = 320.0, 26.0, 40.0, 20.0
+    tall = height - top - bottom
+    values = [value for point in found for value in point.values]
+    chance = as_number(table.facts.get("chance"))
+    y = spanning(
+        [*values, *([chance] if chance is not None else [])], log=table.sign < 0 and needs_log(values), margin=0.07
+    )
+    costs = [value for point in found for value in point.costs]
+    positive = [value for value in costs if value > 0]
+    log = needs_log(positive, 8.0)
+    write = count if cost == "flops" else octets
+    x = spanning(positive if log else [0.0, *costs], title + (", log scale" if log else ""), log, write, 0.06)
+    if not log:
+        x = Axis(0.0, x.high, x.label, False, write)
+    strip = 34.0 if log and len(positive) < len(costs) else 0.0
+    left = left_margin(y, tall)
+    where = f"{table.quality} {table.metric} at best validation, {short(table.workload, 24)}"
+    canvas = Canvas(WIDE, height, f"{where}, against {title}")
+    canvas.text(0, 12, where, "ink", LABEL + 0.5, bold=True)
+    panel = Panel(canvas, (left + strip, top, WIDE - left - strip - right, tall), x, y, show_y=not strip)
+    if strip:
+        panel = _with_zero(canvas, panel, left, strip)
+    taken: list[tuple[float, float, float, float]] = []
+    if chance is not None:
+        panel.level(chance, "soft", (1.5, 2.5))
+        down = float(panel.at([x.high], [chance])[1][0])
+        canvas.text(panel.right - 4, down - 3, "chance", "soft", TICK - 1, "end")
+        taken.append((panel.right - 40, down - 12, panel.right, down))
+
+    def spot(cost: float, value: float) -> tuple[float, float]:
+        across, down = panel.at([cost if cost > 0 or not log else x.low], [value])
+        return (left + strip / 2 if log and cost <= 0 else float(across[0])), float(down[0])
+
+    edge = frontier(found)
+    corners = []
+    for before, after in zip([None, *edge], edge, strict=False):
+        if before is not None:
+            corners.append((spot(after.cost, after.value)[0], spot(before.cost, before.value)[1]))
+        corners.append(spot(after.cost, after.value))
+    canvas.line([c[0] for c in corners], [c[1] for c in corners], "grey", 1.0)
+    for point in found:
+        style = point.learner.style
+        each = [spot(c, v) for c, v in zip(point.costs, point.values, strict=True)]
+        canvas.markers([e[0] for e in each], [e[1] for e in each], style.marker, style.colour, 5.0, 0.45)
+        a, b = spot(point.cost, point.value)
+        canvas.markers([a], [b], style.marker, style.colour, 10.0)
+        taken.append((a - 5, b - 5, a + 5, b + 5))
+    for point in found:
+        _label(
+            canvas,
+            point,
+            *spot(point.cost, point.value),
+            taken,
+            (panel.left - strip, top, panel.right + right, panel.bottom),
+        )
+    caption = (
+        "Every run that ended as a small marker, the median large; the line joins the medians that nobody beats in "
+        "quality and cost at once. A learner whose median run failed has no marker."
+    )
+    return Figure(slug("pareto", table.workload, cost), canvas, caption)
+
+
+def _with_zero(canvas: Canvas, panel: Panel, left: float, strip: float) -> Panel:
+    """Draw a strip left of a logarithmic panel for a cost of zero, and the ticks of y left of that."""
+    canvas.boxes([(left, panel.top, strip - 8, panel.height)], "band")
+    canvas.text(left + (strip - 8) / 2, panel.bottom + 13, "0", "soft", TICK, "middle")
+    ticks = panel.y.ticks(y_ticks(panel.height))
+    for tick, text in zip(ticks, panel.y.labels(ticks), strict=True):
+        down = panel.bottom - float(panel.y.place([tick])[0]) * panel.height
+        canvas.text(left - 5, down + 3.4, text, "soft", TICK, "end")
+    return panel
+
+
+def _label(
+    canvas: Canvas,
+    point: Point,
+    x: float,
+    y: float,
+    taken: list[tuple[float, float, float, float]],
+    box: tuple[float, float, float, float],
+) -> None:
+    """Write a learner's name at the first free place around its marker; leave it out where all are taken."""
+    text = short(point.learner.name, NAME)
+    width = text_width(text, LABEL, bold=True) * 0.94
+    for distance in (0.0, 12.0, 24.0, 38.0, 54.0, 72.0):
+        for dx, dy, anchor in (
+            (9, 3.5, "start"),
+            (-9, 3.5, "end"),
+            (0, -9 - distance, "middle"),
+            (0, 17 + distance, "middle"),
+        ):
+            for shift in (0.0,) if distance == 0.0 or dx == 0 else (-distance, distance):
+                left = x + dx - {"start": 0.0, "end": width, "middle": width / 2}[anchor]
+                base = y + dy + (shift if dx else 0.0)
+                area = (left - 1, base - 10, left + width + 1, base + 3)
+                inside = area[0] >= box[0] and area[2] <= box[2] and area[1] >= box[1] - 8 and area[3] <= box[3]
+                if inside and not any(_overlap(area, other) for other in taken):
+                    if distance:
+                        canvas.line([x, x + dx if dx else x], [y, base - 3], point.learner.style.colour, 0.6, None, 0.6)
+                    canvas.text(x + dx, base, text, point.learner.style.colour, LABEL, anchor, bold=True)
+                    taken.append(area)
+                    return
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def breakdown(table: Table, rows: Sequence[CostRow]) -> Figure | None:
+    """Shares of FLOPs by kind, one bar a learner, the total beside it."""
+    shown = [row for row in rows if row.kinds]
+    if not shown:
+        return None
+    used = [kind for kind in KINDS if any(row.kinds.get(kind, 0) > 0 for row in shown)]
+    colours = dict(zip(KINDS, [shades()[i] for i in (1, 5, 8, 11, 14)] + ["grey"], strict=True))
+    pitch, top, right = 21.0, 46.0, 52.0
+    left = 38 + max(text_width(short(row.learner.name, NAME), LABEL, bold=True) for row in shown)
+    height = top + pitch * len(shown) + 12
+    canvas = Canvas(WIDE, height, f"FLOPs by kind, {short(table.workload)}")
+    canvas.text(0, 12, f"where the FLOPs go, {short(table.workload, 28)}", "ink", LABEL + 0.5, bold=True)
+    x = 2.0
+    for kind in used:
+        canvas.boxes([(x, 25, 10, 10)], colours[kind])
+        canvas.text(x + 14, 34, kind, "soft", TICK)
+        x += 26 + text_width(kind, TICK)
+    canvas.text(WIDE - 2, 34, "total", "soft", TICK, "end")
+    span = WIDE - left - right
+    for place, row in enumerate(shown):
+        y = top + pitch * place
+        key(canvas, 2, y + 8, row.learner.style, 20)
+        canvas.text(28, y + 11.6, short(row.learner.name, NAME), row.learner.style.colour, LABEL, bold=True)
+        start = left
+        for kind in used:
+            width = span * row.kinds.get(kind, 0.0)
+            if width > 0:
+                canvas.boxes([(start, y, max(width - 0.8, 0.4), 15)], colours[kind])
+            start += width
+        canvas.text(WIDE - 2, y + 11.6, count(row.flops), "ink", TICK, "end")
+    caption = "Shares of all FLOPs that the learner spent, over its runs; the total is the median run's."
+    return Figure(slug("flops_by_kind", table.workload), canvas, caption)

@@ -1,0 +1,81 @@
+"""Section 10: what each number of the report means."""
+
+from __future__ import annotations
+
+DEFINITIONS: tuple[tuple[str, str], ...] = (
+    (
+        "workload, learner, run",
+        "A workload is data, model, loss, metric and target. A learner is a credit rule, an update rule and a noise. "
+        "A run is one learner on one workload from one seed; the same seed gives the same initial weights and batches.",
+    ),
+    (
+        "failed",
+        "A run that was not refused and neither spent its budget nor reached its target, or has no finite result. It "
+        "ranks below every other run, is counted, and is never dropped, padded or averaged in. With one failed run no "
+        "mean and no t-interval is printed; a median or IQM that falls on a failure reads “failed”.",
+    ),
+    (
+        "refused",
+        "The learner lacks something that the task needs, or the task something that the learner needs. It is not in n.",
+    ),
+    ("median, IQM", "The IQM is the mean of the middle half: a quarter of the runs, rounded down, is cut at each end."),
+    (
+        "95 % intervals",
+        "Of the mean: Student's t. Of the IQM: the trimmed-mean t-interval of Tukey and McLaughlin below 20 runs; from "
+        "20 runs on and when tasks are pooled the BCa bootstrap, stratified by task, from a generator of our own seed. "
+        "Of a rate: Wilson's score interval. With 3 runs an interval rests on 3 numbers: read it as a warning.",
+    ),
+    (
+        "at best validation",
+        "The test metric at the evaluation with the best validation metric; every other test value is at the end.",
+    ),
+    (
+        "share of the gap",
+        "0 % is chance, 100 % the task's tuned reference, both fixed beforehand through the targets at 50, 90 and 99 %.",
+    ),
+    (
+        "p, Holm",
+        "Two-sided exact sign-flip test of the mean difference to the reference, paired by seed; with a failure the "
+        "exact sign test, a failure being a loss and two failures a tie. The family is each learner against the one "
+        "reference, per task. On n seeds p cannot fall below 2^(1−n) times the size of the family: where that is .05 "
+        "or more the report says that n seeds cannot show a difference, and never “indistinguishable”. 12 seeds or "
+        "more make a claim, 3 are to look around.",
+    ),
+    (
+        "time to target",
+        "Cost at the first evaluation that meets the target, known as an interval whose right end is used. Runs that "
+        "diverged, became non-finite, failed or ran out of memory never hit and stay in the count; only runs that were "
+        "timed out or interrupted, or that stopped at an easier target, are censored. The restricted mean is the mean "
+        "of min(T, τ), τ being the smallest horizon of the compared learners in that currency.",
+    ),
+    (
+        "performance profile",
+        "ρ(τ): share of pairs (task, target) that a learner solves within τ times the cost of the best one there; its "
+        "area runs from τ = 1 to 4 over 3. It depends on who is in the pool.",
+    ),
+    (
+        "gradient RMS, slope, verdict",
+        "‖∇L‖/√n of each layer on the probe batch, and the slope of its log10 over depth: above half a decade a layer "
+        "it is called vanishing or exploding.",
+    ),
+    (
+        "alignment, null band",
+        "Cosine between the update and −∇L. The band runs from the 2.5 % to the 97.5 % quantile of the same cosine for "
+        "updates made from the same layer inputs and scrambled error signals: chance, as measured.",
+    ),
+    (
+        "update ratio, descent efficiency",
+        "‖Δθ‖/‖θ‖; and (L(θ) − L(θ+Δθ)) / (−∇L·Δθ), which is blank where the denominator is not positive or the "
+        "alignment lies inside the null band.",
+    ),
+    (
+        "FLOPs, forward-equivalents",
+        "Multiplications and additions of the learner, evaluation and probes left out. One forward-equivalent is the "
+        "cost of one forward pass of the model on one example. The residual is the misfit of the fit on audited steps.",
+    ),
+    (
+        "controls",
+        "Learners that must not learn: no update, a random direction, frozen features under a trained head. A learner "
+        "that does not beat them has shown nothing; a control that chance beats points at the task.",
+    ),
+)

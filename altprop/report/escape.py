@@ -1,0 +1,74 @@
+"""What keeps names and error texts from becoming markup, in HTML, in inline JSON and in Markdown."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from html import escape
+from typing import Any
+
+from markupsafe import Markup
+
+from altprop.report.draw import Figure
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]#|~$])")
+
+
+class Raw(str):
+    """Text that is Markdown already."""
+
+
+def safe_svg(figure: Figure) -> Markup:
+    """A drawing as markup: its texts were escaped when it was drawn."""
+    return Markup(figure.svg)
+
+
+def inline_json(value: Any) -> Markup:
+    """JSON that is safe inside a <script> element: no <, > or & is left, and no non-finite number.
+
+    >>> inline_json({"a": "</script>"})
+    Markup('{"a": "\\\\u003c/script\\\\u003e"}')
+    """
+    text = json.dumps(_finite(value), ensure_ascii=True, sort_keys=True)
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(name): _finite(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return value
+
+
+def for_markdown(value: Any) -> Any:
+    """Escape a value for Markdown unless it is Raw: one line, no HTML, no link, no table border.
+
+    >>> print(for_markdown("<img> a|b *c*"))
+    &lt;img&gt; a\\|b \\*c\\*
+    """
+    if isinstance(value, Raw) or not isinstance(value, str):
+        return value
+    return Raw(_MARKDOWN.sub(r"\\\1", escape(" ".join(value.split()), quote=False)))
+
+
+def code(text: str) -> Raw:
+    """Text as inline code, in a fence that it does not hold; a table's border is escaped inside as well.
+
+    >>> print(code("a `b` c"))
+    `` a `b` c ``
+    """
+    clean = " ".join(text.split()).replace("|", "\\|")
+    longest = max((len(run) for run in re.findall(r"`+", clean)), default=0)
+    fence = "`" * (longest + 1)
+    return Raw(f"{fence} {clean} {fence}" if longest else f"{fence}{clean or ' '}{fence}")
+
+
+def block(text: str) -> Raw:
+    """Text as a fenced block of code, in a fence that it does not hold."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return Raw(f"{fence}text\n{text.rstrip()}\n{fence}")

@@ -1,0 +1,139 @@
+"""Sections 1 and 8: what was planned and what became of it, cell by cell, and every run that broke off."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+from altprop.records.status import RunStatus
+from altprop.report.format import plural
+from altprop.report.model import ENDED, Learner, Report, Run, Table
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A learner on a workload: counts in words, a mood for the eye, and the numbers of the sentences that explain it.
+
+    Attributes:
+        text: such as "3 completed" or "2 completed, 1 diverged".
+        mood: "good", "mixed", "bad", "refused" or "none".
+        notes: numbers of refusal sentences below the matrix.
+    """
+
+    text: str
+    mood: str
+    notes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Learner x workload with a status in every cell, and the refusal sentences in their numbering."""
+
+    rows: list[tuple[Learner, list[Cell]]]
+    sentences: list[str]
+
+
+def matrix(report: Report) -> Matrix:
+    """What was compared; equal refusal sentences share a number."""
+    numbers: dict[str, int] = {}
+    rows = []
+    for learner in report.learners:
+        cells = []
+        for table in report.tables:
+            runs = table.runs.get(learner.name, [])
+            refused = {str(run.record.data["reason"]) for run in runs if run.status == "refused"}
+            notes = tuple(sorted(numbers.setdefault(reason, len(numbers) + 1) for reason in sorted(refused)))
+            cells.append(_cell(runs, notes))
+        rows.append((learner, cells))
+    return Matrix(rows, list(numbers))
+
+
+def _cell(runs: list[Run], notes: tuple[int, ...]) -> Cell:
+    if not runs:
+        return Cell("not run", "none")
+    counts = Counter(run.status for run in runs)
+    order = [status.value for status in RunStatus]
+    # Seeds of a refused cell are refused all at once: no count is worth printing.
+    if set(counts) == {"refused"}:
+        return Cell("refused", "refused", notes)
+    text = ", ".join(f"{counts[status]} {words(status)}" for status in sorted(counts, key=order.index))
+    good = sum(counts[status] for status in ENDED)
+    mood = "good" if good == len(runs) else "mixed" if good else "bad"
+    return Cell(text, mood, notes)
+
+
+def words(status: str) -> str:
+    """A status as people write it.
+
+    >>> words("out_of_memory")
+    'out of memory'
+    """
+    return status.replace("_", " ")
+
+
+def tally(report: Report) -> str:
+    """How all runs ended, in one phrase."""
+    counts = Counter(run.status for run in report.runs)
+    order = [status.value for status in RunStatus]
+    return ", ".join(f"{counts[status]} {words(status)}" for status in sorted(counts, key=order.index))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Runs of one cell that broke off in the same way.
+
+    Attributes:
+        runs: one a seed. status, meaning: how they ended, as a word and as a sentence.
+        reason: what the record says. traceback: of the first run that has one, or empty.
+        last: step of the last finite value of the first run, or None.
+        commands: to run each of them again.
+    """
+
+    workload: str
+    learner: str
+    status: str
+    meaning: str
+    reason: str
+    seeds: str
+    last: int | None
+    traceback: str
+    commands: list[str]
+    runs: list[Run]
+
+
+def failures(report: Report) -> list[Failure]:
+    """Every run that neither ended properly nor was refused, like ones together, in the order of the tables."""
+    found = []
+    for table in report.tables:
+        for name in table.runs:
+            alike: dict[tuple[str, str], list[Run]] = defaultdict(list)
+            for run in table.tried(name):
+                if not run.ended:
+                    alike[run.status, str(run.record.data["reason"])].append(run)
+            found += [_failure(table, name, *kind, runs) for kind, runs in sorted(alike.items())]
+    return found
+
+
+def _failure(table: Table, learner: str, status: str, reason: str, runs: list[Run]) -> Failure:
+    tracebacks = [str(run.record.data.get("traceback") or "") for run in runs]
+    last = runs[0].value("last_finite_step")
+    return Failure(
+        workload=table.workload,
+        learner=learner,
+        status=words(status),
+        meaning=RunStatus(status).sentence,
+        reason=reason,
+        seeds=("seed " if len(runs) == 1 else "seeds ") + ", ".join(str(run.seed) for run in runs),
+        last=None if last is None else int(last),
+        traceback=next((text for text in tracebacks if text), ""),
+        commands=[str(run.record.data.get("rerun") or "") for run in runs],
+        runs=runs,
+    )
+
+
+def summary(found: list[Failure]) -> str:
+    """How many runs broke off, in a sentence."""
+    runs = sum(len(failure.runs) for failure in found)
+    if not runs:
+        return "No run broke off."
+    return f"{plural(runs, 'run')} broke off. They are counted in every table, never dropped and never averaged in."

@@ -1,0 +1,86 @@
+"""From folders of records to the report's model: who is a learner, which runs belong together, what a table holds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from altprop.errors import AltpropError
+from altprop.records.frame import read_all
+from altprop.records.record import Record
+from altprop.report.model import Learner, Report, Run, Table
+from altprop.report.naming import name_variants
+from altprop.report.style import assign
+
+
+def read(runs: Sequence[Path], title: str, keys: Collection[str] | None = None) -> Report:
+    """Read the records below some folders, all of them or those with the given run keys.
+
+    Raises:
+        AltpropError: a folder is missing, or there is no record in any of them.
+    """
+    records, unreadable = read_all(list(runs))
+    if keys is not None:
+        records = [record for record in records if record.key in set(keys)]
+    if not records:
+        places = ", ".join(repr(str(folder)) for folder in runs)
+        worst = f" ({len(unreadable)} unreadable: {unreadable[0]})" if unreadable else ""
+        raise AltpropError(f"there are no records in {places}{worst}")
+    names = name_variants(records)
+    kept, superseded = _newest(records, names)
+    workloads: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for record in kept:
+        workloads[record.workload][names[record.key]].append(Run(record, names[record.key]))
+    learners = _learners(kept, names)
+    tables = [_table(name, cells, learners) for name, cells in sorted(workloads.items())]
+    return Report(title, learners, tables, unreadable, superseded)
+
+
+def _newest(records: Sequence[Record], names: dict[str, str]) -> tuple[list[Record], list[Record]]:
+    """Of several runs of one learner, workload and seed the one that finished last; and the others."""
+    groups: dict[tuple[str, str, int], list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record.workload, names[record.key], record.seed].append(record)
+    kept, left = [], []
+    for group in groups.values():
+        ordered = sorted(group, key=lambda record: (str(record.measured.get("finished") or ""), record.key))
+        kept.append(ordered[-1])
+        left += ordered[:-1]
+    return kept, left
+
+
+def _learners(records: Sequence[Record], names: dict[str, str]) -> list[Learner]:
+    """The reference first, then learners, then controls, each by name."""
+    firsts: dict[str, Record] = {}
+    roles: dict[str, str] = {}
+    for record in records:
+        name = names[record.key]
+        firsts.setdefault(name, record)
+        role = "reference" if record.data.get("reference") else "control" if record.data.get("control") else "learner"
+        roles[name] = min(role, roles.get(name, role), key=("reference", "control", "learner").index)
+    rank = {"reference": 0, "learner": 1, "control": 2}
+    ordered = sorted(firsts, key=lambda name: (rank[roles[name]], name))
+    # One reference: a second learner that is flagged so is drawn and tested like any other.
+    drawn = ["learner" if roles[n] == "reference" and i > 0 else roles[n] for i, n in enumerate(ordered)]
+    return [
+        Learner(name, _axes(firsts[name]), role == "reference", role == "control", style, index)
+        for index, (name, role, style) in enumerate(zip(ordered, drawn, assign(drawn), strict=True))
+    ]
+
+
+def _axes(record: Record) -> dict[str, str]:
+    return {str(axis): str(value) for axis, value in record.data["axes"].items()}
+
+
+def _table(workload: str, cells: dict[str, list[Run]], learners: Sequence[Learner]) -> Table:
+    runs = {one.name: sorted(cells[one.name], key=lambda run: run.seed) for one in learners if one.name in cells}
+    facts: dict[str, Any] = {}
+    for run in (run for group in runs.values() for run in group):
+        for name in ("metric", "higher_is_better", "chance", "oracle", "baselines", "targets", "sizes", "budget"):
+            if facts.get(name) in (None, {}):
+                facts[name] = run.result.get(name)
+        facts.setdefault("axes", _axes(run.record))
+    reference = next((one.name for one in learners if one.reference and one.name in runs), None)
+    return Table(workload, runs, facts, reference)

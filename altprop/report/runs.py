@@ -1,0 +1,98 @@
+"""The page of a single run: its numbers, a few probes along the way, and the last state of each layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from altprop.report.failures import words
+from altprop.report.format import brief, count, number, octets, percent, seconds
+from altprop.report.health import layers_of, natural, whole
+from altprop.report.model import Run, Table, as_number
+
+SHOWN = 6
+WHOLE_COLUMNS = ("spent", "gradient norm", "slope", "verdict", "update ratio", "alignment", "null band", "efficiency")
+LAYER_COLUMNS = ("layer", "gradient RMS", "update ratio", "alignment", "dead", "saturated")
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """Everything that is shown of one run, as text.
+
+    Attributes:
+        facts: (name, value). probes: rows of WHOLE_COLUMNS. layers: rows of LAYER_COLUMNS, at the last probe.
+        note: in words, where probes had nothing to measure.
+    """
+
+    run: Run
+    facts: list[tuple[str, str]]
+    probes: list[list[str]]
+    layers: list[list[str]]
+    note: str
+
+
+def run_page(table: Table, run: Run, with_layers: bool) -> RunPage:
+    """The page of one run; `with_layers` adds the table of its layers."""
+    rows = run.probes
+    chosen = np.unique(np.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).round().astype(int)) if rows else []
+    notes = {str(row["note"]) for row in rows if row.get("note")}
+    last = next((layers_of(row) for row in reversed(rows) if layers_of(row)), {}) if with_layers else {}
+    return RunPage(
+        run=run,
+        facts=_facts(table, run),
+        probes=[_probe(rows[index]) for index in chosen if any(v is not None for v in whole(rows[index]).values())],
+        layers=[_layer(name, last[name]) for name in sorted(last, key=natural)],
+        note=", ".join(sorted(notes)),
+    )
+
+
+def _facts(table: Table, run: Run) -> list[tuple[str, str]]:
+    measured = run.record.measured
+    facts = [
+        ("ended", words(run.status)),
+        (f"{table.quality} {table.metric}", number(run.value(table.quality))),
+        (f"{table.quality} at best validation", number(run.value("test_best"))),
+        ("validation", number(run.value("validation"))),
+        ("steps", count(run.spent("steps"))),
+        ("FLOPs", count(run.spent("flops"))),
+        ("CPU time of the learner", seconds(as_number(measured.get("cpu_seconds")))),
+        ("saved for backward", octets(as_number(measured.get("saved_bytes")))),
+        ("parameters", count(run.value("parameters"))),
+        ("key", run.record.key[:12]),
+    ]
+    return [(name, value) for name, value in facts if value != "–"]
+
+
+def _told(value: Any) -> str:
+    """A probed value: a number, or the word that stands for it."""
+    return value if isinstance(value, str) else brief(as_number(value))
+
+
+def _probe(row: dict[str, Any]) -> list[str]:
+    values = whole(row)
+    low, high = as_number(values.get("alignment_low")), as_number(values.get("alignment_high"))
+    band = f"{number(low, 2)} to {number(high, 2)}" if low is not None and high is not None else "–"
+    verdict = values.get("gradient_verdict")
+    return [
+        percent(as_number(row.get("fraction"))),
+        _told(values.get("gradient_norm")),
+        _told(values.get("gradient_slope")),
+        str(verdict) if verdict else "–",
+        _told(values.get("update_ratio")),
+        _told(values.get("alignment")),
+        band,
+        _told(values.get("descent_efficiency")),
+    ]
+
+
+def _layer(name: str, values: dict[str, Any]) -> list[str]:
+    return [
+        name,
+        _told(values.get("gradient_rms")),
+        _told(values.get("update_ratio")),
+        _told(values.get("alignment")),
+        percent(as_number(values.get("dead_fraction")), 1),
+        percent(as_number(values.get("saturated_fraction")), 1),
+    ]
