@@ -46,7 +46,7 @@ class Algorithm(ABC):
     """
 
     requires: ClassVar[frozenset[Capability]] = frozenset()
-    batch: ClassVar[Appetite] = Appetite.MINI
+    batch: Appetite = Appetite.MINI
     state: ClassVar[tuple[str, ...]] = ()
     kind: ClassVar[PredictorKind] = PredictorKind.OUTPUT
 
