@@ -148,14 +148,15 @@ class Canvas:
     def body(self) -> str:
         """The inside of the <svg> element."""
         from matplotlib import rc_context
-        from matplotlib.backends.backend_svg import RendererSVG
+        from matplotlib.backends import backend_svg
 
         if self._drawn is not None:
             return self._drawn
         buffer = io.StringIO()
         blank = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         with rc_context({"svg.hashsalt": SALT, "svg.fonttype": "none"}):
-            renderer = RendererSVG(self.width, self.height, buffer, metadata=blank)
+            make: Any = backend_svg.RendererSVG
+            renderer = make(self.width, self.height, buffer, metadata=blank)
             for path in self._paths:
                 _draw_path(renderer, self.height, *path)
             for text in self._texts:

@@ -169,10 +169,10 @@ def _small(
     panel.line(*_lines(table, curves[learner.name], currency), learner.style.colour, 2.2)
     broken = [run for run in table.tried(learner.name) if not run.ended]
     for run in broken:
-        curve = run.curve(table.split, table.metric)
-        if curve is not None and np.isfinite(curve.values).any():
-            last = int(np.flatnonzero(np.isfinite(curve.values))[-1])
-            at = panel.at(curve.x[currency][last : last + 1], curve.values[last : last + 1])
+        cut = run.curve(table.split, table.metric)
+        if cut is not None and np.isfinite(cut.values).any():
+            last = int(np.flatnonzero(np.isfinite(cut.values))[-1])
+            at = panel.at(cut.x[currency][last : last + 1], cut.values[last : last + 1])
             canvas.markers(*at, "cross", "ink", 8)
     if broken:
         total = len(table.tried(learner.name))

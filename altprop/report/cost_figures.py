@@ -20,7 +20,7 @@ from altprop.report.results import in_metric
 
 @dataclass(frozen=True)
 class Point:
-    """A learner in a plane of cost and quality: each ended run and their median; `score` is the quality, more better."""
+    """A learner in a plane of cost and quality: each ended run and their median; of `score` more is better."""
 
     learner: Learner
     costs: list[float]

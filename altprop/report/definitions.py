@@ -16,7 +16,7 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "refused",
-        "The learner lacks something that the task needs, or the task something that the learner needs. It is not in n.",
+        "The learner lacks what the task needs, or the task what the learner needs. A refused run is not in n.",
     ),
     ("median, IQM", "The IQM is the mean of the middle half: a quarter of the runs, rounded down, is cut at each end."),
     (
@@ -31,7 +31,7 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "share of the gap",
-        "0 % is chance, 100 % the task's tuned reference, both fixed beforehand through the targets at 50, 90 and 99 %.",
+        "0 % is chance, 100 % the task's tuned reference; the targets at 50, 90 and 99 % fix both beforehand.",
     ),
     (
         "p, Holm",

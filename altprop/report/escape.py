@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from markupsafe import Markup
+from markupsafe import escape as markup_escape
 
 from altprop.report.draw import Figure
 
@@ -25,13 +26,22 @@ def safe_svg(figure: Figure) -> Markup:
 
 
 def inline_json(value: Any) -> Markup:
-    """JSON that is safe inside a <script> element: no <, > or & is left, and no non-finite number.
+    r"""JSON that is safe inside a <script> element: no <, > or & is left, and no non-finite number.
 
     >>> inline_json({"a": "</script>"})
-    Markup('{"a": "\\\\u003c/script\\\\u003e"}')
+    Markup('{"a": "\\u003c/script\\u003e"}')
     """
     text = json.dumps(_finite(value), ensure_ascii=True, sort_keys=True)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def breakable(name: str) -> Markup:
+    """A name that may break after its underscores, signs and dots.
+
+    >>> breakable("a_b<")
+    Markup('a_<wbr>b&lt;')
+    """
+    return Markup(re.sub(r"([_+.=,/-])(?=.)", r"\1<wbr>", str(markup_escape(name))))
 
 
 def _finite(value: Any) -> Any:
@@ -45,10 +55,10 @@ def _finite(value: Any) -> Any:
 
 
 def for_markdown(value: Any) -> Any:
-    """Escape a value for Markdown unless it is Raw: one line, no HTML, no link, no table border.
+    r"""Escape a value for Markdown unless it is Raw: one line, no HTML, no link, no table border.
 
     >>> print(for_markdown("<img> a|b *c*"))
-    &lt;img&gt; a\\|b \\*c\\*
+    &lt;img&gt; a\|b \*c\*
     """
     if isinstance(value, Raw) or not isinstance(value, str):
         return value

@@ -169,8 +169,8 @@ def _examine(name: str, runs: Sequence[Run]) -> Health:
 def _verdict(runs: Sequence[Run]) -> str:
     last = []
     for run in runs:
-        said = [whole(row).get("gradient_verdict") for row in run.probes]
-        said = [one for one in said if isinstance(one, str)]
+        every = [whole(row).get("gradient_verdict") for row in run.probes]
+        said = [one for one in every if isinstance(one, str)]
         if said:
             last.append(said[-1])
     if not last:

@@ -114,7 +114,7 @@ def _heat(table: Table, learner: Learner, scale: tuple[float, float] | None) -> 
         boxes = []
         for k in range(len(layers)):
             hit = np.flatnonzero((level[k] == shade) & np.isfinite(logs[k]))
-            # Neighbours of one shade become one box: smaller, and without hairlines between them.
+            # Neighbours of one shade become one box; boxes overlap a little, lest hairlines show.
             for piece in np.split(hit, np.flatnonzero(np.diff(hit) > 1) + 1) if hit.size else []:
                 x0, x1 = left + span * edges[piece[0]], left + span * edges[piece[-1] + 1]
                 boxes.append(

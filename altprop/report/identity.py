@@ -142,6 +142,6 @@ def fingerprints(report: Report) -> str:
             f"fingerprint, every result block must come out equal bit for bit."
         )
     return (
-        f"The runs come from {len(known)} fingerprints ({', '.join(value[:16] for value in known)}): results may differ "
-        f"in the last digits between them."
+        f"The runs come from {len(known)} fingerprints ({', '.join(value[:16] for value in known)}): between them results "
+        "may differ in the last digits."
     )

@@ -61,7 +61,7 @@ def render(context: dict[str, Any], name: str) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    from altprop.report.escape import Raw, block, code, for_markdown, inline_json, safe_svg
+    from altprop.report.escape import Raw, block, breakable, code, for_markdown, inline_json, safe_svg
 
     markdown = name == "md"
     environment = Environment(
@@ -73,23 +73,16 @@ def render(context: dict[str, Any], name: str) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    tools = (
-        "number",
-        "brief",
-        "signed",
-        "places",
-        "span",
-        "count",
-        "octets",
-        "seconds",
-        "percent",
-        "p_value",
-        "quantity",
-        "plural",
-        "short",
-    )
+    tools = "number brief signed places span count octets seconds percent p_value quantity plural short".split()
     environment.filters |= {tool: getattr(written, tool) for tool in tools}
-    environment.filters |= {"inline_json": inline_json, "drawing": safe_svg, "code": code, "block": block, "raw": Raw}
+    environment.filters |= {
+        "inline_json": inline_json,
+        "drawing": safe_svg,
+        "code": code,
+        "block": block,
+        "raw": Raw,
+        "breakable": breakable,
+    }
     template = environment.get_template(f"report.{name}.j2")
     seen = {view.currency for one in context["workloads"] for view in one.views}
     extra = {

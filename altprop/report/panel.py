@@ -41,7 +41,11 @@ class Axis:
 
     def ticks(self, wanted: int = 5) -> list[float]:
         """Round values inside the axis, about as many as wanted."""
-        return _decades(self.low, self.high, wanted) if self.log else linear_ticks(self.low, self.high, wanted)
+        if self.log:
+            return _decades(self.low, self.high, wanted)
+        # One tick does not make a scale.
+        tries = (linear_ticks(self.low, self.high, more) for more in range(wanted, wanted + 4))
+        return next((ticks for ticks in tries if len(ticks) > 1), linear_ticks(self.low, self.high, wanted))
 
     def labels(self, ticks: Sequence[float]) -> list[str]:
         """The ticks written with the same, sufficient number of decimals."""

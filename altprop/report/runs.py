@@ -36,7 +36,7 @@ class RunPage:
 def run_page(table: Table, run: Run, with_layers: bool) -> RunPage:
     """The page of one run; `with_layers` adds the table of its layers."""
     rows = run.probes
-    chosen = np.unique(np.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).round().astype(int)) if rows else []
+    chosen = np.linspace(0, max(len(rows) - 1, 0), min(SHOWN, len(rows))).round().astype(int).tolist()
     notes = {str(row["note"]) for row in rows if row.get("note")}
     last = next((layers_of(row) for row in reversed(rows) if layers_of(row)), {}) if with_layers else {}
     return RunPage(

@@ -33,7 +33,7 @@ def judge(report: Report, table: Table, rows: list[Row], problems: list[str]) ->
             (f"No run of {table.workload} came to its end: all {plural(runs, 'run')} failed.",), tuple(problems)
         )
     sentences = [*_leading(table, ended), *_tested(table, ran)]
-    return Verdict(tuple(sentences), tuple([*problems, *_caveats(report, table, ran, refused)]))
+    return Verdict(tuple(sentences), (*problems, *_caveats(report, table, ran, refused)))
 
 
 def _leading(table: Table, ended: list[Row]) -> list[str]:
