@@ -59,9 +59,12 @@ class _Rate:
         self._fit()
 
     def _fit(self) -> None:
-        ratios = {flops / examples for _, examples, flops in self.points if examples}
-        if len(ratios) == 1 and all(examples for _, examples, _ in self.points):
-            self.per_call, self.per_example = 0.0, ratios.pop()
+        if not self.points:
+            return
+        ratios = [flops / examples for _, examples, flops in self.points if examples]
+        # Shares of a pass are sums in floating point: 1e-9 is far above their rounding, far below a real difference.
+        if ratios and len(ratios) == len(self.points) and max(ratios) - min(ratios) <= 1e-9 * max(ratios):
+            self.per_call, self.per_example = 0.0, ratios[0]
             return
         cc = sum(c * c for c, _, _ in self.points)
         ce = sum(c * e for c, e, _ in self.points)
@@ -98,8 +101,8 @@ class Ledger:
         self.environment_steps = 0
         self.seconds = 0.0
         self.epoch_samples = 1
-        self._calls = dict.fromkeys(KINDS, 0)
-        self._examples = dict.fromkeys(KINDS, 0)
+        self._calls: dict[str, float] = dict.fromkeys(KINDS, 0)
+        self._examples: dict[str, float] = dict.fromkeys(KINDS, 0)
         self._charged: dict[str, float] = {}
         self._rates = {kind: _Rate() for kind in KINDS}
         self._paused = 0
@@ -109,8 +112,11 @@ class Ledger:
         self.saved_bytes = 0
         self.audits: list[tuple[float, float]] = []
 
-    def primitive(self, kind: str, examples: int, calls: int = 1) -> AbstractContextManager[None]:
-        """Count calls of a kind on so many examples; the work stands inside the returned context."""
+    def primitive(self, kind: str, examples: float, calls: float = 1) -> AbstractContextManager[None]:
+        """Count calls of a kind on so many examples; the work stands inside the returned context.
+
+        Both are shares where a piece of a pass is made: a window of k in T time steps is k / T of a call.
+        """
         if self._paused:
             return _NOTHING
         self._calls[kind] += calls
@@ -304,4 +310,6 @@ class _SavedBytes:
 
 
 def _whole(value: float) -> float:
+    """Return an int where shares that are summed in floating point make one."""
+    value = round(value, 6)
     return int(value) if float(value).is_integer() else value

@@ -1,19 +1,28 @@
 """Loss, gradient and curvature products of an objective on one kept graph."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from altprop.ledger import Ledger
-from altprop.losses import Loss
 
 
 class Linearization:
     """An objective around the present parameters; vectors are flat, (D,).
 
     The graph of the gradient is kept, so a Hessian-vector product is one more backward pass through it
-    (Pearlmutter 1994), and a Gauss-Newton product two (Schraudolph 2002).
+    (Pearlmutter 1994), and a Gauss-Newton product two (Schraudolph 2002). Writing to the
+    parameters (`assign`, an update) ends it: products then raise, for the graph no longer holds.
+
+    Args:
+        value: objective, a scalar with its graph.
+        outputs: (B, C) or (T, B, C) with their graph.
+        grads: of the objective, with their graph.
+        params: in the order of the flat vectors.
+        curvature: v, shaped like the outputs -> Hessian of the loss in the outputs times v.
+        ledger: the books.
+        rows: of the batch.
 
     Attributes:
         loss: scalar, detached.
@@ -27,8 +36,7 @@ class Linearization:
         outputs: Tensor,
         grads: Sequence[Tensor],
         params: Sequence[Tensor],
-        loss: Loss,
-        weights: Tensor | None,
+        curvature: Callable[[Tensor], Tensor],
         ledger: Ledger,
         rows: int,
     ) -> None:
@@ -37,7 +45,7 @@ class Linearization:
         self._graph_outputs, self._params = outputs, list(params)
         self._flat = torch.cat([g.flatten() for g in grads])
         self.gradient = self._flat.detach()
-        self._loss, self._weights = loss, weights
+        self._curvature = curvature
         self._ledger, self._rows = ledger, rows
         self._pulled: tuple[Tensor, Tensor] | None = None
 
@@ -49,24 +57,24 @@ class Linearization:
             return self._grad(self._flat, vector)
 
     def ggn_vp(self, vector: Tensor) -> Tensor:
-        """Return the generalised Gauss-Newton matrix J^T H_L J times `vector`."""
+        """Return the generalised Gauss-Newton matrix J^T H_L J times `vector`; a penalty of the noise is left out."""
         with self._ledger.primitive("hvp", self._rows):
             pushed = self._curvature(self._jacobian_product(vector))
             return self._grad(self._graph_outputs, pushed)
 
-    def _curvature(self, pushed: Tensor) -> Tensor:
-        product = self._loss.curvature_product(self.outputs, pushed)
-        if self._weights is None:
-            return product / product[..., 0].numel()
-        return product * self._weights[..., None] / self._weights.sum()
-
     def _jacobian_product(self, vector: Tensor) -> Tensor:
         """Return J v by differentiating u -> J^T u, which is linear (the double-backward trick)."""
         if self._pulled is None:
-            with torch.enable_grad():
+            # Once: a backward pass that all products share.
+            with torch.enable_grad(), self._ledger.primitive("backward", self._rows):
                 dual = torch.zeros_like(self._graph_outputs, requires_grad=True)
                 pulled = torch.autograd.grad(
-                    self._graph_outputs, self._params, dual, create_graph=True, allow_unused=True, materialize_grads=True
+                    self._graph_outputs,
+                    self._params,
+                    dual,
+                    create_graph=True,
+                    allow_unused=True,
+                    materialize_grads=True,
                 )
                 self._pulled = dual, torch.cat([p.flatten() for p in pulled])
         dual, flat = self._pulled

@@ -17,20 +17,26 @@ from altprop.randomness import derive_seed
 SITES = frozenset({"input", "unit", "weight", "state", "branch"})
 
 
+# (site, layer, position, time) -> draw. Rows lead in every draw but those for weights, which all rows share.
+Draws = dict[tuple[str, int, int, int], Tensor]
+
+
 class NoiseClock:
     """Where in the run a mask stands.
 
-    `step` counts steps, `phase` the evaluations of the objective within one step. While `hold` is active the phase
-    stands still; afterwards it has moved on by one, however many evaluations ran inside.
+    `step` counts steps, `phase` the evaluations of the objective within one step, `time` the elements of a sequence.
+    While `hold` is active the phase stands still; afterwards it has moved on by one, however many evaluations ran
+    inside.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.step = 0
         self.phase = 0
+        self.time = 0
         self._held = False
-        self._recorded: dict[tuple[str, int, int], Tensor] | None = None
-        self._replayed: dict[tuple[str, int, int], Tensor] | None = None
+        self._recorded: Draws | None = None
+        self._replayed: Draws | None = None
 
     def begin_step(self, step: int) -> None:
         """Start the masks of a step."""
@@ -60,9 +66,9 @@ class NoiseClock:
             self.phase += 1
 
     @contextmanager
-    def record(self) -> Iterator[dict[tuple[str, int, int], Tensor]]:
-        """Collect every draw made inside, keyed by (site, layer, position)."""
-        draws: dict[tuple[str, int, int], Tensor] = {}
+    def record(self) -> Iterator[Draws]:
+        """Collect every draw made inside."""
+        draws: Draws = {}
         self._recorded = draws
         try:
             yield draws
@@ -70,7 +76,7 @@ class NoiseClock:
             self._recorded = None
 
     @contextmanager
-    def replay(self, draws: dict[tuple[str, int, int], Tensor]) -> Iterator[None]:
+    def replay(self, draws: Draws) -> Iterator[None]:
         """Answer draws from a record, whose tensors may be vmapped over examples."""
         self._replayed = draws
         try:
@@ -80,10 +86,10 @@ class NoiseClock:
 
     def uniform(self, shape: torch.Size, site: str, layer: int, position: int, like: Tensor) -> Tensor:
         """Draw U[0, 1) of `shape` for one site of one layer, on the device and in the dtype of `like`."""
-        key = (site, layer, position)
+        key = (site, layer, position, self.time)
         if self._replayed is not None:
             return self._replayed[key]
-        seed = derive_seed(self.seed, self.step, self.phase, site, layer, position)
+        seed = derive_seed(self.seed, self.step, self.phase, *key)
         generator = torch.Generator(device="cpu").manual_seed(seed)
         draw = torch.rand(shape, generator=generator, dtype=like.dtype, device="cpu").to(like.device)
         if self._recorded is not None:
@@ -123,6 +129,25 @@ class Noise(nn.Module, ABC):
         if not self.training or site not in self.sites:
             return x
         return self._perturb(x, x.shape[shared:], site, layer)
+
+    def over_time(self, x: Tensor, site: str, layer: int, start: int = 0) -> Tensor:
+        """Perturb each element of sequences (T, B, ...) by draws of its own, keyed by its time.
+
+        Args:
+            x: values of the times start, start + 1, ..., so that a window sees the masks of the whole sequence.
+            site, layer: as for `forward`.
+            start: time of the first element.
+        """
+        if not self.training or site not in self.sites:
+            return x
+        steps, outer = [], self.clock.time
+        try:
+            for offset, value in enumerate(x.unbind(0)):
+                self.clock.time = start + offset
+                steps.append(self._perturb(value, value.shape, site, layer))
+        finally:
+            self.clock.time = outer
+        return torch.stack(steps)
 
     @abstractmethod
     def _perturb(self, x: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor:

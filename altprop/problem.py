@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp, vmap
+from torch.func import functional_call, jvp, vjp, vmap
 
 from altprop.capabilities import Capability, refusal
 from altprop.errors import Refused
 from altprop.ledger import Ledger
 from altprop.linearization import Linearization
 from altprop.losses import Loss
-from altprop.noise import Noise, NoiseClock
+from altprop.noise import Draws, Noise, NoiseClock
 from altprop.optim import OptimizerFactory, Updater, role_of
 from altprop.randomness import Random
 from altprop.task import Batch, ModelSpec
@@ -53,6 +53,14 @@ class Pulled(NamedTuple):
 
     inputs: Tensor | None
     parameters: Grads
+
+
+class _Penalty(nn.Sequential):
+    """Shows a noise's penalty as a forward pass, which `functional_call` can take at other parameters."""
+
+    def forward(self) -> Tensor | None:  # type: ignore[override]
+        noise = cast("Noise", self[0])
+        return noise.penalty()
 
 
 class Problem:
@@ -227,12 +235,20 @@ class Problem:
 
     def output_gradient(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Return d output_loss / d outputs, shaped like the outputs."""
-        gradient = self.loss.gradient(outputs, batch.targets)
+        return self._averaged(self.loss.gradient(outputs, batch.targets), batch)
+
+    def output_curvature(self, outputs: Tensor, vector: Tensor, batch: Batch) -> Tensor:
+        """Return the Hessian of output_loss in the outputs times `vector`, both shaped like the outputs."""
+        return self._averaged(self.loss.curvature_product(outputs, vector), batch)
+
+    @staticmethod
+    def _averaged(each: Tensor, batch: Batch) -> Tensor:
+        """Turn derivatives of each element's loss (..., C) into those of the mean over valid, labelled elements."""
         weights = batch.weights
         if weights is None:
-            return gradient / gradient[..., 0].numel()
-        gradient = gradient * weights[..., None].to(gradient.dtype)
-        return gradient / weights.expand(gradient.shape[:-1]).sum()
+            return each / each[..., 0].numel()
+        weights = weights.expand(each.shape[:-1]).to(each.dtype)
+        return each * weights[..., None] / weights.sum()
 
     def sample_targets(self, outputs: Tensor) -> Tensor:
         """Draw targets from the model's own distribution."""
@@ -248,15 +264,42 @@ class Problem:
 
     def _objective(self, params: Mapping[str, Tensor] | None, batch: Batch) -> Tensor:
         value = self.output_loss(self._call(params, batch), batch)
-        noise = getattr(self.model, "noise", None)
-        penalty = noise.penalty() if isinstance(noise, Noise) else None
+        penalty = self._penalty(params)
         return value if penalty is None else value + penalty
+
+    def _penalty(self, params: Mapping[str, Tensor] | None) -> Tensor | None:
+        """Return the noise's own term of the objective, at other parameters where given."""
+        noise = getattr(self.model, "noise", None)
+        if not isinstance(noise, Noise):
+            return None
+        if params is None:
+            return noise.penalty()
+        given = {name.replace("noise.", "0.", 1): value for name, value in params.items() if name.startswith("noise.")}
+        found: Tensor | None = functional_call(_Penalty(noise), given, ())
+        return found
 
     def objective(self, batch: Batch) -> Tensor:
         """Return the objective on a batch, a scalar without a graph."""
         rows = _rows(batch)
         with torch.no_grad(), self.ledger.primitive("forward", rows), self._evaluation_of_objective():
             return self._objective(None, batch)
+
+    def unroll(self, batch: Batch, h: Tensor, start: int, stop: int) -> Tensor:
+        """Run a recurrent model over the times start <= t < stop of a batch, without a graph.
+
+        Args:
+            batch: sequences (T, B, F).
+            h: (B, S) state before `start`.
+            start, stop: times; the books count the share (stop - start) / T of a forward.
+
+        Returns:
+            (stop - start, B, S), the state after each time.
+        """
+        share = (stop - start) / batch.inputs.shape[0]
+        mask = None if batch.mask is None else batch.mask[start:stop]
+        with torch.no_grad(), self.ledger.primitive("forward", _rows(batch) * share, share):
+            states: Tensor = self.model.unroll(batch.inputs[start:stop], h, mask, start=start)[0]
+        return states
 
     def functional_objective(self, params: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Return the objective at other parameters, differentiable in them."""
@@ -284,17 +327,37 @@ class Problem:
                 outputs = self.layered.population(batch.inputs, self.unflatten(flat))
             else:
                 with self._recorded_draws(batch) as draws, self.clock.replay(draws):
-                    outputs = vmap(lambda row: self._call(self.unflatten(row), batch), chunk_size=chunk)(flat)
+                    # Batch normalisation writes its statistics in place: every individual gets its own.
+                    buffers = {n: b.expand(flat.shape[0], *b.shape).clone() for n, b in self.model.named_buffers()}
+                    mapped = vmap(lambda row, b: self._call({**self.unflatten(row), **b}, batch), chunk_size=chunk)
+                    outputs = mapped(flat, buffers)
             targets = batch.targets.expand(flat.shape[0], *batch.targets.shape)
             per = self.loss.per_element(outputs, targets)
-            weights = batch.weights
-            if weights is None:
-                return per.flatten(1).mean(1)
+            penalty = self._population_penalty(flat)
+        weights = batch.weights
+        if weights is None:
+            values = per.flatten(1).mean(1)
+        else:
             weights = weights.expand(per.shape[1:]).to(per.dtype)
-            return (per * weights).flatten(1).sum(1) / weights.sum()
+            values = (per * weights).flatten(1).sum(1) / weights.sum()
+        return values if penalty is None else values + penalty
+
+    def _population_penalty(self, flat: Tensor) -> Tensor | None:
+        """Return the noise's term of each individual's objective, (P,) or a scalar that they share."""
+        penalty = self._penalty(None)
+        if penalty is None or not any(name.startswith("noise.") for name in self.params):
+            return penalty
+
+        def one(row: Tensor) -> Tensor:
+            value = self._penalty(self.unflatten(row))
+            assert value is not None
+            return value
+
+        each: Tensor = vmap(one)(flat)
+        return each
 
     @contextmanager
-    def _recorded_draws(self, batch: Batch) -> Iterator[dict[tuple[str, int, int], Tensor]]:
+    def _recorded_draws(self, batch: Batch) -> Iterator[Draws]:
         """Give the draws of one forward pass, so that transforms reuse them; they are keyed, so they repeat."""
         if getattr(self.model, "noise", None) is None:
             yield {}
@@ -306,7 +369,12 @@ class Problem:
     # Derivatives.
 
     def gradient(
-        self, batch: Batch, *, create_graph: bool = False, loss: Callable[[], Tensor] | None = None
+        self,
+        batch: Batch,
+        *,
+        create_graph: bool = False,
+        loss: Callable[[], Tensor] | None = None,
+        share: float = 1.0,
     ) -> tuple[Tensor, Grads]:
         """Return (objective, name -> gradient) on a batch.
 
@@ -314,13 +382,14 @@ class Problem:
             batch: what to differentiate on.
             create_graph: whether the gradients can be differentiated again.
             loss: replaces the objective, a function that builds a scalar (a window of a sequence, a local loss).
+            share: of a forward and a backward pass over the batch that `loss` takes, for the books.
         """
-        rows = _rows(batch)
+        rows = _rows(batch) * share
         names, values = self._named()
         with torch.enable_grad(), self.ledger.graph(), self._evaluation_of_objective():
-            with self.ledger.primitive("forward", rows):
+            with self.ledger.primitive("forward", rows, share):
                 value = self._objective(None, batch) if loss is None else loss()
-            with self.ledger.primitive("backward", rows):
+            with self.ledger.primitive("backward", rows, share):
                 grads = torch.autograd.grad(
                     value, values, create_graph=create_graph, allow_unused=True, materialize_grads=True
                 )
@@ -389,9 +458,8 @@ class Problem:
 
     def penalty(self) -> tuple[Tensor, Grads] | None:
         """Return the noise's own term of the objective and its gradient by name, or None where there is none."""
-        noise = getattr(self.model, "noise", None)
         with torch.enable_grad():
-            value = noise.penalty() if isinstance(noise, Noise) else None
+            value = self._penalty(None)
             if value is None:
                 return None
             params = self.params
@@ -399,28 +467,37 @@ class Problem:
         return value.detach(), dict(zip(params, found, strict=True))
 
     def per_example_gradients(self, batch: Batch) -> Grads:
-        """Return name -> (B, *parameter), the gradient of each row's own loss.
+        """Return name -> (B, *parameter), the gradient of each row's own loss, without the noise's penalty.
+
+        A row's loss is the mean over its own valid elements; rows whose target may not be used give 0. So the mean
+        over the labelled rows is the gradient of `output_loss`, where all rows have equally many valid elements.
 
         Raises:
             Refused: with batch normalisation in training mode, where rows do not have a loss of their own.
         """
-        self._refuse_batch_norm("per-example gradients")
+        self.refuse_batch_norm("per-example gradients")
         params = {name: p.detach() for name, p in self.params.items()}
         rows = _rows(batch)
 
-        def one(p: Grads, row: Tensor, draws: dict[Any, Tensor]) -> Tensor:
-            piece, dim = self._row(batch, row)
-            lifted = {key: draw.unsqueeze(dim) for key, draw in draws.items()}
-            with self.clock.replay(lifted):
+        def per_row(row: Tensor, draws: Draws) -> Grads:
+            piece = self._row(batch, row)
+
+            def one(p: Grads) -> Tensor:
                 return self.output_loss(self._call(p, piece), piece)
 
-        with self._recorded_draws(batch) as draws, self.ledger.primitive("backward", rows):
-            dims = dict.fromkeys(draws, 1 if batch.inputs.dim() == 3 and self.spec.sequence else 0)
-            mapped = vmap(torch.func.grad(one), in_dims=(None, 0, dims))
-            grads: Grads = mapped(params, torch.arange(rows, device=self.device), draws)
-        self.ledger.primitive("forward", rows)
+            with self.clock.replay(_lifted(draws)), self.ledger.primitive("forward", rows):
+                value, pull = vjp(one, params)[:2]
+            with self.ledger.primitive("backward", rows):
+                found: tuple[Grads] = pull(torch.ones_like(value))
+            return found[0]
+
+        with self._recorded_draws(batch) as draws:
+            mapped = vmap(per_row, in_dims=(0, _row_dims(draws)))
+            grads: Grads = mapped(torch.arange(rows, device=self.device), draws)
         self.clock.advance()
-        return grads
+        if batch.labelled is None:
+            return grads
+        return {name: g * batch.labelled.reshape(-1, *[1] * (g.dim() - 1)) for name, g in grads.items()}
 
     def jacobian(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return (outputs (B, C), Jacobian (B, C, D)) under this phase's noise.
@@ -428,21 +505,25 @@ class Problem:
         Raises:
             Refused: with batch normalisation in training mode, or for sequences.
         """
-        self._refuse_batch_norm("per-example Jacobians")
+        self.refuse_batch_norm("per-example Jacobians")
+        if self.spec.sequence:
+            raise Refused("per-example Jacobians of sequences are not offered; try a task without time")
         params = {name: p.detach() for name, p in self.params.items()}
         rows = _rows(batch)
 
-        def one(p: Grads, row: Tensor, draws: dict[Any, Tensor]) -> tuple[Tensor, Tensor]:
-            piece, dim = self._row(batch, row)
-            with self.clock.replay({key: draw.unsqueeze(dim) for key, draw in draws.items()}):
-                out = self._call(p, piece)[0]
-            return out, out
+        unit = torch.eye(self.spec.outputs, dtype=self.dtype, device=self.device)
 
-        with self._recorded_draws(batch) as draws, self.ledger.primitive("backward", rows, self.spec.outputs):
-            per_row = torch.func.jacrev(one, has_aux=True)
-            mapped = vmap(per_row, in_dims=(None, 0, dict.fromkeys(draws, 0)))
-            jacobians, outputs = mapped(params, torch.arange(rows, device=self.device), draws)
-        self.ledger.primitive("forward", rows)
+        def per_row(row: Tensor, draws: Draws) -> tuple[Tensor, Grads]:
+            piece = self._row(batch, row)
+            with self.clock.replay(_lifted(draws)), self.ledger.primitive("forward", rows):
+                out, pull = vjp(lambda p: self._call(p, piece)[0], params)[:2]
+            with self.ledger.primitive("backward", rows * self.spec.outputs, self.spec.outputs):
+                found: tuple[Grads] = vmap(pull)(unit)
+            return out, found[0]
+
+        with self._recorded_draws(batch) as draws:
+            mapped = vmap(per_row, in_dims=(0, _row_dims(draws)))
+            outputs, jacobians = mapped(torch.arange(rows, device=self.device), draws)
         self.clock.advance()
         return outputs, torch.cat([jacobians[name].flatten(2) for name in params], dim=2)
 
@@ -451,7 +532,7 @@ class Problem:
         params = {name: p.detach() for name, p in self.params.items()}
         tangents = {name: tangent[name] for name in params}
         with self.ledger.primitive("jvp", _rows(batch)), self._evaluation_of_objective():
-            value, derivative = jvp(lambda p: self._objective(p, batch), (params,), (tangents,))
+            value, derivative = jvp(lambda p: self._objective(p, batch), (params,), (tangents,))[:2]
         return value, derivative
 
     def linearize(self, batch: Batch) -> Linearization:
@@ -462,33 +543,35 @@ class Problem:
             with self.ledger.primitive("forward", rows):
                 outputs = self._call(None, batch)
                 value = self.output_loss(outputs, batch)
-                noise = getattr(self.model, "noise", None)
-                penalty = noise.penalty() if isinstance(noise, Noise) else None
+                penalty = self._penalty(None)
                 value = value if penalty is None else value + penalty
             with self.ledger.primitive("backward", rows):
-                grads = torch.autograd.grad(
-                    value, values, create_graph=True, allow_unused=True, materialize_grads=True
-                )
-        weights = batch.weights
-        if weights is not None:
-            weights = weights.expand(outputs.shape[:-1]).to(outputs.dtype)
-        return Linearization(value, outputs, grads, values, self.loss, weights, self.ledger, rows)
+                grads = torch.autograd.grad(value, values, create_graph=True, allow_unused=True, materialize_grads=True)
+        here = outputs.detach()
+        return Linearization(
+            value, outputs, grads, values, lambda v: self.output_curvature(here, v, batch), self.ledger, rows
+        )
 
-    def _row(self, batch: Batch, row: Tensor) -> tuple[Batch, int]:
-        """Return one row of a batch as a batch of one, and the dimension of rows; `row` may be a vmapped index."""
+    def _row(self, batch: Batch, row: Tensor) -> Batch:
+        """Return one row of a batch as a batch of one; `row` may be a vmapped index."""
         index = row.reshape(1)
-        sequence = self.spec.sequence
-        dim = 1 if sequence else 0
-        piece = Batch(
-            batch.inputs.index_select(dim, index),
+        return Batch(
+            batch.inputs.index_select(1 if self.spec.sequence else 0, index),
             batch.targets.index_select(1 if batch.per_step else 0, index),
             batch.index.index_select(0, index),
             None if batch.mask is None else batch.mask.index_select(1, index),
             None if batch.reset is None else batch.reset.index_select(0, index),
         )
-        return piece, dim
 
-    def _refuse_batch_norm(self, what: str) -> None:
+    def refuse_batch_norm(self, what: str) -> None:
+        """Refuse what needs each row to have an output of its own, where batch normalisation ties rows together.
+
+        Args:
+            what: begins the sentence.
+
+        Raises:
+            Refused: with batch normalisation in training mode.
+        """
         if self.model.training and any(
             isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.model.modules()
         ):
@@ -516,7 +599,8 @@ class Problem:
 
     def _roles(self, module: nn.Module) -> dict[str, str]:
         """Return parameter name within a module -> role."""
-        last = list(self.model.blocks)[-1].parameters() if hasattr(self.model, "blocks") else ()
+        final = list(self.model.blocks)[-1] if hasattr(self.model, "blocks") else getattr(self.model, "readout", None)
+        last = () if final is None else final.parameters()
         full = {id(p): name for name, p in self.model.named_parameters()}
         outputs = {id(p) for p in last}
         return {name: role_of(full.get(id(p), name), p, id(p) in outputs) for name, p in module.named_parameters()}
@@ -558,6 +642,16 @@ class _Evaluation:
         if self._kept is not None:
             self._kept.__exit__(*exc)
         self._problem.clock.advance()
+
+
+def _row_dims(draws: Draws) -> dict[Any, int | None]:
+    """Return the dimension of rows of each draw: the first, or none for noise on weights, which all rows share."""
+    return {key: None if key[0] == "weight" else 0 for key in draws}
+
+
+def _lifted(draws: Draws) -> Draws:
+    """Return the draws of one row as those of a batch of one."""
+    return {key: draw if key[0] == "weight" else draw.unsqueeze(0) for key, draw in draws.items()}
 
 
 def _rows(batch: Batch) -> int:

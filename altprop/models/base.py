@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from altprop.capabilities import Capability
+from altprop.errors import Refused
 from altprop.models.parts import Activation, initialise, make_activation, make_normalisation
 from altprop.noise import Noise
 from altprop.task import ModelSpec
 
 
 class Block(nn.Module, ABC):
-    """Abstract block: `forward(x) = respond(transform(x))`.
+    """Abstract block: `forward(x) = respond(transform(x))`; with a shortcut, the input stands before that.
 
     `transform` is the linear part (with weight and bias), `respond` what follows: normalisation, activation, noise.
     That split serves local rules, feedback rules, curvature factors and batched populations.
@@ -24,6 +25,12 @@ class Block(nn.Module, ABC):
         normalisation: name of the normalisation.
         channels: units (dense) or channels of the output.
         dims: spatial dimensions.
+
+    Attributes:
+        view: shape of one example as the linear part takes it, where the input has another; else None.
+        shortcut: whether the output carries the input along, `[x, y]`.
+        index: place in the chain.
+        is_output: whether this is the last block, whose output carries no noise.
     """
 
     weight: nn.Parameter
@@ -33,6 +40,8 @@ class Block(nn.Module, ABC):
         super().__init__()
         self.activation: Activation = make_activation(activation)
         self.norm = make_normalisation(normalisation, channels, dims)
+        self.view: tuple[int, ...] | None = None
+        self.shortcut = False
         self.index = 0
         self.is_output = False
         self._noise: tuple[Noise | None] = (None,)
@@ -49,14 +58,16 @@ class Block(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map the input of the block to its output."""
-        return self.respond(self.transform(x))
+        y = self.respond(self.transform(x))
+        return torch.cat([self.perturbed(x), y], -1) if self.shortcut else y
 
     def perturbed(self, x: Tensor, shared: int = 0) -> Tensor:
-        """Apply the noise that stands before the linear part."""
-        noise = self.noise
-        if noise is None or self.index != 0:
-            return x
-        return noise(x, "input", 0, shared)
+        """Return what the linear part sees: x in the shape that it takes, under the input noise."""
+        if self.view is not None:
+            x = x.reshape(*x.shape[: 1 + shared], *self.view)
+        if self.noise is not None and self.index == 0:
+            x = self.noise(x, "input", 0, shared)
+        return x
 
     def effective_weight(self) -> Tensor:
         """Return the weight with weight noise, if any."""
@@ -105,12 +116,12 @@ class Dense(Block):
     """An affine map `x W^T + b` and what follows.
 
     Args:
-        inputs: units in; inputs with more dimensions are flattened where they do not fit.
+        inputs: units in.
         outputs: units out.
         activation, normalisation, initialisation: names.
         generator: CPU generator of the initialisation stream.
-        flatten: whether to flatten all but the first dimension.
-        bias: whether there is a bias.
+        flatten: whether to flatten all but the first dimension of the input.
+        shortcut: whether the output carries the input (a vector) along, `[x, f(x W^T + b)]`: no plain chain.
     """
 
     def __init__(
@@ -123,16 +134,16 @@ class Dense(Block):
         initialisation: str = "torch",
         generator: torch.Generator,
         flatten: bool = False,
+        shortcut: bool = False,
     ) -> None:
         super().__init__(activation, normalisation, outputs, 0)
-        self.flatten = flatten
+        self.view = (inputs,) if flatten else None
+        self.shortcut = shortcut
         self.weight = nn.Parameter(torch.empty(outputs, inputs, device="cpu"))
         self.bias = nn.Parameter(torch.empty(outputs, device="cpu"))
         initialise(self.weight, self.bias, initialisation, inputs, outputs, self.activation.gain, generator)
 
     def transform(self, x: Tensor) -> Tensor:
-        if self.flatten:
-            x = x.flatten(1)
         return nn.functional.linear(self.perturbed(x), self.effective_weight(), self.bias)
 
     def transpose(self, delta: Tensor, weight: Tensor, input_shape: torch.Size) -> Tensor:
@@ -142,14 +153,15 @@ class Dense(Block):
         weight, bias = params["weight"], params["bias"]
         if self.noise is not None:
             weight = self.noise(weight, "weight", self.index, 1)
+        p, out, _ = weight.shape
         if shared_input:
-            x = self.perturbed(x.flatten(1) if self.flatten else x)
-            p, out, _ = weight.shape
-            z = (x @ weight.reshape(p * out, -1).T).reshape(x.shape[0], p, out).transpose(0, 1) + bias[:, None, :]
+            seen = self.perturbed(x)
+            z = (seen @ weight.reshape(p * out, -1).T).reshape(-1, p, out).transpose(0, 1) + bias[:, None, :]
         else:
-            x = x.flatten(2) if self.flatten else x
-            z = torch.baddbmm(bias[:, None, :], self.perturbed(x, 1), weight.transpose(1, 2))
-        return self.respond(z, 1)
+            seen = self.perturbed(x, 1)
+            z = torch.baddbmm(bias[:, None, :], seen, weight.transpose(1, 2))
+        y = self.respond(z, 1)
+        return torch.cat([seen.expand(p, *seen.shape[-2:]), y], -1) if self.shortcut else y
 
 
 class LayeredModel(nn.Module):
@@ -158,6 +170,9 @@ class LayeredModel(nn.Module):
     Args:
         blocks: in order; the last one gives the outputs.
         noise: the run's noise, or None.
+
+    Raises:
+        Refused: for a task whose inputs are sequences.
     """
 
     offers: ClassVar[frozenset[Capability]] = frozenset(
@@ -166,6 +181,8 @@ class LayeredModel(nn.Module):
 
     def __init__(self, spec: ModelSpec, blocks: list[Block], noise: Noise | None) -> None:
         super().__init__()
+        if spec.sequence:
+            raise Refused("this model reads one example at a time, and the task's inputs are sequences; try model=gru")
         self.spec = spec
         self.blocks = nn.ModuleList(blocks)
         self.noise = noise
@@ -180,8 +197,9 @@ class LayeredModel(nn.Module):
 
     @property
     def batched(self) -> bool:
-        """Whether `population` works."""
-        return all(getattr(block, "batched", False) for block in self.blocks)
+        """Whether `population` works: no block normalises, and no noise has parameters that would differ too."""
+        learned_noise = self.noise is not None and next(self.noise.parameters(), None) is not None
+        return not learned_noise and all(getattr(block, "batched", False) for block in self.blocks)
 
     def population(self, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
         """Forward P individuals on one batch.

@@ -56,7 +56,8 @@ ACTIVATIONS: dict[str, Activation] = {
         Activation(
             "leaky_relu",
             lambda z: functional.leaky_relu(z, 0.01),
-            lambda z, y: torch.where(z > 0, 1.0, 0.01).to(z.dtype),
+            # Not torch.where(z > 0, 1.0, 0.01): that rounds .01 to the default dtype.
+            lambda z, y: (z > 0).to(z.dtype) * 0.99 + 0.01,
             math.sqrt(2 / (1 + 0.01**2)),
         ),
         Activation(
@@ -92,6 +93,10 @@ def _normal(weight: Tensor, deviation: float, generator: torch.Generator) -> Non
     weight.copy_(deviation * draw)
 
 
+def _zero(weight: Tensor) -> None:
+    weight.zero_()
+
+
 def _orthogonal(weight: Tensor, fan_in: int, fan_out: int, gain: float, generator: torch.Generator) -> None:
     rows, columns = weight.shape[0], weight[0].numel()
     draw = torch.randn(max(rows, columns), min(rows, columns), generator=generator, dtype=weight.dtype, device="cpu")
@@ -115,7 +120,7 @@ INITIALISATIONS: dict[str, Initialiser] = {
     "orthogonal": _orthogonal,
     "small_normal": lambda w, i, o, g, r: _normal(w, 0.01, r),
     "unit_normal": lambda w, i, o, g, r: _normal(w, 1.0, r),
-    "zeros": lambda w, i, o, g, r: w.zero_() and None,
+    "zeros": lambda w, i, o, g, r: _zero(w),
 }
 
 

@@ -33,7 +33,7 @@ def role_of(name: str, parameter: Tensor, in_output_block: bool) -> str:
         return "bias"
     if in_output_block:
         return "output"
-    return "input" if name.startswith("blocks.0.") else "hidden"
+    return "input" if name.startswith("blocks.0.") or name == "cell.weight_input" else "hidden"
 
 
 class _Part(NamedTuple):
@@ -78,6 +78,7 @@ class Updater:
                 "try optimizer=adam or optimizer=sgd"
             )
         self._factory, self._module, self._roles, self._problem = factory, module, roles, problem
+        self.direction = direction
         self._params: dict[str, nn.Parameter] = {}
         self._parts: list[_Part] = []
         self._steps = 0

@@ -1,0 +1,286 @@
+"""Recurrent models: a cell and a readout, written by hand so that every derivative and transform works.
+
+torch's fused RNN, GRU and LSTM stop vmap, forward mode and FLOP counting; these are plain products and element-wise
+functions.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from altprop.capabilities import Capability
+from altprop.checks import check_name, check_number, check_widths
+from altprop.errors import AltpropError, Refused
+from altprop.models.parts import check_initialisation, initialise, make_activation
+from altprop.noise import Noise
+from altprop.task import ModelSpec
+
+# Layers by which the noise of a recurrent model is keyed.
+INPUT, STATE, READOUT = 0, 1, 2
+
+
+class Cell(nn.Module, ABC):
+    """Abstract cell `(x_t, h) -> h`, split into `advance(project(x_t), h)`: a sequence is projected in one product.
+
+    Args:
+        inputs: F, values of one time step.
+        width: W, units.
+        initialisation: name from `altprop.models.parts`, applied to each gate's matrices; "torch" draws all of
+            U(-1/sqrt(W), 1/sqrt(W)), as torch's cells do.
+        gain: of the activation, for initialisations.
+        generator: CPU generator of the initialisation stream.
+
+    Attributes:
+        weight_input: (G W, F), the gates one after the other.
+        weight_state: (G W, W).
+        bias: (G W,), one for both products.
+        state_size: S, values of the state, of which the first W are seen by the readout.
+    """
+
+    gates: ClassVar[int] = 1
+    states: ClassVar[int] = 1
+
+    def __init__(self, inputs: int, width: int, initialisation: str, gain: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.width, self.state_size = width, self.states * width
+        self._noise: tuple[Noise | None] = (None,)
+        rows = self.gates * width
+        self.weight_input = nn.Parameter(torch.empty(rows, inputs, device="cpu"))
+        self.weight_state = nn.Parameter(torch.empty(rows, width, device="cpu"))
+        self.bias = nn.Parameter(torch.empty(rows, device="cpu"))
+        for gate in range(self.gates):
+            part = slice(gate * width, (gate + 1) * width)
+            seen = width if initialisation == "torch" else inputs
+            initialise(self.weight_input.data[part], self.bias.data[part], initialisation, seen, width, gain, generator)
+            initialise(self.weight_state.data[part], None, initialisation, width, width, gain, generator)
+
+    def attach(self, noise: Noise | None) -> None:
+        """Take the model's noise (held in a tuple, so that it is registered once, by the model)."""
+        self._noise = (noise,)
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        """Map one time step (B, F) and the state (B, S) to the next state (B, S)."""
+        return self.advance(self.project(x), h)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return x W_x^T + b: (..., F) -> (..., G W)."""
+        noise = self._noise[0]
+        weight = self.weight_input if noise is None else noise(self.weight_input, "weight", INPUT)
+        return functional.linear(x, weight, self.bias)
+
+    def recurrent(self, h: Tensor) -> Tensor:
+        """Return h W_h^T: (B, W) -> (B, G W). Noise on state and weights is the same at all times (Gal 2016)."""
+        noise = self._noise[0]
+        if noise is None:
+            return functional.linear(h, self.weight_state)
+        weight = noise(self.weight_state, "weight", STATE)
+        return functional.linear(noise(h, "state", STATE), weight)
+
+    @abstractmethod
+    def advance(self, a: Tensor, h: Tensor) -> Tensor:
+        """Map the projected input (B, G W) and the state (B, S) to the next state (B, S)."""
+
+
+class RNNCell(Cell):
+    """h' = f(x W_x^T + h W_h^T + b) (Elman 1990).
+
+    Args:
+        activation: f.
+        others: see `Cell`.
+    """
+
+    def __init__(
+        self, inputs: int, width: int, initialisation: str, activation: str, generator: torch.Generator
+    ) -> None:
+        self_activation = make_activation(activation)
+        super().__init__(inputs, width, initialisation, self_activation.gain, generator)
+        self.activation = self_activation
+
+    def advance(self, a: Tensor, h: Tensor) -> Tensor:
+        return self.activation.function(a + self.recurrent(h))
+
+
+class GRUCell(Cell):
+    """Gated recurrent unit (Cho et al. 2014), in torch's form: the reset gate acts after the product.
+
+    r, z = sigmoid(x W_x^T + b + h W_h^T), two gates;  n = tanh(x W_n^T + b_n + r * (h U_n^T + c_n));
+    h' = (1 - z) * n + z * h. `bias_state` is c_n, which b cannot stand in for.
+
+    Args:
+        inputs, width, initialisation, generator: see `Cell`.
+    """
+
+    gates: ClassVar[int] = 3
+
+    def __init__(self, inputs: int, width: int, initialisation: str, generator: torch.Generator) -> None:
+        super().__init__(inputs, width, initialisation, 1.0, generator)
+        self.bias_state = nn.Parameter(torch.zeros(width, device="cpu"))
+
+    def advance(self, a: Tensor, h: Tensor) -> Tensor:
+        cut = 2 * self.width
+        back = self.recurrent(h)
+        r, z = (a[..., :cut] + back[..., :cut]).sigmoid().chunk(2, -1)
+        n = torch.tanh(a[..., cut:] + r * (back[..., cut:] + self.bias_state))
+        return n + z * (h - n)
+
+
+class LSTMCell(Cell):
+    """Long short-term memory with a forget gate (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
+
+    i, f, g, o = x W_x^T + b + h W_h^T;  c' = sigmoid(f) * c + sigmoid(i) * tanh(g);  h' = sigmoid(o) * tanh(c').
+    The state is [h, c], so S = 2 W.
+
+    Args:
+        inputs, width, initialisation, generator: see `Cell`.
+        forget_bias: added to the forget gate's bias at the start, so that it begins open (Jozefowicz et al. 2015).
+    """
+
+    gates: ClassVar[int] = 4
+    states: ClassVar[int] = 2
+
+    def __init__(
+        self, inputs: int, width: int, initialisation: str, forget_bias: float, generator: torch.Generator
+    ) -> None:
+        super().__init__(inputs, width, initialisation, 1.0, generator)
+        self.bias.data[width : 2 * width] += forget_bias
+
+    def advance(self, a: Tensor, h: Tensor) -> Tensor:
+        exposed, c = h.split(self.width, -1)
+        i, f, g, o = (a + self.recurrent(exposed)).chunk(4, -1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return torch.cat([o.sigmoid() * c.tanh(), c], -1)
+
+
+class Readout(nn.Module):
+    """An affine map of the part of the state that is seen, under the unit noise.
+
+    Args:
+        width: W, of that part.
+        outputs: C.
+        initialisation, generator: as for `Cell`.
+    """
+
+    def __init__(self, width: int, outputs: int, initialisation: str, generator: torch.Generator) -> None:
+        super().__init__()
+        self.width = width
+        self._noise: tuple[Noise | None] = (None,)
+        self.weight = nn.Parameter(torch.empty(outputs, width, device="cpu"))
+        self.bias = nn.Parameter(torch.empty(outputs, device="cpu"))
+        initialise(self.weight, self.bias, initialisation, width, outputs, 1.0, generator)
+
+    def attach(self, noise: Noise | None) -> None:
+        """Take the model's noise."""
+        self._noise = (noise,)
+
+    def forward(self, h: Tensor, start: int = 0) -> Tensor:
+        """Map one state per row (B, S), or one per time start, start + 1, ... (T, B, S), to outputs (..., C)."""
+        noise, seen = self._noise[0], h[..., : self.width]
+        if noise is None:
+            return functional.linear(seen, self.weight, self.bias)
+        seen = noise.over_time(seen, "unit", STATE, start) if h.dim() == 3 else noise(seen, "unit", STATE)
+        return functional.linear(seen, noise(self.weight, "weight", READOUT), self.bias)
+
+
+class RecurrentModel(nn.Module):
+    """A cell that runs over a sequence, and a readout.
+
+    Noise: `input` on each x_t and `unit` on what the readout sees, drawn anew at each time; `state` on what enters the
+    recurrent product and `weight` on the three matrices, the same at all times of a sequence.
+
+    Args:
+        spec: shapes on both sides, of sequences.
+        cell: rnn, gru or lstm.
+        hidden: one width, in a list as for other models.
+        activation: of rnn; gru and lstm have their own.
+        initialisation: name from `altprop.models.parts`.
+        forget_bias: of lstm.
+        noise: the run's noise, or None.
+        generator: CPU generator of the initialisation stream.
+
+    Raises:
+        AltpropError: for an unknown name, a width below 1 or several widths.
+        Refused: for a task whose inputs are no sequences.
+
+    >>> model = RecurrentModel(ModelSpec((2,), 3, sequence=True), "lstm", [4], generator=torch.Generator("cpu"))
+    >>> model(torch.zeros(7, 5, 2)).shape, model.initial_state(5).shape
+    (torch.Size([5, 3]), torch.Size([5, 8]))
+    """
+
+    offers: ClassVar[frozenset[Capability]] = frozenset(
+        {Capability.GRADIENT, Capability.CURVATURE, Capability.RECURRENT}
+    )
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        cell: str = "gru",
+        hidden: Sequence[int] = (32,),
+        activation: str = "tanh",
+        initialisation: str = "torch",
+        forget_bias: float = 1.0,
+        *,
+        noise: Noise | None = None,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        if not spec.sequence or len(spec.input_shape) != 1:
+            raise Refused(f"model={cell} reads sequences of vectors, and this task's inputs are none; try model=mlp")
+        check_name(cell, "model.cell", ("rnn", "gru", "lstm"))
+        check_initialisation(initialisation)
+        widths = check_widths(hidden)
+        if len(widths) != 1:
+            raise AltpropError(f"model.hidden of a recurrent model holds one width; got {list(hidden)}")
+        inputs, width = spec.input_shape[0], widths[0]
+        self.spec = spec
+        self.cell: Cell
+        if cell == "rnn":
+            self.cell = RNNCell(inputs, width, initialisation, activation, generator)
+        elif cell == "gru":
+            self.cell = GRUCell(inputs, width, initialisation, generator)
+        else:
+            bias = check_number(forget_bias, "model.forget_bias", -1e3, 1e3)
+            self.cell = LSTMCell(inputs, width, initialisation, bias, generator)
+        self.readout = Readout(width, spec.outputs, initialisation, generator)
+        self.noise = noise
+        self.cell.attach(noise)
+        self.readout.attach(noise)
+
+    def initial_state(self, rows: int) -> Tensor:
+        """Return the state (B, S) before the first time: zeros."""
+        return self.readout.weight.new_zeros(rows, self.cell.state_size)
+
+    def unroll(
+        self, x: Tensor, h: Tensor, mask: Tensor | None = None, reset: Tensor | None = None, start: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Run the cell over a window of a sequence.
+
+        Args:
+            x: (T, B, F).
+            h: (B, S) state before it.
+            mask: (T, B) bool; where False the state stands still.
+            reset: (B,) bool, rows that begin at the initial state and not at `h`.
+            start: time of the window's first element, for the noise.
+
+        Returns:
+            The states after each time (T, B, S), and the last of them (B, S).
+        """
+        if reset is not None:
+            h = torch.where(reset[:, None], self.initial_state(h.shape[0]), h)
+        if self.noise is not None:
+            x = self.noise.over_time(x, "input", INPUT, start)
+        states = []
+        for t, a in enumerate(self.cell.project(x).unbind(0)):
+            after = self.cell.advance(a, h)
+            h = after if mask is None else torch.where(mask[t][:, None], after, h)
+            states.append(h)
+        return torch.stack(states), h
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map sequences (T, B, F) to outputs (B, C) after the last valid element, or (T, B, C) with `spec.per_step`."""
+        states, h = self.unroll(x, self.initial_state(x.shape[1]), mask)
+        outputs: Tensor = self.readout(states if self.spec.per_step else h)
+        return outputs
