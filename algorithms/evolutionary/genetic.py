@@ -1,0 +1,183 @@
+"""A generational genetic algorithm on real-valued parameters."""
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from deap import tools
+from torch import Tensor
+
+from altprop.algorithm import Algorithm, StepResult
+from altprop.algorithms.evolutionary import checks
+from altprop.algorithms.evolutionary.population import (
+    Individual,
+    check_between,
+    check_count,
+    evaluated,
+    make_toolbox,
+    refresh_statistics,
+)
+from altprop.errors import AltpropError
+from altprop.problem import Problem
+from altprop.randomness import Random
+from altprop.task import Batch
+
+SELECTIONS = ("tournament", "truncation")
+
+
+def uniform_crossover(first: Tensor, second: Tensor, random: Random) -> Tensor:
+    """Return children (K, D) that take each gene from either parent with equal probability (Syswerda 1989)."""
+    return torch.where(random.uniform(*first.shape) < 0.5, first, second)
+
+
+def two_point_crossover(first: Tensor, second: Tensor, random: Random) -> Tensor:
+    """Return children (K, D): the first parent outside two random cuts, the second between them.
+
+    >>> ones = torch.ones(1, 6)
+    >>> two_point_crossover(ones, 2 * ones, Random(1))
+    tensor([[1., 1., 2., 2., 1., 1.]])
+    """
+    size = first.shape[1]
+    cuts = random.integers(0, size + 1, first.shape[0], 2).sort(1).values
+    gene = torch.arange(size, device=first.device)
+    return torch.where((gene >= cuts[:, :1]) & (gene < cuts[:, 1:]), second, first)
+
+
+CROSSOVERS = {"uniform": uniform_crossover, "two_point": two_point_crossover}
+
+
+def gaussian_mutation(children: Tensor, sigma: float, rate: float, random: Random) -> Tensor:
+    """Return children (K, D) with N(0, sigma^2) added to each gene with probability `rate`."""
+    change = sigma * random.normal(*children.shape)
+    if rate < 1:
+        change = change * (random.uniform(*children.shape) < rate)
+    return children + change
+
+
+class Genetic(Algorithm):
+    """Select, cross and mutate a population of parameter points; the best one is the model.
+
+    One step is one generation. The whole population, survivors included, is evaluated on the step's batch; the `elites`
+    best live on unchanged; the others are replaced by children of selected pairs. Mutation narrows with the budget,
+    sigma (1 - progress), so that the search ends fine.
+
+    The model is the best individual on the latest batch. It is the first elite, so its objective on the next batch
+    before the update is known and is the step's `loss`; without elites it is None. On full batches the best fitness
+    never rises; on mini-batches the choice among noisy values is optimistic, so judge on held-out data.
+
+    Args:
+        population: individuals, at least 2.
+        elites: how many survive unchanged, fewer than `population`.
+        selection: tournament, or truncation to the best.
+        pressure: individuals in a tournament, or survivors of the truncation.
+        crossover: uniform or two_point.
+        crossover_rate: probability that a child has two parents.
+        sigma: standard deviation of mutations, and of the first population around the initial weights.
+        mutation_rate: probability that a gene mutates.
+
+    Raises:
+        AltpropError: for values outside these.
+
+    Paper: Holland 1975, Adaptation in natural and artificial systems; on network weights: Montana and Davis 1989,
+    Training feedforward neural networks using genetic algorithms. DEAP's own operators copy single individuals and draw
+    from global `random`; crossover and mutation here act on stacks and draw from the run's stream.
+    """
+
+    state: ClassVar[tuple[str, ...]] = ("genomes", "fitness", "generation")
+
+    def __init__(
+        self,
+        population: int = 20,
+        elites: int = 2,
+        selection: str = "tournament",
+        pressure: int = 5,
+        crossover: str = "uniform",
+        crossover_rate: float = 1.0,
+        sigma: float = 0.05,
+        mutation_rate: float = 1.0,
+    ) -> None:
+        self.population = check_count("population", population, 2)
+        self.elites = check_count("elites", elites, 0)
+        self.pressure = check_count("pressure", pressure, 1)
+        if elites >= population:
+            raise AltpropError(f"algorithm.elites must be fewer than population={population}; got {elites}")
+        if selection not in SELECTIONS:
+            raise AltpropError(f"unknown algorithm.selection={selection}; known are: {', '.join(SELECTIONS)}")
+        if selection == "truncation" and pressure > population:
+            raise AltpropError(f"algorithm.pressure must be at most population={population}; got {pressure}")
+        if crossover not in CROSSOVERS:
+            raise AltpropError(f"unknown algorithm.crossover={crossover}; known are: {', '.join(CROSSOVERS)}")
+        if crossover_rate != 0:
+            check_between("crossover_rate", crossover_rate, 0, 1)
+        self.selection, self.crossover, self.crossover_rate = selection, crossover, float(crossover_rate)
+        self.sigma = check_between("sigma", sigma, 0, math.inf)
+        self.mutation_rate = check_between("mutation_rate", mutation_rate, 0, 1)
+        self.genomes: Tensor
+        self.fitness: Tensor
+        self.generation = 0
+
+    def _setup(self, problem: Problem) -> None:
+        start = problem.flat()
+        self.genomes = start + self.sigma * problem.random.normal(self.population, start.numel())
+        self.genomes[0] = start
+        self.fitness = torch.full((self.population,), math.inf, dtype=torch.float64, device="cpu")
+        self.toolbox = self._toolbox(problem)
+
+    def _toolbox(self, problem: Problem) -> Any:
+        toolbox = make_toolbox(problem)
+        if self.selection == "tournament":
+            toolbox.register("select", tools.selTournament, tournsize=self.pressure)
+        else:
+            toolbox.register("select", self._truncation)
+        toolbox.register("mate", CROSSOVERS[self.crossover], random=problem.random)
+        toolbox.register("mutate", gaussian_mutation, rate=self.mutation_rate, random=problem.random)
+        return toolbox
+
+    def _truncation(self, individuals: list[Individual], k: int) -> list[Individual]:
+        best = tools.selBest(individuals, self.pressure)
+        return [best[i] for i in self.problem.random.integers(0, len(best), k).tolist()]
+
+    def _step(self, batch: Batch | None) -> StepResult:
+        assert batch is not None
+        problem = self.problem
+        loss = refresh_statistics(problem, batch)
+        individuals = evaluated(self.toolbox, self.genomes, batch)
+        values = [individual.fitness.values[0] for individual in individuals]
+        if loss is None and (self.elites > 0 or self.generation == 0):
+            loss = torch.tensor(values[0], dtype=problem.dtype, device=problem.device)
+        ranked: list[Individual] = tools.selBest(individuals, max(1, self.elites))
+        problem.assign(ranked[0].genome)
+        self.fitness = torch.tensor(values, dtype=torch.float64, device="cpu")
+        survivors = [individual.row for individual in ranked[: self.elites]]
+        self.genomes = torch.cat([self.genomes[survivors], self._children(individuals)])
+        self.generation += 1
+        return StepResult(loss, {"best_fitness": min(values), "mean_fitness": sum(values) / len(values)})
+
+    def _children(self, individuals: list[Individual]) -> Tensor:
+        count = self.population - self.elites
+        with self.problem.random.as_global():
+            chosen: list[Individual] = self.toolbox.select(individuals, 2 * count)
+        parents = self.genomes[[individual.row for individual in chosen]]
+        first, second = parents[:count], parents[count:]
+        children: Tensor = self.toolbox.mate(first, second)
+        if self.crossover_rate < 1:
+            crossed = self.problem.random.uniform(count, 1) < self.crossover_rate
+            children = torch.where(crossed, children, first)
+        mutated: Tensor = self.toolbox.mutate(children, self.sigma * (1 - self.problem.progress))
+        return mutated
+
+    @classmethod
+    def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
+        """Only ranks count, elites never get worse on full batches, and a generation is judged on its own batch."""
+        return {
+            "f and 7 log1p(f) - 3 give one run": lambda: (checks.rank_difference(cls, checks.squashed), 0.0),
+            "not f and -f give one run": lambda: (checks.rank_difference(cls, checks.negated), 1e-3),
+            "the origin may lie anywhere": lambda: (checks.translation_difference(cls), 2e-12),
+            "fitness is of the present batch": lambda: (checks.staleness(cls), 1e-14),
+            "elites: the best full-batch fitness never rises": lambda: (checks.rise(lambda: cls(elites=2)), 1e-14),
+            "not no elites: the best full-batch fitness never rises": lambda: (
+                checks.rise(lambda: cls(elites=0)),
+                1e-3,
+            ),
+        }
