@@ -10,6 +10,7 @@ from altprop.flops import count_flops
 from altprop.ledger import Ledger
 from altprop.losses import make_loss
 from altprop.models.mlp import MLP
+from altprop.models.recurrent import RecurrentModel
 from altprop.noise import Noise, NoiseClock
 from altprop.problem import Problem
 from altprop.randomness import Random, derive_seed, generator_for
@@ -34,7 +35,7 @@ def make_problem(
         train_size: rows of the training split.
     """
     first = next(model.parameters())
-    blocks = len(model.blocks) if hasattr(model, "blocks") else 1
+    blocks = len(getattr(model, "blocks", (model,)))
     random = Random(derive_seed(seed, "algorithm"), first.device, first.dtype)
     spec: ModelSpec = model.spec  # type: ignore[assignment]
     made = make_loss(loss)
@@ -90,13 +91,73 @@ def toy(
     ).to(dtype)
     data = Random(derive_seed(seed, "toy data"), "cpu", dtype)
     inputs = data.normal(rows, sizes[0])
-    classes = loss in ("cross_entropy", "one_hot_squared_error")
-    targets = data.integers(0, sizes[-1], rows) if classes else data.normal(rows, sizes[-1])
-    if loss == "binary_cross_entropy":
-        targets = (targets > 0).to(dtype)
-    offers = {Capability.SUPERVISED, Capability.VECTORS} | ({Capability.CLASSES} if classes else set())
+    targets = _targets(loss, data, (rows,), sizes[-1])
+    classes = {Capability.CLASSES} if loss in _CLASS_LOSSES else set()
+    offers = {Capability.SUPERVISED, Capability.VECTORS} | classes
     problem = make_problem(model, loss, seed=seed, offers=frozenset(offers), train_size=rows)
     with problem.evaluating():
         problem.ledger.forward_flops = count_flops(lambda: model(inputs[:1]))
     problem.ledger.epoch_samples = rows
     return problem, Batch(inputs, targets, torch.arange(rows, device="cpu"))
+
+
+def toy_sequence(
+    cell: str = "rnn",
+    *,
+    steps: int = 7,
+    rows: int = 4,
+    inputs: int = 2,
+    width: int = 5,
+    outputs: int = 3,
+    lengths: Sequence[int] | None = None,
+    per_step: bool = False,
+    loss: str = "half_squared_error",
+    noise: Noise | None = None,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> tuple[Problem, Batch]:
+    """Return a small recurrent problem and one batch of random sequences.
+
+    Args:
+        cell: rnn, gru or lstm.
+        steps, rows, inputs, width, outputs: T, B, F, units and C.
+        lengths: valid elements of each row, which are masked beyond; None for T each.
+        per_step: whether there is a target at each time.
+        loss, noise, seed, dtype: as for `toy`.
+
+    >>> problem, batch = toy_sequence("gru", lengths=[7, 3, 5, 1], per_step=True)
+    >>> batch.inputs.shape, batch.targets.shape, batch.samples
+    (torch.Size([7, 4, 2]), torch.Size([7, 4, 3]), 16)
+    """
+    model = RecurrentModel(
+        ModelSpec((inputs,), outputs, sequence=True, per_step=per_step),
+        cell,
+        [width],
+        initialisation="glorot_uniform",
+        noise=noise,
+        generator=generator_for(seed, "toy weights"),
+    ).to(dtype)
+    data = Random(derive_seed(seed, "toy data"), "cpu", dtype)
+    x = data.normal(steps, rows, inputs)
+    targets = _targets(loss, data, (steps, rows) if per_step else (rows,), outputs)
+    classes = {Capability.CLASSES} if loss in _CLASS_LOSSES else set()
+    problem = make_problem(model, loss, seed=seed, offers=frozenset({Capability.SUPERVISED} | classes), train_size=rows)
+    mask = None
+    if lengths is not None:
+        mask = torch.arange(steps, device="cpu")[:, None] < torch.tensor(list(lengths), device="cpu")
+    batch = Batch(x, targets, torch.arange(rows, device="cpu"), mask, torch.ones(rows, dtype=torch.bool, device="cpu"))
+    with problem.evaluating():
+        problem.ledger.forward_flops = count_flops(lambda: model(x[:, :1]))
+    problem.ledger.epoch_samples = batch.samples
+    return problem, batch
+
+
+_CLASS_LOSSES = ("cross_entropy", "one_hot_squared_error")
+
+
+def _targets(loss: str, data: Random, shape: tuple[int, ...], outputs: int) -> torch.Tensor:
+    """Draw targets of a shape, (*shape,) classes or (*shape, outputs) values, as the loss takes them."""
+    if loss in _CLASS_LOSSES:
+        return data.integers(0, outputs, *shape)
+    values = data.normal(*shape, outputs)
+    return (values > 0).to(values.dtype) if loss == "binary_cross_entropy" else values
