@@ -6,9 +6,11 @@ with these primitives alone compare, resume and batch over seeds for free.
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -529,6 +531,7 @@ class Problem:
 
     def jvp(self, batch: Batch, tangent: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return (objective, directional derivative along `tangent`) in one forward pass."""
+        _load_forward_mode()
         params = {name: p.detach() for name, p in self.params.items()}
         tangents = {name: tangent[name] for name in params}
         with self.ledger.primitive("jvp", _rows(batch)), self._evaluation_of_objective():
@@ -622,6 +625,15 @@ class Problem:
         self.clock.step, self.clock.phase = state["clock"]
         self.ledger.load_state_dict(state["ledger"])
         self.progress = state["progress"]
+
+
+@cache
+def _load_forward_mode() -> None:
+    """Let torch load its forward mode, in which torch 2.13 calls what it deprecates (`torch.jit.script`)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        with torch.autograd.forward_ad.dual_level():
+            pass
 
 
 class _Evaluation:
