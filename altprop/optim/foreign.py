@@ -95,7 +95,9 @@ class Seclusion:
         self._generators = [torch.default_generator]
         if device.type == "cuda":
             index: int | None = device.index
-            self._generators.append(torch.cuda.default_generators[torch.cuda.current_device() if index is None else index])
+            self._generators.append(
+                torch.cuda.default_generators[torch.cuda.current_device() if index is None else index]
+            )
         used = [id(value) for kind in kinds for value in vars(sys.modules[kind.__module__]).values()]
         self._plain = id(random) in used or id(np) in used
 

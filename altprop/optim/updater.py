@@ -249,11 +249,15 @@ class Updater:
         ):
             return
         saved = [export(part.optimizer, part.params) for part in self._parts]
+        self._start(params)
+        for part, old in zip(self._parts, saved, strict=False):
+            restore(part.optimizer, part.params, old)
+
+    def _start(self, params: dict[str, nn.Parameter]) -> None:
+        """Build optimizers without a past."""
         self._params, self._parts = params, self._build(params)
         self._fresh = True
         self._rates = [[group.get("lr", 0.0) for group in part.optimizer.param_groups] for part in self._parts]
-        for part, old in zip(self._parts, saved, strict=False):
-            restore(part.optimizer, part.params, old)
 
     def _build(self, params: dict[str, nn.Parameter]) -> list[_Part]:
         factory, seed = self._factory, derive_seed(self._problem.random.seed, "optimizer", *params)
@@ -309,7 +313,8 @@ class Updater:
         Raises:
             AltpropError: where the state is of other parameters.
         """
-        self.rebind()
+        self._problem.forget_structure()
+        self._start(dict(self._module.named_parameters()))
         shapes = [{name: list(p.shape) for name, p in part.params.items()} for part in self._parts]
         if [saved["shapes"] for saved in state["parts"]] != shapes:
             raise AltpropError(f"the saved state of optimizer {self._factory.name} is of other parameters")

@@ -1,0 +1,60 @@
+"""What the tests of the optimizer axis share: recipes from conf/optimizer, and runs of backprop under them."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from altprop.algorithms.backprop.backprop import Backprop
+from altprop.optim import OptimizerFactory
+from altprop.problem import Problem
+from altprop.resolve import arguments
+from altprop.task import Batch
+from altprop.workbench import toy
+
+FOLDER = Path(__file__).parents[3] / "conf" / "optimizer"
+RECIPES = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(FOLDER.glob("*.yaml"))}
+TORCH = [name for name, recipe in RECIPES.items() if recipe["optimizer"].startswith("torch.")]
+FOREIGN = [name for name, recipe in RECIPES.items() if recipe.get("algorithm")]
+
+
+def recipe(name: str, **changes: Any) -> OptimizerFactory:
+    return OptimizerFactory(**{**arguments(RECIPES[name]), **changes})
+
+
+class Run:
+    """Backprop under one optimizer on a toy problem with mini-batches of 8 of its 24 rows."""
+
+    def __init__(self, factory: OptimizerFactory, **problem: Any) -> None:
+        self.problem: Problem
+        self.problem, self._all = toy(**{"rows": 24, **problem})
+        self.rule = Backprop(factory)
+        self.rule.setup(self.problem)
+        self.step = 0
+
+    def batch(self, size: int = 8) -> Batch:
+        index = torch.arange(self.step * size, (self.step + 1) * size, device="cpu") % 24
+        return Batch(self._all.inputs[index], self._all.targets[index], index)
+
+    def take(self, steps: int, of: int = 40) -> Tensor:
+        """Take so many steps of a budget of `of` and return the weights."""
+        for _ in range(steps):
+            self.problem.progress = self.step / of
+            self.rule.step(self.batch())
+            self.step += 1
+        return self.problem.flat()
+
+    def save(self) -> bytes:
+        buffer = io.BytesIO()
+        state = {"problem": self.problem.state_dict(), "rule": self.rule.state_dict(), "step": self.step}
+        torch.save(state, buffer)
+        return buffer.getvalue()
+
+    def load(self, saved: bytes) -> None:
+        state = torch.load(io.BytesIO(saved), weights_only=True)
+        self.problem.load_state_dict(state["problem"])
+        self.rule.load_state_dict(state["rule"])
+        self.step = state["step"]
