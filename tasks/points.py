@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,6 +39,7 @@ class PointTask(Task, ABC):
 
     Args:
         start: theta at the start, (D,).
+        formula: the function in words, with its options: what the hash of the data is made of, beside the start.
         chance: see above.
         targets: see above.
         common: see `Task`.
@@ -51,16 +53,18 @@ class PointTask(Task, ABC):
     def __init__(
         self,
         start: tuple[float, ...],
+        formula: str,
         *,
         chance: float | None = None,
         targets: Mapping[str, float] | None = None,
         **common: Any,
     ) -> None:
-        self.function, self.start = self._make_loss(self.losses[0]), start
+        self.function, self.start, self.formula = self._make_loss(self.losses[0]), start, formula
         theta = torch.tensor([start], dtype=torch.float64, device="cpu")
         gap = self._gap(theta) if chance is None else chance
         default = {"50%": 0.5 * gap, "90%": 0.1 * gap, "99%": 0.01 * gap, "1e-8": 1e-8}
         super().__init__(chance=gap, targets=targets or default, **common)
+        self._source = self._pseudo_row()
 
     @abstractmethod
     def _make_loss(self, name: str) -> PointLoss:
@@ -73,10 +77,13 @@ class PointTask(Task, ABC):
 
     @final
     def _load(self) -> Source:
+        return self._source
+
+    def _pseudo_row(self) -> Source:
         empty = torch.zeros(1, 0, dtype=torch.float64, device="cpu")
         row = Split(empty, empty, torch.zeros(1, dtype=torch.int64, device="cpu"))
-        digest = sha256_of(torch.tensor(self.start, dtype=torch.float64, device="cpu").numpy())
-        return Source(row, {"test": row}, "formula", digest, in_sample=True)
+        digest = sha256_of(np.array(self.start), np.frombuffer(self.formula.encode(), dtype=np.uint8))
+        return Source(row, {"test": row}, self.formula, digest, in_sample=True)
 
     @final
     def _metrics(self, outputs: Tensor, split: Split) -> dict[str, float]:

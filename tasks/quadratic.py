@@ -67,7 +67,8 @@ class Quadratic(PointTask):
             raise AltpropError(f"task.condition must be a number of at least 1; got {condition!r}")
         self.dimension, self.condition, self.rotated = dimension, float(condition), rotated
         self._seed = int(common.get("data_seed", 0))
-        super().__init__(begin, **common)
+        turned = f", rotated by seed {self._seed}" if rotated else ""
+        super().__init__(begin, f"quadratic of condition {self.condition:g}{turned}", **common)
 
     def _make_loss(self, name: str) -> QuadraticFunction:
         if not self.rotated:

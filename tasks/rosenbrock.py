@@ -54,7 +54,7 @@ class Rosenbrock(PointTask):
         begin = start_of(start, dimension, (-1.2, 1.0))
         if dimension < 2:
             raise AltpropError(f"task.dimension must be at least 2 for rosenbrock; got {dimension!r}")
-        super().__init__(begin, **common)
+        super().__init__(begin, "Rosenbrock's function", **common)
 
     def _make_loss(self, name: str) -> RosenbrockFunction:
         return RosenbrockFunction()
