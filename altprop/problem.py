@@ -465,6 +465,8 @@ class Problem:
             if value is None:
                 return None
             params = self.params
+            if not value.requires_grad:
+                return value, {name: torch.zeros_like(p) for name, p in params.items()}
             found = torch.autograd.grad(value, list(params.values()), allow_unused=True, materialize_grads=True)
         return value.detach(), dict(zip(params, found, strict=True))
 

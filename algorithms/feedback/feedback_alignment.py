@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from torch import Tensor
 
@@ -56,7 +56,7 @@ class FeedbackAlignment(Algorithm):
     def _setup(self, problem: Problem) -> None:
         self.updater = problem.updater(self.optimizer, direction="other")
         self.feedback = []
-        for block in list(problem.layered.blocks)[1:]:
+        for block in chain(problem)[1:]:
             shape = block.weight.shape
             fan_out = shape.numel() / shape[1]
             self.feedback.append(self.scale / math.sqrt(fan_out) * problem.random.normal(*shape))
@@ -70,7 +70,7 @@ class FeedbackAlignment(Algorithm):
     def direction(self, batch: Batch) -> tuple[Tensor, Grads]:
         """Return (objective, name -> what stands for its gradient) at the present parameters."""
         problem = self.problem
-        blocks = list(problem.layered.blocks)
+        blocks = chain(problem)
         with problem.same_noise():
             x, inputs, pulls = batch.inputs, [], []
             for index in range(len(blocks)):
@@ -110,6 +110,11 @@ class FeedbackAlignment(Algorithm):
         }
 
 
+def chain(problem: Problem) -> list[Block]:
+    """Return the model's blocks in order."""
+    return [cast("Block", block) for block in problem.layered.blocks]
+
+
 def _ready(sizes: tuple[int, ...]) -> tuple[FeedbackAlignment, Batch]:
     problem, batch = toy(sizes)
     rule = FeedbackAlignment(OptimizerFactory("torch.optim.SGD", lr=0.1))
@@ -120,7 +125,7 @@ def _ready(sizes: tuple[int, ...]) -> tuple[FeedbackAlignment, Batch]:
 def _against_backprop(matched: bool) -> float:
     rule, batch = _ready((5, 7, 6, 3))
     if matched:
-        rule.feedback = [block.weight.detach().clone() for block in list(rule.problem.layered.blocks)[1:]]
+        rule.feedback = [block.weight.detach().clone() for block in chain(rule.problem)[1:]]
     return relative_error(rule.direction(batch)[1], rule.problem.gradient(batch)[1])
 
 

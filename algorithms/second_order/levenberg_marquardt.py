@@ -66,7 +66,7 @@ class LevenbergMarquardt(Algorithm):
     """
 
     requires: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENT, Capability.LEAST_SQUARES})
-    batch: ClassVar[Appetite] = Appetite.FULL
+    batch: Appetite = Appetite.FULL
     state: ClassVar[tuple[str, ...]] = ("damping", "nu")
 
     def __init__(
@@ -178,8 +178,8 @@ def _against_least_squares(damping: float) -> float:
     rule.step(batch)
     design = torch.cat([batch.inputs, torch.ones_like(batch.inputs[:, :1])], 1)
     exact = torch.linalg.lstsq(design, batch.targets).solution
-    block = rule.problem.layered.blocks[0]
-    found = torch.cat([block.weight.detach().T, block.bias.detach()[None]])
+    weight, bias = (p.detach() for p in rule.problem.params.values())
+    found = torch.cat([weight.T, bias[None]])
     return float((found - exact).norm() / exact.norm())
 
 

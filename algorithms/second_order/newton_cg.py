@@ -18,6 +18,7 @@ from altprop.task import Batch
 from altprop.workbench import toy
 
 CURVATURES = ("gauss_newton", "hessian")
+APPETITES = ("full", "mini")
 LEAST_DAMPING, MOST_DAMPING = 1e-10, 1e10  # where the adaptive rule stops
 
 
@@ -32,19 +33,19 @@ class NewtonCG(Algorithm):
     rho < 1/4 and shrinks by it where rho > 3/4 (Levenberg's rule).
 
     Everything inside a step is evaluated under one noise (`Problem.same_noise`), so with dropout the line search and
-    all products see one function. It learns from the whole training set (FULL): curvature, search and ratio are
-    statements about one function, and mini-batches of 64 make each of them noise. Products of the Gauss-Newton matrix
+    all products see one function. By default a step takes the whole training set: curvature, search and ratio are then
+    statements about the objective itself. On mini-batches (`appetite=mini`) they are statements about the batch, which
+    lambda, ever shrinking, does not notice. Products of the Gauss-Newton matrix
     leave out a penalty of the noise; those of the Hessian hold it.
 
     Args:
         curvature: gauss_newton (never negative) or hessian.
         damping: lambda at the start, on the scale of the mean loss's curvature.
-        adaptive: whether lambda follows rho; it stays as it is otherwise.
-        factor: by which lambda moves.
+        factor: by which lambda moves with rho; 1 keeps it as it is.
         iterations: the largest number of products a step.
         tolerance: relative, or None for the rule above.
         line_search: whether to search; the full step is taken otherwise.
-        exit_at_negative: whether negative curvature ends the solve; without, saddles attract.
+        appetite: full, or mini for the task's batches.
 
     Raises:
         AltpropError: for an unknown curvature or a number out of range.
@@ -54,34 +55,35 @@ class NewtonCG(Algorithm):
     """
 
     requires: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENT, Capability.CURVATURE})
-    batch: ClassVar[Appetite] = Appetite.FULL
+    batch: Appetite = Appetite.FULL
     state: ClassVar[tuple[str, ...]] = ("damping",)
 
     def __init__(
         self,
         curvature: str = "gauss_newton",
         damping: float = 1.0,
-        adaptive: bool = True,
         factor: float = 2.0,
         iterations: int = 10,
         tolerance: float | None = None,
         line_search: bool = True,
-        exit_at_negative: bool = True,
+        appetite: str = "full",
     ) -> None:
         if curvature not in CURVATURES:
             raise AltpropError(f"unknown algorithm.curvature={curvature}; known are: {', '.join(CURVATURES)}")
         if not (isinstance(damping, (int, float)) and 0 <= damping < math.inf):
             raise AltpropError(f"algorithm.damping must be a number of at least 0; got {damping!r}")
-        if not (isinstance(factor, (int, float)) and factor > 1):
-            raise AltpropError(f"algorithm.factor must be a number above 1; got {factor!r}")
+        if not (isinstance(factor, (int, float)) and factor >= 1):
+            raise AltpropError(f"algorithm.factor must be a number of at least 1; got {factor!r}")
         if not (isinstance(iterations, int) and iterations >= 1):
             raise AltpropError(f"algorithm.iterations must be a whole number of at least 1; got {iterations!r}")
         if tolerance is not None and not 0 <= tolerance < 1:
             raise AltpropError(f"algorithm.tolerance must lie between 0 and 1; got {tolerance!r}")
-        self.curvature, self.damping, self.adaptive, self.factor = curvature, float(damping), adaptive, float(factor)
+        if appetite not in APPETITES:
+            raise AltpropError(f"unknown algorithm.appetite={appetite}; known are: {', '.join(APPETITES)}")
+        self.batch = Appetite(appetite)
+        self.curvature, self.damping, self.factor = curvature, float(damping), float(factor)
         self.iterations, self.tolerance = iterations, tolerance
         self.search = Backtracking() if line_search else None
-        self.exit_at_negative = exit_at_negative
 
     def _setup(self, problem: Problem) -> None:
         pass
@@ -99,7 +101,7 @@ class NewtonCG(Algorithm):
                 return StepResult(here.loss, {**used, "step": 0.0, "negative_curvature": 0.0})
             start = problem.flat()
             step, rho = self._move(start, direction, float(here.loss), slope, foretold, solution.negative, batch)
-        if self.adaptive:
+        if self.factor > 1:
             grown = self.factor if not rho >= 0.25 else 1 / self.factor if rho > 0.75 else 1.0
             self.damping = min(max(self.damping * grown, LEAST_DAMPING), MOST_DAMPING)
         scalars = {**used, "step": step, "rho": rho, "negative_curvature": float(solution.negative)}
@@ -113,9 +115,7 @@ class NewtonCG(Algorithm):
         product = here.hvp if self.curvature == "hessian" else here.ggn_vp
         ledger = self.problem.ledger
         with ledger.charged():  # the inner products; the products with A count themselves
-            solution = conjugate_gradient(
-                lambda v: product(v) + damping * v, gradient, self.iterations, tolerance, self.exit_at_negative
-            )
+            solution = conjugate_gradient(lambda v: product(v) + damping * v, gradient, self.iterations, tolerance)
         ledger.charge("other", solution.flops)
         return solution
 
@@ -137,7 +137,7 @@ class NewtonCG(Algorithm):
                 return float(problem.functional_objective(problem.unflatten(start + step * direction), batch))
 
         if self.search is None:
-            step, value = 1.0, phi(1.0) if self.adaptive else loss - foretold
+            step, value = 1.0, phi(1.0) if self.factor > 1 else loss - foretold
         else:
             found = self.search.search(phi, loss, slope, growth=2.0 if negative else 1.0)
             step, value = found.step, found.first
@@ -161,7 +161,7 @@ def _quadratic(share: float) -> float:
     """Gradient norm after one undamped step on a convex quadratic (a linear net, squared error), over that before."""
     problem, batch = toy((5, 3), rows=20, loss="half_squared_error")
     count = max(1, round(share * problem.flat().numel()))
-    rule = NewtonCG("hessian", damping=0.0, adaptive=False, iterations=count, tolerance=0.0, line_search=False)
+    rule = NewtonCG("hessian", damping=0.0, factor=1.0, iterations=count, tolerance=0.0, line_search=False)
     rule.setup(problem)
     before = problem.linearize(batch).gradient.norm()
     rule.step(batch)
@@ -172,7 +172,9 @@ def _product_error(curvature: str, activation: str) -> float:
     """Largest difference between the products with the basis and the Hessian by torch.func, over its norm."""
     problem, batch = toy((3, 2) if activation == "none" else (3, 4, 2), activation="tanh")
     flat = problem.flat()
-    exact = torch.func.hessian(lambda v: problem.functional_objective(problem.unflatten(v), batch))(flat)
+    exact = torch.func.jacrev(torch.func.grad(lambda v: problem.functional_objective(problem.unflatten(v), batch)))(
+        flat
+    )
     here = problem.linearize(batch)
     product = here.hvp if curvature == "hessian" else here.ggn_vp
     basis = torch.eye(flat.numel(), dtype=flat.dtype, device=flat.device)
