@@ -65,7 +65,7 @@ class Batch:
         """How many targets the batch holds: rows, or rows x time."""
         weights = self.weights
         if weights is not None:
-            return int(weights.expand(self.targets.shape[: weights.dim()]).sum())
+            return int(weights.expand(self.targets.shape[: 2 if self.per_step else 1]).sum())
         return int(self.targets.shape[0] * self.targets.shape[1]) if self.per_step else int(self.index.shape[0])
 
 
