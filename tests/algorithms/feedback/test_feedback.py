@@ -14,11 +14,13 @@ from altprop.algorithms.feedback import dfa, feedback_alignment
 from altprop.algorithms.feedback.dfa import DirectFeedbackAlignment, block_shapes, chained_weights, relative_error
 from altprop.algorithms.feedback.feedback_alignment import FeedbackAlignment
 from altprop.errors import AltpropError, Refused
+from altprop.models.cnn import CNN
 from altprop.models.mlp import MLP
 from altprop.noise import MultiplicativeNoise, Noise
 from altprop.optim import OptimizerFactory
 from altprop.problem import Problem
 from altprop.randomness import generator_for
+from altprop.task import Batch, ModelSpec
 from altprop.tasks.digits import Digits
 from altprop.workbench import make_problem, toy
 
@@ -72,6 +74,16 @@ def error_under_same_noise(algorithm: Any, batch: Any) -> float:
     return relative_error(direction, reference)
 
 
+def convolutional(rule: type[Any], **kwargs: Any) -> tuple[Any, Batch]:
+    """A rule on a small CNN: 1x8x8 -> 4x4x4 -> 5x2x2 -> 3, in float64."""
+    options = {"image": None, "activation": "tanh", "generator": generator_for(0), **kwargs}
+    problem = make_problem(CNN(ModelSpec((64,), 3), (4, 5), **options).double(), "cross_entropy")
+    algorithm = rule(SGD)
+    algorithm.setup(problem)
+    data = problem.random
+    return algorithm, Batch(data.normal(9, 64), data.integers(0, 3, 9), torch.arange(9))
+
+
 ORACLES = [(rule, name) for rule in RULES for name in rule.oracles()]
 
 
@@ -101,6 +113,31 @@ def test_feedback_alignment_with_the_forward_weights_is_backprop(options: dict[s
     assert error_under_same_noise(algorithm, batch) <= (1e-13 if options.get("normalisation") == "batch" else 5e-15)
     algorithm.feedback[0] = -algorithm.feedback[0]
     assert error_under_same_noise(algorithm, batch) > 0.5
+
+
+@pytest.mark.parametrize("options", [{}, {"noise": Bernoulli}, {"normalisation": "layer"}, {"normalisation": "batch"}])
+def test_feedback_alignment_on_convolutions_with_the_forward_weights_is_backprop(options: dict[str, Any]) -> None:
+    noise = options.get("noise")
+    algorithm, batch = convolutional(FeedbackAlignment, **{**options, "noise": noise and noise()})
+    assert [tuple(matrix.shape) for matrix in algorithm.feedback] == [(5, 4, 3, 3), (3, 20)]
+    algorithm.feedback = hidden_weights(algorithm.problem)
+    assert error_under_same_noise(algorithm, batch) <= (1e-13 if options.get("normalisation") == "batch" else 5e-15)
+    algorithm.feedback[0] = algorithm.feedback[0].flip(-1)
+    assert error_under_same_noise(algorithm, batch) > 0.05
+
+
+@pytest.mark.parametrize("noise", [None, Bernoulli])
+def test_dfa_on_convolutions_is_backprop_where_one_linear_layer_follows(noise: type[Noise] | None) -> None:
+    """The last convolution gets what backpropagation sends it; those before must not."""
+    algorithm, batch = convolutional(DirectFeedbackAlignment, noise=noise and noise())
+    assert [tuple(matrix.shape) for matrix in algorithm.feedback] == [(3, 4, 4, 4), (3, 5, 2, 2)]
+    with algorithm.problem.same_noise():
+        readout = algorithm.problem.layered.blocks[-1].effective_weight().detach().clone()
+        algorithm.feedback[-1] = readout.reshape(3, 5, 2, 2)
+        direction, reference = algorithm.direction(batch)[1], algorithm.problem.gradient(batch)[1]
+    matched = {name: value for name, value in reference.items() if not name.startswith("blocks.0.")}
+    assert relative_error(direction, matched) <= 5e-15
+    assert relative_error(direction, reference) > 0.05
 
 
 @pytest.mark.parametrize("noise", [None, Bernoulli, Learned])
@@ -188,6 +225,25 @@ def test_no_product_with_a_transposed_weight(
 ) -> None:
     algorithm, batch = ready(rule, **options)
     step_without_transposes(algorithm, batch, monkeypatch)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_no_product_with_a_transposed_filter(rule: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    step_without_transposes(*convolutional(rule), monkeypatch)
+
+
+def test_the_proof_catches_the_transposed_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    algorithm, batch = convolutional(FeedbackAlignment)
+    algorithm.feedback[0] = algorithm.problem.layered.blocks[1].weight.detach()
+    with pytest.raises(AssertionError, match="convolution with a forward weight"):
+        step_without_transposes(algorithm, batch, monkeypatch)
+    problem = algorithm.problem
+    mode = NoTransposedWeight([])
+    with mode:
+        total = problem.model(batch.inputs).sum()
+        mode.armed = True
+        with pytest.raises(AssertionError, match="gradient of its input"):
+            total.backward()
 
 
 def test_the_proof_catches_the_transposed_weight(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,7 +439,7 @@ FA_MUTANTS = {
     "no slope": ("block.transpose(delta, matrix", "block.transpose(0 * delta + 1, matrix"),
     "wrong layer's B": (
         "self.feedback[index - 1]",
-        "self.feedback[-1 if index == 1 and len(self.feedback) == 1 else 1 - index].new_ones(block.weight.shape)",
+        "self.feedback[index - 1].flip(0)",
     ),
     "bias of B": (
         "return block.transpose(delta, matrix, x.shape)",
