@@ -215,7 +215,7 @@ def _staircases(
             ends.append((learner, panel.right, end))
         direct_labels(panel, ends)
         stem = slug(name) + (f"-{part + 1}" if len(parts) > 1 else "")
-        figures.append(Figure(stem, canvas, caption))
+        figures.append(Figure(stem, canvas, caption if part == 0 else ""))
     return figures
 
 
@@ -232,9 +232,10 @@ def _profile_figures(learners: Sequence[Learner], ratios: dict[str, np.ndarray])
 
 def _ecdf_figures(tables: Sequence[Table], learners: Sequence[Learner]) -> list[Figure]:
     curves = {}
+    horizons = {table.workload: horizon(table, CURRENCY) for table in tables}
     for one in learners:
         costs = [
-            o.time / horizon(table, CURRENCY) if horizon(table, CURRENCY) else math.inf
+            o.time / horizons[table.workload] if horizons[table.workload] else math.inf
             for table in tables
             for target in table.targets
             for o in outcomes(table, one.name, target, CURRENCY)

@@ -142,7 +142,7 @@ def _overview(
         "where half of its runs are gone. Dotted: chance and the declared targets."
     )
     stem = slug("convergence", table.workload, currency) + (f"-{part + 1}" if parts > 1 else "")
-    return Figure(stem, canvas, caption)
+    return Figure(stem, canvas, caption if part == 0 else "")
 
 
 def _small(
@@ -220,7 +220,7 @@ def _incidence(
         "dotted upright is the common horizon."
     )
     stem = slug("target", table.workload, currency) + (f"-{part + 1}" if parts > 1 else "")
-    return Figure(stem, canvas, caption)
+    return Figure(stem, canvas, caption if part == 0 else "")
 
 
 def _staircase(panel: Panel, edges: Sequence[float], values: Sequence[float], learner: Learner, offset: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -125,9 +126,9 @@ def median_path(x: Sequence[Array], y: Sequence[Array], sign: int) -> tuple[Arra
     across, down = np.full(points, math.nan), np.full(points, math.nan)
     for place in range(points):
         here = [(a[place], v[place]) for a, v in zip(x, y, strict=True) if place < len(v) and np.isfinite(v[place])]
-        scores = np.sort([sign * value for _, value in here] + [-math.inf] * (len(y) - len(here)))
+        scores = sorted([sign * float(value) for _, value in here] + [-math.inf] * (len(y) - len(here)))
         low, high = scores[(len(scores) - 1) // 2], scores[len(scores) // 2]
         if math.isfinite(low):
             down[place] = sign * (low + high) / 2
-            across[place] = float(np.median([position for position, _ in here]))
+            across[place] = statistics.median([float(position) for position, _ in here])
     return across, down

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from markupsafe import escape as markup_escape
 
 from altprop.report.draw import Figure
+from altprop.report.format import visible
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]#|~$])")
 
@@ -41,7 +42,7 @@ def breakable(name: str) -> Markup:
     >>> breakable("a_b<")
     Markup('a_<wbr>b&lt;')
     """
-    return Markup(re.sub(r"([_+.=,/-])(?=.)", r"\1<wbr>", str(markup_escape(name))))
+    return Markup(re.sub(r"([_+.=,/-])(?=.)", r"\1<wbr>", str(markup_escape(visible(name)))))
 
 
 def _finite(value: Any) -> Any:
@@ -54,6 +55,11 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def for_html(value: Any) -> Any:
+    """A value for the page: text shows what would act unseen; escaping follows by itself."""
+    return visible(value) if type(value) is str else value
+
+
 def for_markdown(value: Any) -> Any:
     r"""Escape a value for Markdown unless it is Raw: one line, no HTML, no link, no table border.
 
@@ -62,7 +68,7 @@ def for_markdown(value: Any) -> Any:
     """
     if isinstance(value, Raw) or not isinstance(value, str):
         return value
-    return Raw(_MARKDOWN.sub(r"\\\1", escape(" ".join(value.split()), quote=False)))
+    return Raw(_MARKDOWN.sub(r"\\\1", escape(visible(" ".join(value.split())), quote=False)))
 
 
 def code(text: str) -> Raw:
@@ -71,7 +77,7 @@ def code(text: str) -> Raw:
     >>> print(code("a `b` c"))
     `` a `b` c ``
     """
-    clean = " ".join(text.split()).replace("|", "\\|")
+    clean = visible(" ".join(text.split())).replace("|", "\\|")
     longest = max((len(run) for run in re.findall(r"`+", clean)), default=0)
     fence = "`" * (longest + 1)
     return Raw(f"{fence} {clean} {fence}" if longest else f"{fence}{clean or ' '}{fence}")
@@ -79,6 +85,7 @@ def code(text: str) -> Raw:
 
 def block(text: str) -> Raw:
     """Text as a fenced block of code, in a fence that it does not hold."""
+    text = visible(text)
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return Raw(f"{fence}text\n{text.rstrip()}\n{fence}")

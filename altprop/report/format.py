@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 
 from altprop.report.statistics import Interval
@@ -10,6 +11,9 @@ from altprop.report.statistics import Interval
 FAILED = "failed"
 MISSING = "–"
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_UNSEEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -167,6 +171,15 @@ def plural(n: int, word: str, several: str | None = None) -> str:
     ('1 seed', '3 seeds', '2 have')
     """
     return f"{n} {word if n == 1 else several or word + 's'}"
+
+
+def visible(text: str) -> str:
+    r"""Text in which characters that would act unseen are written out: controls, and those that turn the direction.
+
+    >>> visible("a\x07b\u202ec")
+    'a\\x07b\\u202ec'
+    """
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def short(text: str, length: int = 26) -> str:

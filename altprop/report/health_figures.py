@@ -238,5 +238,5 @@ def _overlay(
                 ends.append((learner, float(at[0][0]), float(at[1][0])))
         direct_labels(panel, ends)
         stem = slug(title.replace(" ", "_"), table.workload) + (f"-{part + 1}" if len(parts) > 1 else "")
-        figures.append(Figure(stem, canvas, caption))
+        figures.append(Figure(stem, canvas, caption if part == 0 else ""))
     return figures

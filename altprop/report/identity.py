@@ -141,7 +141,5 @@ def fingerprints(report: Report) -> str:
             f"All runs share the fingerprint {known[0][:16]}: run again on a machine and versions with this "
             f"fingerprint, every result block must come out equal bit for bit."
         )
-    return (
-        f"The runs come from {len(known)} fingerprints ({', '.join(value[:16] for value in known)}): between them results "
-        "may differ in the last digits."
-    )
+    listed = ", ".join(value[:16] for value in known)
+    return f"The runs come from {len(known)} fingerprints ({listed}): results may differ in the last digits."

@@ -61,13 +61,13 @@ def render(context: dict[str, Any], name: str) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    from altprop.report.escape import Raw, block, breakable, code, for_markdown, inline_json, safe_svg
+    from altprop.report.escape import Raw, block, breakable, code, for_html, for_markdown, inline_json, safe_svg
 
     markdown = name == "md"
     environment = Environment(
         loader=PackageLoader("altprop.report"),
         autoescape=not markdown,
-        finalize=for_markdown if markdown else None,
+        finalize=for_markdown if markdown else for_html,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

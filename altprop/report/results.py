@@ -134,7 +134,7 @@ def _flags(report: Report, table: Table, learner: Learner, summaries: dict[str, 
 def dots(report: Report, table: Table, found: list[Row]) -> Figure | None:
     """Every seed's final metric as a dot, the median as a bar, the interval as a line; failures at the edge."""
     shown = [row for row in found if row.summary is not None]
-    if not shown:
+    if not any(row.summary.ended for row in shown if row.summary):
         return None
     pitch, top, bottom = 22.0, 44.0, 40.0
     height = top + pitch * len(shown) + bottom

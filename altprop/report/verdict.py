@@ -62,6 +62,8 @@ def _leading(table: Table, ended: list[Row]) -> list[str]:
 def _tested(table: Table, ran: list[Row]) -> list[str]:
     """What the paired tests allow to be said."""
     compared = [row for row in ran if row.comparison is not None and row.comparison.seeds]
+    if len(ran) == 1:
+        return ["No other learner ran here: nothing is compared."]
     if not compared:
         return ["There is no reference learner to compare with on the same seeds: nothing is tested."]
     said = []
