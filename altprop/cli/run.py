@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,6 +58,7 @@ def run(arguments: Sequence[str]) -> int:
             sys.path.insert(0, os.getcwd())  # a rule in one file beside you is found by its name
         started = time.perf_counter()
         code = 0
+        before = _terminate_as_interrupt()
         try:
             start(list(arguments))
         except AltpropError as error:
@@ -67,6 +70,8 @@ def run(arguments: Sequence[str]) -> int:
         except SystemExit as exit_:
             code = exit_.code if isinstance(exit_.code, int) else 2
         finally:
+            if before is not None:
+                signal.signal(signal.SIGTERM, before)
             os.environ.pop(SWEEP_VARIABLE, None)
             os.environ.pop("ALTPROP_SCRATCH", None)
         outcomes = board.outcomes()
@@ -78,6 +83,17 @@ def run(arguments: Sequence[str]) -> int:
             if code in (0, 1):
                 _finish(board, time.perf_counter() - started)
     return code
+
+
+def _terminate_as_interrupt() -> Any:
+    """Let SIGTERM end a command as Ctrl-C does; return the handler that stood there, None outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    return signal.signal(signal.SIGTERM, interrupt)
 
 
 def _finish(board: Any, seconds: float) -> None:

@@ -70,7 +70,11 @@ class Course:
             self._evaluate()
 
     def block(self) -> None:
-        """Take steps up to the next mark, at most `budget.block`; the first of them is probed."""
+        """Take steps up to the next mark, at most `budget.block`; the first of them is probed.
+
+        A block is never cut short from outside: probes and loss rows stand at its ends, and a resumed run must put
+        them where an undisturbed one does.
+        """
         algorithm, feed, ledger = self.parts.algorithm, self.parts.feed, self.parts.problem.ledger
         problem, budget = self.parts.problem, self.budget
         threshold = budget.amount * self.mark / budget.grid
@@ -104,7 +108,7 @@ class Course:
             if result.done:
                 done = True
                 break
-            if spent >= threshold or self.stop_requested:
+            if spent >= threshold:
                 break
         ledger.seconds = base + time.process_time() - cpu
         self.wall_seconds += time.perf_counter() - wall

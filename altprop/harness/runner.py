@@ -49,13 +49,13 @@ def run_seed(cell: Cell, seed: int, key: str, cell_key: str, store: RunStore) ->
         try:
             course = Course(build_parts(cell, seed), cell.settings, seed)
             _fit(cell, course, key, store)
-            if course.stop_requested and not course.over:
-                course.status, course.reason = RunStatus.INTERRUPTED, RunStatus.INTERRUPTED.sentence
-            elif course.status in (RunStatus.COMPLETED, RunStatus.REACHED_TARGET):
+            if course.status in (RunStatus.COMPLETED, RunStatus.REACHED_TARGET):
                 artefacts = course.parts.algorithm.artefacts()
                 tests = course.test()
         except (Exception, SystemExit) as caught:
-            error, text = caught, _traceback(caught)
+            # Lightning answers SIGTERM with a SystemExit of its own, after our handler asked the run to stop.
+            if course is None or not (course.stop_requested and isinstance(caught, SystemExit)):
+                error, text = caught, _traceback(caught)
         except KeyboardInterrupt as caught:
             error, text = caught, None
         if error is not None and course is not None:
@@ -82,6 +82,8 @@ def commit_without_run(
 
 def _ended(course: Course | None) -> tuple[RunStatus, str]:
     assert course is not None
+    if course.status is None and course.stop_requested:
+        return RunStatus.INTERRUPTED, RunStatus.INTERRUPTED.sentence
     if course.status is None:
         return RunStatus.FAILED, "The training loop ended before the budget was spent."
     return course.status, course.reason
@@ -115,7 +117,7 @@ def _quiet(threads: int, seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stoppable(course: Course) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the run after the step at hand, so that it can be resumed; a second Ctrl-C is hard."""
+    """Let Ctrl-C and SIGTERM end the run after the block at hand, so that it can be resumed; a second Ctrl-C is hard."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

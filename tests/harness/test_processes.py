@@ -1,0 +1,90 @@
+"""What several processes do to one sweep: workers side by side, Ctrl-C, and kills."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BASE = ["probes=off", "report=false", "model.hidden=[8]", "dropout=standard"]
+SHORT = ["budget.currency=steps", "budget.amount=40", "budget.grid=4", "budget.block=10"]
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "altprop.cli.run", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+def results(folder: Path) -> dict[str, Any]:
+    return {path.parent.name: json.loads(path.read_text())["result"] for path in folder.glob("*/record.json")}
+
+
+@pytest.mark.slow
+def test_two_workers_give_the_bits_of_one(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="extra `parallel` is not installed")
+    sweep = ["-m", *BASE, *SHORT, "algorithm=backprop,dfa", "optimizer=sgd,adam", "seeds=2"]
+    serial = finish(start(tmp_path, *sweep, "runs_dir=serial"))
+    side_by_side = finish(
+        start(tmp_path, *sweep, "runs_dir=parallel", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    )
+    assert (serial[0], side_by_side[0]) == (0, 0), serial[2] + side_by_side[2]
+    assert "8 runs, 8 executed" in side_by_side[1]
+    assert len(results(tmp_path / "serial")) == 8
+    assert results(tmp_path / "serial") == results(tmp_path / "parallel")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_a_run_that_goes_on_to_the_same_bits(tmp_path: Path, number: signal.Signals) -> None:
+    long = ["budget.currency=steps", "budget.amount=6000", "budget.grid=4", "trainer.checkpoint_seconds=0.2"]
+    process = start(tmp_path, *BASE, *long, "runs_dir=cut")
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("cut/*/checkpoint.pt")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    code, _, err = finish(process)
+    (record,) = [json.loads(path.read_text()) for path in tmp_path.glob("cut/*/record.json")]
+    if record["status"] == "completed":
+        pytest.skip("the machine finished 6,000 steps before the signal came")
+    assert code == 130, err
+    assert "the same command goes on" in err
+    assert record["status"] == "interrupted"
+    assert 0 < record["result"]["ledger"]["steps"] < 6000
+    assert len(list(tmp_path.glob("cut/*/checkpoint.pt"))) == 1
+    assert finish(start(tmp_path, *BASE, *long, "runs_dir=cut"))[0] == 0
+    assert finish(start(tmp_path, *BASE, *long, "runs_dir=whole"))[0] == 0
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+    assert not list(tmp_path.glob("cut/*/checkpoint.pt"))
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on(tmp_path: Path) -> None:
+    sweep = ["-m", *BASE, *SHORT, "optimizer=sgd,adam", "seeds=4", "trainer.checkpoint_seconds=0", "runs_dir=runs"]
+    for wait in (0.2, 0.6):
+        process = start(tmp_path, *sweep)
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("runs/*")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(wait)
+        process.kill()
+        process.communicate()
+    kept = results(tmp_path / "runs")
+    code, out, err = finish(start(tmp_path, *sweep))
+    assert code == 0, err
+    after = results(tmp_path / "runs")
+    assert len(after) == 8
+    assert all(after[key] == value for key, value in kept.items())
+    assert f"8 runs, {8 - len(kept)} executed" in out
