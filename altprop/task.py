@@ -15,7 +15,8 @@ from altprop.errors import AltpropError
 from altprop.losses import Loss, make_loss
 from altprop.randomness import generator_for
 
-Predictor = Callable[[Tensor], Tensor]
+# inputs -> outputs; for sequences of unequal length it takes `mask=` too.
+Predictor = Callable[..., Tensor]
 
 
 def per_step(targets: Tensor) -> bool:
@@ -283,9 +284,12 @@ class Task(ABC):
         if Capability.CLASSES not in self.offers:
             return {}
         if outputs.shape[-1] == 1:
-            predicted = (outputs[..., 0] > 0).to(torch.int64)
-            return {"accuracy": float((predicted == split.targets[..., 0].round().long()).double().mean())}
-        return {"accuracy": float((outputs.argmax(-1) == split.targets).double().mean())}
+            right = (outputs[..., 0] > 0) == (split.targets[..., 0].round() > 0)
+        else:
+            right = outputs.argmax(-1) == split.targets
+        if split.mask is not None and split.mask.shape == right.shape:
+            right = right[split.mask]
+        return {"accuracy": float(right.double().mean())}
 
     # Final.
 
@@ -318,7 +322,9 @@ class Task(ABC):
         return (~chosen).nonzero()[:, 0], chosen.nonzero()[:, 0]
 
     @final
-    def evaluate(self, predictor: Predictor, split: Split, kind: PredictorKind = PredictorKind.OUTPUT) -> dict[str, float]:
+    def evaluate(
+        self, predictor: Predictor, split: Split, kind: PredictorKind = PredictorKind.OUTPUT
+    ) -> dict[str, float]:
         """Judge a predictor on a split.
 
         Args:
@@ -332,7 +338,7 @@ class Task(ABC):
         if kind not in (PredictorKind.OUTPUT, PredictorKind.POINT):
             raise AltpropError(f"task {type(self).__name__} cannot judge a predictor of kind {kind}")
         with torch.no_grad():
-            outputs = predictor(split.inputs)
+            outputs = predictor(split.inputs) if split.mask is None else predictor(split.inputs, mask=split.mask)
             per = self.loss.per_element(outputs, split.targets)
             if split.mask is not None and split.mask.shape == per.shape:
                 per = per[split.mask]
