@@ -18,6 +18,7 @@ from altprop.algorithms.evolutionary.population import (
     make_toolbox,
     refresh_statistics,
 )
+from altprop.checks import check_name
 from altprop.errors import AltpropError
 from altprop.problem import Problem
 from altprop.randomness import Random
@@ -102,15 +103,13 @@ class Genetic(Algorithm):
         self.pressure = check_count("pressure", pressure, 1)
         if elites >= population:
             raise AltpropError(f"algorithm.elites must be fewer than population={population}; got {elites}")
-        if selection not in SELECTIONS:
-            raise AltpropError(f"unknown algorithm.selection={selection}; known are: {', '.join(SELECTIONS)}")
+        self.selection = check_name(selection, "algorithm.selection", SELECTIONS)
+        self.crossover = check_name(crossover, "algorithm.crossover", CROSSOVERS)
         if selection == "truncation" and pressure > population:
             raise AltpropError(f"algorithm.pressure must be at most population={population}; got {pressure}")
-        if crossover not in CROSSOVERS:
-            raise AltpropError(f"unknown algorithm.crossover={crossover}; known are: {', '.join(CROSSOVERS)}")
         if crossover_rate != 0:
             check_between("crossover_rate", crossover_rate, 0, 1)
-        self.selection, self.crossover, self.crossover_rate = selection, crossover, float(crossover_rate)
+        self.crossover_rate = float(crossover_rate)
         self.sigma = check_between("sigma", sigma, 0, math.inf)
         self.mutation_rate = check_between("mutation_rate", mutation_rate, 0, 1)
         self.genomes: Tensor
