@@ -26,13 +26,13 @@ def yaml_files(folder: Traversable, group: str = "") -> list[tuple[str, str]]:
 
 
 def compose_one(primary: str, group: str, option: str) -> Any:
-    """Compose one option of one group, whether or not the group is in the defaults list."""
+    """Compose one option of one group, whether or not the group is in the defaults list; `null` needs the quotes."""
     try:
-        return compose(primary, [f"{group}={option}"], return_hydra_config=True)
+        return compose(primary, [f"{group}='{option}'"], return_hydra_config=True)
     except ConfigCompositionException as error:
         if "defaults list" not in str(error):
             raise
-    return compose(primary, [f"+{group}={option}"], return_hydra_config=True)
+    return compose(primary, [f"+{group}='{option}'"], return_hydra_config=True)
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
                 del config["hydra"]
                 OmegaConf.to_container(config, resolve=True)
                 outcome[f"{group}/{option}"] = None
-            except (HydraException, OmegaConfBaseException) as error:
+            except (HydraException, OmegaConfBaseException, ValueError) as error:
                 outcome[f"{group}/{option}"] = f"{type(error).__name__}: {error}"
     print(json.dumps(outcome))
 
