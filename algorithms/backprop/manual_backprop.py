@@ -28,6 +28,7 @@ from torch import Tensor
 
 from altprop.algorithm import Algorithm
 from altprop.capabilities import Capability
+from altprop.checks import check_number
 from altprop.errors import AltpropError, Refused
 from altprop.models.base import Dense
 from altprop.noise import MultiplicativeNoise, Noise
@@ -157,11 +158,10 @@ class ManualBackprop(Algorithm):
     state = ("velocities",)
 
     def __init__(self, lr: float = 0.1, momentum: float = 0.0) -> None:
-        if not lr >= 0:
-            raise AltpropError(f"algorithm.lr must be at least 0; got {lr}")
-        if not 0 <= momentum < 1:
+        self._lr = check_number(lr, "algorithm.lr", 0.0)
+        self._momentum = check_number(momentum, "algorithm.momentum", 0.0)
+        if self._momentum >= 1:
             raise AltpropError(f"algorithm.momentum must be at least 0 and below 1; got {momentum}")
-        self._lr, self._momentum = lr, momentum
 
     def _setup(self, problem: Problem) -> None:
         refuse_what_is_not_covered(problem)

@@ -310,13 +310,13 @@ def test_more_bad_values() -> None:
         recipe("adam", betas=[1.5, 0.9])
     with pytest.raises(AltpropError, match="Rprop reads lr at its first step alone"):
         recipe("rprop", schedule="cosine")
-    with pytest.raises(AltpropError, match="Muon takes matrices alone; set optimizer.roles"):
+    with pytest.raises(AltpropError, match=r"Muon takes matrices alone; set optimizer\.roles"):
         OptimizerFactory("torch.optim.Muon", lr=0.1)
-    with pytest.raises(AltpropError, match="optimizer.partner needs optimizer.roles"):
+    with pytest.raises(AltpropError, match=r"optimizer\.partner needs optimizer\.roles"):
         recipe("sgd", partner={"optimizer": "torch.optim.Adam"})
     with pytest.raises(AltpropError, match="partner=LBFGS must step on gradients alone"):
         recipe("sgd", roles=["hidden"], partner={"optimizer": "torch.optim.LBFGS"})
-    problem, batch = toy()
+    problem, _ = toy()
     with pytest.raises(AltpropError, match=r"direction for blocks.0.wight, .* did you mean blocks.0.weight"):
         problem.updater(recipe("sgd")).apply({"blocks.0.wight": torch.zeros(7, 5)})
 
