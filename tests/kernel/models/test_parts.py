@@ -1,0 +1,136 @@
+"""Activations, initialisations and normalisations by name."""
+
+import math
+
+import pytest
+import torch
+
+from altprop.checks import ACTIVATIONS as ACTIVATION_NAMES
+from altprop.checks import INITIALISATIONS as INITIALISATION_NAMES
+from altprop.errors import AltpropError
+from altprop.models.parts import (
+    ACTIVATIONS,
+    INITIALISATIONS,
+    check_initialisation,
+    initialise,
+    make_activation,
+    make_normalisation,
+)
+from altprop.randomness import generator_for
+
+SMOOTH = [name for name in ACTIVATIONS if name != "sign"]
+
+
+def filled(name: str, shape: tuple[int, ...] = (400, 300), gain: float = 1.0, seed: int = 0):
+    """Return a weight and a bias as `initialise` leaves them."""
+    weight, bias = torch.full(shape, math.nan, dtype=torch.float64), torch.full(shape[:1], math.nan).double()
+    taps = math.prod(shape[2:])
+    initialise(weight, bias, name, shape[1] * taps, shape[0] * taps, gain, generator_for(seed, "parts"))
+    return weight, bias
+
+
+def test_the_names_known_without_torch_are_these():
+    assert tuple(ACTIVATIONS) == ACTIVATION_NAMES
+    assert tuple(INITIALISATIONS) == INITIALISATION_NAMES
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_a_slope_is_the_derivative(name):
+    activation = make_activation(name)
+    # Away from 0, where relu and its kin have none.
+    z = torch.cat([torch.linspace(-6, -1e-3, 101), torch.linspace(1e-3, 6, 101)]).double().requires_grad_()
+    y = activation.function(z)
+    (expected,) = torch.autograd.grad(y.sum(), z)
+    # Seen: 2e-16 but for gelu (7e-16).
+    assert (activation.slope(z, y) - expected).abs().max() < 4e-15
+
+
+@pytest.mark.parametrize("name", [name for name, a in ACTIVATIONS.items() if a.bounds])
+def test_bounds_are_bounds(name):
+    activation = make_activation(name)
+    low, high = activation.bounds
+    y = activation.function(torch.linspace(-40, 40, 1001).double())
+    assert y.min() >= low
+    assert y.max() <= high
+    assert math.isinf(low) or y.min() == pytest.approx(low, abs=1e-12)
+    assert math.isinf(high) or y.max() == pytest.approx(high, abs=1e-12)
+
+
+# Standard deviation times sqrt(fan_in = 300), for 400 outputs and a gain of 1.5.
+DEVIATIONS = {
+    "torch": 1 / math.sqrt(3),
+    "he_normal": 1.5,
+    "he_uniform": 1.5,
+    "glorot_normal": 1.5 * math.sqrt(2 * 300 / 700),
+    "glorot_uniform": 1.5 * math.sqrt(2 * 300 / 700),
+    "lecun_normal": 1.0,
+    "orthogonal": 1.5 * math.sqrt(300 / 400),
+    "small_normal": 0.01 * math.sqrt(300),
+    "unit_normal": math.sqrt(300),
+    "zeros": 0.0,
+}
+
+
+@pytest.mark.parametrize("name", INITIALISATIONS)
+def test_an_initialisation_has_its_mean_and_deviation(name):
+    weight, bias = filled(name, gain=1.5)
+    deviation = DEVIATIONS[name] / math.sqrt(300)
+    # 120,000 draws: the mean lies within 5 standard errors, the deviation within 5 / sqrt(2 n) of its own size.
+    assert abs(weight.mean()) <= 5 * deviation / math.sqrt(weight.numel())
+    assert float(weight.std()) == pytest.approx(deviation, rel=5 / math.sqrt(2 * weight.numel()), abs=1e-12)
+    if name == "torch":
+        assert bias.abs().max() <= 1 / math.sqrt(300)
+        assert float(bias.std()) == pytest.approx(1 / math.sqrt(900), rel=0.1)
+    else:
+        assert not bias.any()
+
+
+@pytest.mark.parametrize("name", ["torch", "he_uniform", "glorot_uniform"])
+def test_a_uniform_one_fills_its_interval(name):
+    weight, _ = filled(name)
+    bound = math.sqrt(3) * DEVIATIONS[name] / math.sqrt(300) / (1 if name == "torch" else 1.5)
+    assert 0.999 * bound < weight.abs().max() <= bound
+
+
+@pytest.mark.parametrize("shape", [(40, 30), (30, 40), (16, 3, 3, 3), (3, 16, 3)])
+def test_orthogonal_is_orthogonal(shape):
+    weight = filled("orthogonal", shape, gain=2.0)[0].flatten(1)
+    gram = weight @ weight.T if weight.shape[0] <= weight.shape[1] else weight.T @ weight
+    assert (gram - 4 * torch.eye(len(gram)).double()).abs().max() < 1e-14
+
+
+@pytest.mark.parametrize("name", [n for n in INITIALISATIONS if n != "zeros"])
+def test_draws_come_from_the_given_generator_alone(name):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first, again, other = filled(name), filled(name), filled(name, seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+
+
+def test_normalisations_normalise():
+    x = 3 + 2 * torch.randn(50, 6, 5, 5, generator=generator_for("norm"))
+    dense, signal, image = x[:, :, 0, 0], x[:, :, 0], x
+    assert make_normalisation("none", 6, 0) is None
+    for dims, value in enumerate((dense, signal, image)):
+        rows = make_normalisation("layer", 6, dims)(value)
+        assert rows.flatten(1).mean(1).abs().max() < 1e-5
+        assert (rows.flatten(1).var(1, unbiased=False) - 1).abs().max() < 1e-3
+        channels = make_normalisation("batch", 6, dims)(value).transpose(0, 1).flatten(1)
+        assert channels.mean(1).abs().max() < 1e-5
+        assert (channels.var(1, unbiased=False) - 1).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: make_activation("rellu"), r"unknown model.activation=rellu; .*relu"),
+        (lambda: check_initialisation("he"), r"unknown model.initialisation=he; .*he_normal"),
+        (lambda: make_normalisation("group", 3, 0), r"unknown model.normalisation=group; .*layer"),
+    ],
+)
+def test_an_unknown_name_is_told_the_known_ones(call, message):
+    with pytest.raises(AltpropError, match=message):
+        call()
