@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from altprop.report.canvas import Canvas
-from altprop.report.draw import WIDE, Figure, direct_labels, groups, label_width, slug
+from altprop.report.draw import WIDE, Figure, direct_labels, groups, heading, name_width, slug
 from altprop.report.model import CURRENCIES, Learner, Report, Table
-from altprop.report.panel import LABEL, Axis, Panel
+from altprop.report.panel import Axis, Panel
 from altprop.report.profiles import (
     TAU_MAX,
     ecdf,
@@ -205,9 +205,8 @@ def _staircases(
         height, top, bottom, left = 300.0, 26.0, 40.0, 46.0
         y = Axis(0.0, 1.0, "", False, lambda share: f"{100 * share:.0f} %")
         canvas = Canvas(WIDE, height, title)
-        suffix = f"  ({part + 1} of {len(parts)})" if len(parts) > 1 else ""
-        canvas.text(0, 12, title + suffix, "ink", LABEL + 0.5, bold=True)
-        panel = Panel(canvas, (left, top, WIDE - left - label_width(chosen), height - top - bottom), x, y)
+        heading(canvas, title, part, len(parts))
+        panel = Panel(canvas, (left, top, WIDE - left - name_width(chosen) - 18, height - top - bottom), x, y)
         ends = []
         for index, learner in enumerate(chosen):
             offset = (index - (len(chosen) - 1) / 2) * 1.0

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from altprop.report.format import short
 from altprop.report.style import DARK, LIGHT, variables
 
 SALT = "altprop"
@@ -257,3 +258,15 @@ def text_width(text: str, size: float, bold: bool = False) -> float:
     """
     wide = sum(_WIDTHS.get(character, 0.64 if ord(character) < 0x2E80 else 1.0) for character in text)
     return wide * size * (1.12 if bold else 1.0)
+
+
+def fit(text: str, width: float, size: float, bold: bool = False) -> str:
+    """Text cut in its middle until it fits a width in points; on one line, printable.
+
+    >>> fit("a" * 50, 40, 10), fit("short", 40, 10)
+    ('aaa…aa', 'short')
+    """
+    length = len(text)
+    while length > 3 and text_width(short(text, length), size, bold) > width:
+        length = min(length - 1, max(3, int(length * width / text_width(short(text, length), size, bold)) + 1))
+    return short(text, max(length, 3))

@@ -11,22 +11,23 @@ import numpy as np
 
 from altprop.report.canvas import Array, Canvas
 from altprop.report.draw import (
-    NAME,
     SMALL,
     WIDE,
     Figure,
     direct_labels,
     groups,
-    key,
-    label_width,
+    heading,
+    keyed,
     levels,
     marked_line,
     median_path,
+    name_of,
+    name_width,
     slug,
 )
 from altprop.report.format import count, plural, seconds, short
 from altprop.report.model import CURRENCIES, Curve, Learner, Report, Table
-from altprop.report.panel import LABEL, TICK, Axis, Panel, left_margin, needs_log, spanning
+from altprop.report.panel import TICK, Axis, Panel, left_margin, needs_log, spanning
 from altprop.report.target import cumulative_incidence
 from altprop.report.times import TargetTimes, currencies, outcomes, target_times
 
@@ -118,11 +119,11 @@ def _overview(
 ) -> Figure:
     height, top, bottom = 330.0, 26.0, 40.0
     tall = height - top - bottom
-    left, right = left_margin(y, tall), label_width(learners)
-    title = f"{table.split} {table.metric}, {short(table.workload, 30)}"
+    left, right = left_margin(y, tall), name_width(learners) + 18
+    title = f"{table.split} {table.metric}, {short(table.workload, 60)}"
     canvas = Canvas(WIDE, height, f"{title} over {CURRENCIES[currency]}, one line a seed and bold medians")
     panel = Panel(canvas, (left, top, WIDE - left - right, tall), x, y)
-    canvas.text(0, 12, title + (f"  ({part + 1} of {parts})" if parts > 1 else ""), "ink", LABEL + 0.5, bold=True)
+    heading(canvas, title, part, parts)
     levels(panel, _reference_lines(table))
     ends = []
     for learner in reversed(learners):
@@ -151,12 +152,11 @@ def _small(
     height, top, bottom = 158.0, 24.0, 22.0
     tall = height - top - bottom
     left = left_margin(y, tall)
-    name = short(learner.name, NAME)
+    name = name_of(learner)
     canvas = Canvas(SMALL, height, f"{name}, {table.split} {table.metric} over {CURRENCIES[currency]}, every seed")
     bare = Axis(x.low, x.high, "", x.log, x.write)
     panel = Panel(canvas, (left, top, SMALL - left - 8, tall), bare, y)
-    key(canvas, 1, 9, learner.style, 20)
-    canvas.text(27, 12.5, name, learner.style.colour, LABEL, bold=True)
+    keyed(canvas, learner)
     for value in table.targets.values():
         panel.level(value, "soft", (1.5, 2.5), 0.7)
     chance = table.facts.get("chance")
@@ -195,9 +195,9 @@ def _incidence(
     label = CURRENCIES[currency] + (" of the learner, log scale" if log else " of the learner")
     x = Axis(min(costs, default=tau / 10) * 0.8 if log else 0.0, max([*costs, tau, 1e-12]) * 1.02, label, log, write)
     y = Axis(0.0, 1.0, "", False, lambda share: f"{100 * share:.0f} %")
-    title = f"share of runs that met the target, {short(table.workload, 24)}"
+    title = f"share of runs that met the target, {short(table.workload, 60)}"
     canvas = Canvas(WIDE, height, f"{title}, over {CURRENCIES[currency]}")
-    canvas.text(0, 12, title + (f"  ({part + 1} of {parts})" if parts > 1 else ""), "ink", LABEL + 0.5, bold=True)
+    heading(canvas, title, part, parts)
     for place, row in enumerate(times):
         box = (left, top + 14 + place * (tall + gap), WIDE - left - 14, tall)
         last = place == len(times) - 1

@@ -10,7 +10,7 @@ import numpy as np
 
 from altprop.report.canvas import Canvas, text_width
 from altprop.report.cost import KINDS, CostRow
-from altprop.report.draw import NAME, WIDE, Figure, key, slug
+from altprop.report.draw import WIDE, Figure, heading, key, name_of, name_width, slug
 from altprop.report.format import count, octets, short
 from altprop.report.health_figures import shades
 from altprop.report.model import Learner, Report, Run, Table, as_number
@@ -93,9 +93,9 @@ def pareto(report: Report, table: Table, cost: str, title: str) -> Figure | None
         x = Axis(0.0, x.high, x.label, False, write)
     strip = 34.0 if log and len(positive) < len(costs) else 0.0
     left = left_margin(y, tall)
-    where = f"{table.quality} {table.metric} at best validation, {short(table.workload, 24)}"
+    where = f"{table.quality} {table.metric} at best validation, {short(table.workload, 60)}"
     canvas = Canvas(WIDE, height, f"{where}, against {title}")
-    canvas.text(0, 12, where, "ink", LABEL + 0.5, bold=True)
+    heading(canvas, where)
     panel = Panel(canvas, (left + strip, top, WIDE - left - strip - right, tall), x, y, show_y=not strip)
     if strip:
         panel = _with_zero(canvas, panel, left, strip)
@@ -159,7 +159,7 @@ def _label(
     box: tuple[float, float, float, float],
 ) -> None:
     """Write a learner's name at the first free place around its marker; leave it out where all are taken."""
-    text = short(point.learner.name, NAME)
+    text = name_of(point.learner)
     width = text_width(text, LABEL, bold=True) * 0.94
     for distance in (0.0, 12.0, 24.0, 38.0, 54.0, 72.0):
         for dx, dy, anchor in (
@@ -193,10 +193,10 @@ def breakdown(table: Table, rows: Sequence[CostRow]) -> Figure | None:
     used = [kind for kind in KINDS if any(row.kinds.get(kind, 0) > 0 for row in shown)]
     colours = dict(zip(KINDS, [shades()[i] for i in (1, 5, 8, 11, 14)] + ["grey"], strict=True))
     pitch, top, right = 21.0, 46.0, 52.0
-    left = 38 + max(text_width(short(row.learner.name, NAME), LABEL, bold=True) for row in shown)
+    left = 38 + name_width([row.learner for row in shown])
     height = top + pitch * len(shown) + 12
     canvas = Canvas(WIDE, height, f"FLOPs by kind, {short(table.workload)}")
-    canvas.text(0, 12, f"where the FLOPs go, {short(table.workload, 28)}", "ink", LABEL + 0.5, bold=True)
+    heading(canvas, f"where the FLOPs go, {short(table.workload, 60)}")
     x = 2.0
     for kind in used:
         canvas.boxes([(x, 25, 10, 10)], colours[kind])
@@ -207,7 +207,7 @@ def breakdown(table: Table, rows: Sequence[CostRow]) -> Figure | None:
     for place, row in enumerate(shown):
         y = top + pitch * place
         key(canvas, 2, y + 8, row.learner.style, 20)
-        canvas.text(28, y + 11.6, short(row.learner.name, NAME), row.learner.style.colour, LABEL, bold=True)
+        canvas.text(28, y + 11.6, name_of(row.learner), row.learner.style.colour, LABEL, bold=True)
         start = left
         for kind in used:
             width = span * row.kinds.get(kind, 0.0)

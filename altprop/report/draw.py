@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from altprop.report.canvas import Array, Canvas, text_width
-from altprop.report.format import short
+from altprop.report.canvas import Array, Canvas, fit, text_width
 from altprop.report.model import Learner
 from altprop.report.panel import LABEL, Panel, spread
 from altprop.report.style import LearnerStyle
@@ -21,7 +20,7 @@ WIDE = 440.0
 SMALL = 200.0
 CROWD = 12
 GROUP = 8
-NAME = 20
+NAME = 132.0
 
 
 @dataclass(frozen=True)
@@ -85,12 +84,32 @@ def marked_line(panel: Panel, x: Array, y: Array, style: LearnerStyle, marks: in
         panel.canvas.markers(*panel.at(x[chosen], y[chosen]), style.marker, style.colour, 6.0)
 
 
-def label_width(learners: Sequence[Learner], size: float = LABEL, length: int = NAME) -> float:
-    """Room that direct labels of these learners take."""
-    return max((text_width(short(one.name, length), size, bold=True) for one in learners), default=0.0) + 18
+def name_of(learner: Learner) -> str:
+    """A learner's name, cut to the width that figures give to names."""
+    return fit(learner.name, NAME, LABEL, bold=True)
 
 
-def direct_labels(panel: Panel, ends: Sequence[tuple[Learner, float, float]], length: int = NAME) -> None:
+def name_width(learners: Sequence[Learner]) -> float:
+    """Width of the longest of the learners' names in points."""
+    return max((text_width(name_of(one), LABEL, bold=True) for one in learners), default=0.0)
+
+
+def heading(canvas: Canvas, title: str, part: int = 0, parts: int = 1) -> None:
+    """The title of a figure, cut where it would leave it."""
+    suffix = f"  ({part + 1} of {parts})" if parts > 1 else ""
+    size = LABEL + 0.5
+    canvas.text(
+        0, 12, fit(title, canvas.width - text_width(suffix, size, True), size, True) + suffix, "ink", size, bold=True
+    )
+
+
+def keyed(canvas: Canvas, learner: Learner) -> None:
+    """The title of a small panel: the learner's key and name."""
+    key(canvas, 1, 9, learner.style, 20)
+    canvas.text(27, 12.5, name_of(learner), learner.style.colour, LABEL, bold=True)
+
+
+def direct_labels(panel: Panel, ends: Sequence[tuple[Learner, float, float]]) -> None:
     """Names right of the panel, each beside the end (x, y) of its line in points and tied to it by a hair."""
     if not ends:
         return
@@ -98,7 +117,7 @@ def direct_labels(panel: Panel, ends: Sequence[tuple[Learner, float, float]], le
     for (learner, x, y), place in zip(ends, places, strict=True):
         colour = learner.style.colour
         panel.canvas.line([x, panel.right + 3, panel.right + 11], [y, y, place], colour, 0.7, None, 0.7)
-        panel.canvas.text(panel.right + 14, place + 3.6, short(learner.name, length), colour, LABEL, bold=True)
+        panel.canvas.text(panel.right + 14, place + 3.6, name_of(learner), colour, LABEL, bold=True)
 
 
 def levels(panel: Panel, lines: Sequence[tuple[str, float, str]], side: str = "left") -> None:

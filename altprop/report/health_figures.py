@@ -8,19 +8,19 @@ from functools import lru_cache
 
 import numpy as np
 
-from altprop.report.canvas import Array, Canvas, text_width
+from altprop.report.canvas import Array, Canvas, fit, text_width
 from altprop.report.draw import (
-    NAME,
     SMALL,
     WIDE,
     Figure,
     direct_labels,
     groups,
-    key,
-    label_width,
+    heading,
+    keyed,
     levels,
     marked_line,
     median_path,
+    name_width,
     slug,
 )
 from altprop.report.format import short
@@ -94,10 +94,13 @@ def _heat(table: Table, learner: Learner, scale: tuple[float, float] | None) -> 
     if scale is None or not np.isfinite(logs).any():
         return _words(learner, canvas_label, in_words(table.tried(learner.name)) or "no gradient recorded")
     row = max(3.0, min(15.0, 150.0 / len(layers)))
-    top, left = 22.0, max(34.0, min(74.0, 8 + max(text_width(short(name, 11), TICK - 0.5) for name in layers)))
+    top, left = (
+        22.0,
+        max(34.0, min(74.0, 8 + max(text_width(fit(name, 62, TICK - 0.5), TICK - 0.5) for name in layers))),
+    )
     height = top + row * len(layers) + 22
     canvas = Canvas(SMALL, height, canvas_label)
-    _title(canvas, learner)
+    keyed(canvas, learner)
     span = SMALL - left - 8
     known = np.isfinite(fraction)
     fraction, logs = fraction[known], logs[:, known]
@@ -127,22 +130,17 @@ def _heat(table: Table, learner: Learner, scale: tuple[float, float] | None) -> 
                 )
         canvas.boxes(boxes, shades()[shade])
     stride = max(1, math.ceil(10 / row))
-    for k, name in enumerate(layers):
+    for k, name in enumerate(names):
         if k % stride == 0:
-            canvas.text(left - 5, top + (k + 0.5) * row + 3.2, short(name, 11), "soft", TICK - 0.5, "end")
+            canvas.text(left - 5, top + (k + 0.5) * row + 3.2, name, "soft", TICK - 0.5, "end")
     for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
         canvas.text(left + span * share, height - 8, BARE.write(share), "soft", TICK - 0.5, anchor)
     return Figure("", canvas)
 
 
-def _title(canvas: Canvas, learner: Learner) -> None:
-    key(canvas, 1, 9, learner.style, 20)
-    canvas.text(27, 12.5, short(learner.name, NAME), learner.style.colour, LABEL, bold=True)
-
-
 def _words(learner: Learner, label: str, words: str) -> Figure:
     canvas = Canvas(SMALL, 66.0, f"{label}: {words}")
-    _title(canvas, learner)
+    keyed(canvas, learner)
     canvas.boxes([(1, 22, SMALL - 9, 36)], "band")
     canvas.text((SMALL - 8) / 2, 44, words, "soft", LABEL, "middle")
     return Figure("", canvas)
@@ -163,7 +161,7 @@ def _alignment(table: Table, learner: Learner) -> Figure:
     every = np.concatenate([*mine.values, *lows.values])
     floor = -1.0 if np.nanmin(every) < -0.25 else -0.25
     canvas = Canvas(SMALL, 138.0, label)
-    _title(canvas, learner)
+    keyed(canvas, learner)
     y = Axis(floor, 1.0)
     panel = Panel(canvas, (34.0, 22.0, SMALL - 42, 92.0), BARE, y)
     low = median_path(lows.fraction, lows.values, 1)
@@ -220,10 +218,10 @@ def _overlay(
     for part, chosen in enumerate(parts):
         height, top, bottom = 280.0, 26.0, 40.0
         tall, left = height - top - bottom, left_margin(y, height - top - bottom)
-        text = f"{title}, {short(table.workload, 30)}" + (f"  ({part + 1} of {len(parts)})" if len(parts) > 1 else "")
+        text = f"{title}, {short(table.workload, 60)}"
         canvas = Canvas(WIDE, height, f"{text}, over the share of the budget")
-        canvas.text(0, 12, text, "ink", LABEL + 0.5, bold=True)
-        panel = Panel(canvas, (left, top, WIDE - left - label_width(chosen), tall), SHARE, y)
+        heading(canvas, text, part, len(parts))
+        panel = Panel(canvas, (left, top, WIDE - left - name_width(chosen) - 18, tall), SHARE, y)
         levels(panel, marks, "right")
         ends = []
         for learner in reversed(chosen):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from altprop.report.canvas import Array, Canvas, text_width
+from altprop.report.canvas import Array, Canvas, fit, text_width
 from altprop.report.format import number
 
 _ZEROS = re.compile(r"\.0+(?=\s|$)")
@@ -53,7 +53,7 @@ class Axis:
             return [_ZEROS.sub("", self.write(tick)) for tick in ticks]
         step = min((abs(b - a) for a, b in itertools.pairwise(ticks)), default=1.0)
         largest = max((abs(tick) for tick in ticks), default=0.0)
-        if largest >= 1e5 or largest < 1e-3 or (step < 1e-4 and not self.log):
+        if largest >= 1e5 or largest < 1e-3:
             return [_MANTISSA.sub("", number(tick)) for tick in ticks]
         if self.log:
             return [f"{tick:g}" if tick >= 1e-4 else _MANTISSA.sub("", number(tick)) for tick in ticks]
@@ -186,7 +186,9 @@ class Panel:
                 half = text_width(text, TICK) / 2
                 canvas.text(min(max(a, half), canvas.width - half), self.bottom + 13, text, "soft", TICK, "middle")
             if self.x.label:
-                canvas.text(self.left + self.width / 2, self.bottom + 28, self.x.label, "soft", LABEL, "middle")
+                middle = self.left + self.width / 2
+                label = fit(self.x.label, 2 * min(middle, canvas.width - middle), LABEL)
+                canvas.text(middle, self.bottom + 28, label, "soft", LABEL, "middle")
         ticks = self.y.ticks(y_ticks(self.height))
         down = self.bottom - self.y.place(ticks) * self.height
         canvas.segments([(self.left, d, self.right, d) for d in down], "line", 0.75)

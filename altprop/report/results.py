@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from altprop.report.canvas import Canvas, text_width
-from altprop.report.draw import NAME, WIDE, Figure, key, slug
+from altprop.report.canvas import Canvas, fit, text_width
+from altprop.report.draw import WIDE, Figure, heading, key, name_of, name_width, slug
 from altprop.report.format import number, places, short
 from altprop.report.model import Learner, Report, Run, Table, as_number
 from altprop.report.paired import Comparison, compare_family
@@ -138,7 +138,7 @@ def dots(report: Report, table: Table, found: list[Row]) -> Figure | None:
         return None
     pitch, top, bottom = 22.0, 44.0, 40.0
     height = top + pitch * len(shown) + bottom
-    left = 38 + max(text_width(short(row.learner.name, NAME), LABEL, bold=True) for row in shown)
+    left = 38 + name_width([row.learner for row in shown])
     right = 40.0
     values = [in_metric(score, table.sign) for row in shown for score in table.scores(row.learner.name).values()]
     marks = table.marks
@@ -148,9 +148,9 @@ def dots(report: Report, table: Table, found: list[Row]) -> Figure | None:
     x = spanning(
         [*finite, *inside], f"{table.quality} {table.metric}" + (", log scale" if log else ""), log, margin=0.03
     )
-    title = f"final {table.quality} {table.metric}, {short(table.workload, 28)}"
+    title = f"final {table.quality} {table.metric}, {short(table.workload, 60)}"
     canvas = Canvas(WIDE, height, f"{title}: every seed of every learner, median and interval")
-    canvas.text(0, 12, title, "ink", LABEL + 0.5, bold=True)
+    heading(canvas, title)
     box = (left, top, WIDE - left - right, pitch * len(shown))
     panel = Panel(canvas, box, x, Axis(0.0, 1.0), show_y=False)
     _uprights(panel, marks)
@@ -173,11 +173,12 @@ def _uprights(panel: Panel, marks: list[tuple[str, float]]) -> None:
             continue
         across = panel.left + place * panel.width
         canvas.line([across, across], [panel.top - 3, panel.bottom], "soft", 0.9, (1.5, 2.5))
-        text = short(name, 16)
-        half = 2.7 * len(text) + 3
+        text = fit(name, 90, TICK - 1)
+        half = text_width(text, TICK - 1) / 2
+        across = min(max(across, half), canvas.width - half)
         level = next((index for index, end in enumerate(ends) if across - half > end), None)
         if level is not None:
-            ends[level] = across + half
+            ends[level] = across + half + 4
             canvas.text(across, panel.top - 6 - 10 * level, text, "soft", TICK - 1, "middle")
 
 
@@ -186,7 +187,7 @@ def _dot_row(panel: Panel, table: Table, row: Row, y: float) -> None:
     assert summary is not None  # The caller draws only these.
     canvas.segments([(panel.left, y + 11, panel.right, y + 11)], "line", 0.5)
     key(canvas, 2, y, style, 20)
-    canvas.text(28, y + 3.6, short(row.learner.name, NAME), style.colour, LABEL, bold=True)
+    canvas.text(28, y + 3.6, name_of(row.learner), style.colour, LABEL, bold=True)
     if row.mean is not None and row.mean.low is not None and row.mean.high is not None:
         low = max(row.mean.low, panel.x.low)
         across, _ = panel.at([low, row.mean.high], [0.5, 0.5])

@@ -76,9 +76,10 @@ class Browser:
         return found
 
     def requests(self) -> list[str]:
-        """Addresses that the page asked for since the last call."""
+        """Addresses that documents from files asked for since the last call; the browser's own pages are left out."""
         messages = [json.loads(entry["message"])["message"] for entry in self.log("performance")]
-        return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        return [one["request"]["url"] for one in sent if one["documentURL"].startswith("file:")]
 
     def shot(self, path: Path, clip: dict[str, float] | None = None) -> None:
         """Screenshot of the whole page, or of a part {x, y, width, height} of it."""

@@ -1,0 +1,244 @@
+"""What the sections compute from records: results, identity, health, cost and the view across tasks."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from altprop.report.across import across, shares
+from altprop.report.cost import cost_rows
+from altprop.report.cost_figures import frontier, points
+from altprop.report.health import examine, layer_matrix, layer_names
+from altprop.report.identity import checks, origins
+from altprop.report.model import Report, Table
+from altprop.report.profiles import performance_ratios, profile_area
+from altprop.report.reading import read
+from altprop.report.results import rows
+from altprop.report.statistics import bca_interval, interquartile_mean
+from altprop.report.times import horizon, outcomes, ranking_flips, target_times
+
+
+@pytest.fixture(scope="module")
+def report(tour: Path) -> Report:
+    return read([tour], "tour")
+
+
+def table(report: Report, name: str) -> Table:
+    return next(one for one in report.tables if one.workload == name)
+
+
+def test_order_and_roles(report: Report) -> None:
+    assert report.learners[0].reference
+    assert [one.name for one in report.learners if one.control] == ["null", "random_direction"]
+    assert [one.control for one in report.learners] == sorted(one.control for one in report.learners)
+    assert [one.workload for one in report.tables] == ["adding", "digits", "mnist1d"]
+
+
+def test_rows_are_in_the_metrics_own_direction(report: Report) -> None:
+    adding = table(report, "adding")
+    row = next(row for row in rows(report, adding) if row.learner.name == "backprop+sgd")
+    values = [run.value("test") for run in adding.tried("backprop+sgd")]
+    assert row.median == pytest.approx(float(np.median(values)))
+    assert row.mean is not None
+    assert row.mean.low is not None
+    assert row.mean.high is not None
+    assert row.mean.low < np.mean(values) < row.mean.high
+    reference = [run.value("test") for run in adding.tried("backprop+adam")]
+    assert row.difference is not None
+    assert row.difference.estimate == pytest.approx(np.mean(np.subtract(values, reference)))
+    assert row.comparison is not None
+    assert row.comparison.direction == -1  # a larger error is worse
+    assert row.to_oracle == pytest.approx(row.median)  # the oracle is an error of 0
+
+
+def test_share_of_the_gap_undoes_the_targets(report: Report) -> None:
+    digits = table(report, "digits")
+    assert digits.unit == pytest.approx((0.1, 0.845))
+    adding = table(report, "adding")
+    assert adding.unit == pytest.approx((1 / 6, 0.004 - 1 / 6))
+    value = adding.tried("null")[0].value("test")
+    assert value is not None
+    assert shares(adding, "null")[0] == pytest.approx((1 / 6 - value) / (1 / 6 - 0.004))
+    assert list(digits.targets) == ["50%", "90%", "99%"]
+    assert list(adding.targets) == ["50%", "90%", "99%"]  # the easiest first, downwards too
+
+
+def test_target_times_are_those_of_the_records(report: Report) -> None:
+    digits = table(report, "digits")
+    found = next(row for row in target_times(digits, "flops") if row.target == "90%")
+    hits = [run.result["hits"]["90%"]["flops"][1] for run in digits.tried("backprop+sgd")]
+    assert found.learners["backprop+sgd"].mean == pytest.approx(np.mean(hits))
+    found = next(row for row in target_times(digits, "steps") if row.target == "90%")
+    assert found.learners["backprop+sgd"].mean == found.horizon  # it hits, but later than the shortest learner ran
+    assert found.horizon == min(run.spent("steps") or 0 for name in digits.runs for run in digits.tried(name))
+    assert horizon(digits, "flops") == pytest.approx(2e9, rel=0.01)
+
+
+def test_a_diverged_run_never_hits_but_counts(report: Report) -> None:
+    mnist = table(report, "mnist1d")
+    hard = next(row for row in target_times(mnist, "flops") if row.target == "99%").learners["newton_cg"]
+    assert hard.n == 3
+    assert math.inf in [one.time for one in outcomes(mnist, "newton_cg", "99%", "flops")]
+    assert "som" not in next(iter(target_times(table(report, "adding"), "flops"))).learners  # refused
+
+
+@pytest.mark.parametrize("currency", ["forward_equivalents", "cpu_seconds"])
+def test_hits_are_carried_to_other_currencies(report: Report, currency: str) -> None:
+    run = table(report, "digits").tried("backprop+sgd")[0]
+    step = run.result["hits"]["90%"]["step"][1]
+    rows_ = run.trace if currency == "forward_equivalents" else run.record.clock()
+    expected = next(row[currency] for row in rows_ if row["step"] == step and (currency in row))
+    found = run.hit("90%", currency)
+    assert found is not None
+    assert found[1] == pytest.approx(expected)
+    assert run.hit("no such target", currency) is None
+
+
+def test_ranking_flips_between_currencies(synthetic: ModuleType, tmp_path: Path) -> None:
+    quick = synthetic.Learner("many_cheap_steps", speed=9, step_flops=1e5)
+    slow = synthetic.Learner("few_dear_steps", speed=5, step_flops=1e8, reference=True)
+    report = read([synthetic.write(tmp_path, [quick, slow], synthetic.TASKS[:1])], "x")
+    flips = ranking_flips(report.tables[0], "90%")
+    assert flips == [("many_cheap_steps", "few_dear_steps", "flops", "steps")]
+
+
+def test_pooled_iqm_is_stratified_and_ranked(report: Report) -> None:
+    found = across(report)
+    assert found is not None
+    assert found.absent == ["dfa+adam", "manual_backprop", "som"]
+    top = found.pooled[0]
+    groups = [np.array(shares(one, top.learner.name)) for one in report.tables]
+    assert top.iqm == bca_interval(groups)
+    assert [row.rank for row in found.pooled] == list(range(1, len(found.pooled) + 1))
+    iqms = [
+        float(interquartile_mean(np.concatenate([shares(t, r.learner.name) for t in report.tables])))
+        for r in found.pooled
+    ]
+    assert iqms == sorted(iqms, reverse=True)
+
+
+def test_profile_area_and_wins(report: Report) -> None:
+    found = across(report)
+    assert found is not None
+    names = [row.learner.name for row in found.pooled]
+    times = {
+        name: [row.learners[name].median for one in report.tables for row in target_times(one, "flops")]
+        for name in names
+    }
+    areas = {name: profile_area(ratios) for name, ratios in performance_ratios(times).items()}
+    assert {row.learner.name: row.area for row in found.pooled} == pytest.approx(areas)
+    assert found.wins["backprop+adam", "null"] == (1.0, 9)
+    a, b = found.wins["backprop+adam", "newton_cg"], found.wins["newton_cg", "backprop+adam"]
+    assert a[0] + b[0] == pytest.approx(1.0)
+
+
+def test_ratios_to_the_reference(report: Report) -> None:
+    found = across(report)
+    assert found is not None
+    assert found.ratio_target == "90%"
+    assert all(ratio == (1.0, False) for ratio in found.ratios["backprop+adam"].values())
+    assert found.ratios["null"]["digits"] == (math.inf, True)
+    assert "adding" not in found.ratios["som"]
+
+
+def test_one_task_is_not_pooled(synthetic: ModuleType, tmp_path: Path) -> None:
+    assert across(read([synthetic.write(tmp_path, synthetic.LEARNERS[:2], synthetic.TASKS[:1])], "x")) is None
+
+
+def test_health_reads_the_probes(report: Report) -> None:
+    health = {row.learner: row for row in examine(report, table(report, "digits"))}
+    assert health["som"].words == "not applicable"
+    assert health["null"].words == "no update"
+    assert health["null"].ratio is None
+    reference = health["backprop+adam"]
+    assert (reference.verdict, reference.words) == ("healthy", "")
+    assert reference.alignment == pytest.approx(0.96, abs=0.05)
+    assert reference.inside == 0.0
+    assert health["random_direction"].inside == 1.0
+    assert health["random_direction"].efficiency is None
+    assert reference.dead == pytest.approx(0.15)
+
+
+def test_heat_is_the_median_over_seeds(report: Report) -> None:
+    runs = table(report, "digits").tried("backprop+adam")
+    layers = layer_names(runs)
+    assert layers == ["blocks.0", "blocks.1", "blocks.2", "readout"]
+    fraction, values = layer_matrix(runs, "gradient_rms", layers)
+    assert values.shape == (4, 20)
+    assert fraction[-1] == pytest.approx(1.0, rel=0.01)
+    expected = np.median([run.probes[7]["layers"]["blocks.1"]["gradient_rms"] for run in runs])
+    assert values[1, 7] == pytest.approx(expected)
+
+
+def test_cost_is_the_median_run(report: Report) -> None:
+    row = next(row for row in cost_rows(report, table(report, "digits")) if row.learner.name == "dfa+adam")
+    assert row.counts["steps"] == 2000
+    assert row.octets["saved_bytes"] == 60_000
+    assert row.uncounted == {"aten.bernoulli_": 12}
+    assert sum(row.kinds.values()) == pytest.approx(1.0)
+
+
+def test_frontier_is_what_nobody_beats(report: Report) -> None:
+    found = points(report, table(report, "digits"), "saved_bytes")
+    edge = frontier(found)
+    for point in found:
+        beaten = any(
+            (o.cost <= point.cost and o.score > point.score) or (o.cost < point.cost and o.score >= point.score)
+            for o in found
+        )
+        assert (point in edge) != beaten
+
+
+def test_identity(report: Report) -> None:
+    found = checks(report)
+    assert len(found) == 12
+    assert {check.state for check in found} == {"equal"}
+    weights = next(c for c in found if c.workload == "digits" and c.what == "initial weights")
+    assert "24 runs compared. 3 runs have a model of their own." in weights.sentence
+
+
+@pytest.mark.parametrize("field", ["data", "split", "initial_weights", "batch_order"])
+def test_identity_sees_every_difference(field: str, synthetic: ModuleType, tmp_path: Path) -> None:
+    def change(record: dict, trace: list, clock: list) -> None:
+        if record["label"] == "newton_cg" and record["seed"] == 0:
+            record["result"]["identity"][field] = "other"
+
+    runs = synthetic.write(tmp_path, synthetic.LEARNERS[:6], synthetic.TASKS[:1], change=change)
+    found = checks(read([runs], "x"))
+    assert [check.state for check in found].count("different") == 1
+    wrong = next(check for check in found if check.state == "different")
+    assert wrong.what == field.replace("_", " ")
+    assert "newton_cg" in wrong.sentence
+
+
+def test_another_batch_size_is_another_group(synthetic: ModuleType, tmp_path: Path) -> None:
+    def change(record: dict, trace: list, clock: list) -> None:
+        if record["label"] == "newton_cg":
+            record["config"]["task"]["batch_size"] = "full"
+            record["result"]["identity"]["batch_order"] = f"other{record['seed']}"
+
+    runs = synthetic.write(tmp_path, synthetic.LEARNERS[:6], synthetic.TASKS[:1], change=change)
+    assert "different" not in {check.state for check in checks(read([runs], "x"))}
+
+
+def test_origins_keep_all_versions(report: Report) -> None:
+    named = {origin.name: origin.values for origin in origins(report)}
+    assert named["hydra"] == [("1.3.8", 81)]
+    assert next(iter(named)) == "fingerprint"
+
+
+def test_older_runs_of_one_seed_are_left_out(synthetic: ModuleType, tmp_path: Path) -> None:
+    synthetic.write(tmp_path, synthetic.LEARNERS[:1], synthetic.TASKS[:1], 1)
+
+    def again(record: dict, trace: list, clock: list) -> None:
+        record["key"] = "f" * 32
+        record["measured"]["finished"] = "2024-02-01T00:00:00Z"
+
+    synthetic.write(tmp_path, synthetic.LEARNERS[:1], synthetic.TASKS[:1], 1, change=again)
+    report = read([tmp_path], "x")
+    assert [run.record.key for run in report.runs] == ["f" * 32]
+    assert len(report.superseded) == 1
