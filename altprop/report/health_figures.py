@@ -94,10 +94,8 @@ def _heat(table: Table, learner: Learner, scale: tuple[float, float] | None) -> 
     if scale is None or not np.isfinite(logs).any():
         return _words(learner, canvas_label, in_words(table.tried(learner.name)) or "no gradient recorded")
     row = max(3.0, min(15.0, 150.0 / len(layers)))
-    top, left = (
-        22.0,
-        max(34.0, min(74.0, 8 + max(text_width(fit(name, 62, TICK - 0.5), TICK - 0.5) for name in layers))),
-    )
+    names = [fit(name, 62.0, TICK - 0.5) for name in layers]
+    top, left = 22.0, max(34.0, 8 + max(text_width(name, TICK - 0.5) for name in names))
     height = top + row * len(layers) + 22
     canvas = Canvas(SMALL, height, canvas_label)
     keyed(canvas, learner)
