@@ -30,19 +30,17 @@ def _batched(matrix: Tensor) -> tuple[int, int, int]:
 
 def _solve(a: Tensor, b: Tensor, *args: Any, **kwargs: Any) -> int:
     count, n, _ = _batched(a)
-    right = 1 if b.dim() == a.dim() - 1 else int(b.shape[-1])
-    return count * (2 * n**3 // 3 + 2 * n * n * right)
+    return count * (2 * n**3 // 3) + 2 * n * _numel(b)
 
 
 def _triangular(a: Tensor, b: Tensor, *args: Any, **kwargs: Any) -> int:
-    count, n, _ = _batched(a)
-    return count * n * n * int(b.shape[-1])
+    return int(a.shape[-1]) * _numel(b)
 
 
 def _cubic(factor: float) -> Formula:
     def formula(a: Tensor, *args: Any, **kwargs: Any) -> int:
         count, m, n = _batched(a)
-        return int(count * factor * m * n * min(m, n))
+        return round(count * factor * m * n * min(m, n))
 
     return formula
 
@@ -69,6 +67,8 @@ OURS: dict[Any, Formula] = {
     aten.linalg_lu_factor_ex: _cubic(2 / 3),
     aten.linalg_cholesky_ex: _cubic(1 / 3),
     aten.cholesky_solve: lambda b, a, *r, **k: 2 * _triangular(a, b),
+    aten.cholesky_inverse: _cubic(2 / 3),
+    aten.linalg_lu_solve: lambda a, pivots, b, *r, **k: 2 * _triangular(a, b),
     aten.linalg_inv_ex: _cubic(2),
     aten._linalg_det: _cubic(2 / 3),
     aten._linalg_slogdet: _cubic(2 / 3),

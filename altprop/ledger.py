@@ -134,10 +134,12 @@ class Ledger:
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Count nothing inside: evaluation and probes are off the books."""
+        """Count nothing inside: evaluation and probes are off the books, in audited steps too."""
+        outside: AbstractContextManager[None] = self.charged()
         self._paused += 1
         try:
-            yield
+            with outside:
+                yield
         finally:
             self._paused -= 1
 

@@ -143,9 +143,10 @@ class Problem:
     def assign(self, flat: Tensor) -> None:
         """Write a vector (D,) into the parameters, in place. It counts as one update."""
         self.ledger.updates += 0 if self.ledger._paused else 1
+        params = self.params
         with torch.no_grad():
             for name, value in self.unflatten(flat).items():
-                self.params[name].copy_(value)
+                params[name].copy_(value)
 
     def refuse_unless(self, algorithm: str, requires: Collection[Capability]) -> None:
         """Refuse an algorithm whose needs are not offered.
@@ -168,6 +169,7 @@ class Problem:
     def evaluating(self) -> Iterator[None]:
         """Evaluation mode, no noise, off the books, the optimizers' weights for predicting; all is put back after."""
         modes = {module: module.training for module in self.model.modules()}
+        phase, fresh = self.clock.phase, self._fresh_buffers
         self.model.eval()
         try:
             with self.ledger.pause(), ExitStack() as swaps:
@@ -175,16 +177,19 @@ class Problem:
                     swaps.enter_context(updater.swapped())
                 yield
         finally:
+            self.clock.phase, self._fresh_buffers = phase, fresh
             for module, training in modes.items():
                 module.training = training
 
     @contextmanager
     def observing(self) -> Iterator[None]:
         """Training mode off the books, for probes: masks of the present step, buffers and stream left as they were."""
-        phase = self.clock.phase
-        with self.ledger.pause(), self.clock.hold(), self._kept_buffers():
-            yield
-        self.clock.phase = phase
+        phase, fresh = self.clock.phase, self._fresh_buffers
+        try:
+            with self.ledger.pause(), self.clock.hold(), self._kept_buffers():
+                yield
+        finally:
+            self.clock.phase, self._fresh_buffers = phase, fresh
 
     @contextmanager
     def same_noise(self) -> Iterator[None]:
@@ -228,11 +233,17 @@ class Problem:
         if params is None:
             out: Tensor = self.model(batch.inputs, **kwargs)
         else:
-            out = functional_call(self.model, dict(params), (batch.inputs,), kwargs)
+            out = functional_call(self.model, {**self._spare_buffers(), **params}, (batch.inputs,), kwargs)
         return out
+
+    def _spare_buffers(self) -> Grads:
+        """Return copies of all buffers: what is evaluated at other parameters, or under a transform, writes there."""
+        return {name: buffer.clone() for name, buffer in self.model.named_buffers()}
 
     def output_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Return the mean loss over valid, labelled elements, a scalar, without the noise's penalty."""
+        if batch.weights is None:
+            return self.loss.mean(outputs, batch.targets)
         return self._mean(self.loss.per_element(outputs, batch.targets), batch)
 
     def output_gradient(self, outputs: Tensor, batch: Batch) -> Tensor:
@@ -304,9 +315,11 @@ class Problem:
         return states
 
     def functional_objective(self, params: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """Return the objective at other parameters, differentiable in them."""
-        with self.ledger.primitive("forward", _rows(batch)), self._evaluation_of_objective():
-            return self._objective(params, batch)
+        """Return the objective at other parameters, differentiable in them; buffers stay as they are."""
+        with self.ledger.primitive("forward", _rows(batch)):
+            value = self._objective(params, batch)
+        self.clock.advance()
+        return value
 
     def per_example_loss(self, batch: Batch) -> Tensor:
         """Return the loss of each element, (B,) or (T, B), without a graph."""
@@ -314,7 +327,7 @@ class Problem:
             return self.loss.per_element(self.outputs(batch), batch.targets)
 
     def population_objective(self, flat: Tensor, batch: Batch, chunk: int = 64) -> Tensor:
-        """Return the objective of P individuals on one batch under one noise: (P, D) -> (P,).
+        """Return the objective of P individuals on one batch under one noise: (P, D) -> (P,); buffers stay as they are.
 
         Layered models run as grouped matrix products, others as chunked vmap.
         """
@@ -322,8 +335,6 @@ class Problem:
         with (
             torch.no_grad(),
             self.ledger.primitive("population", rows * flat.shape[0], flat.shape[0]),
-            self._evaluation_of_objective(),
-            self._kept_buffers(),
         ):
             if getattr(self.model, "batched", False) and batch.mask is None:
                 outputs = self.layered.population(batch.inputs, self.unflatten(flat))
@@ -336,6 +347,7 @@ class Problem:
             targets = batch.targets.expand(flat.shape[0], *batch.targets.shape)
             per = self.loss.per_element(outputs, targets)
             penalty = self._population_penalty(flat)
+        self.clock.advance()
         weights = batch.weights
         if weights is None:
             values = per.flatten(1).mean(1)
@@ -536,8 +548,16 @@ class Problem:
         _load_forward_mode()
         params = {name: p.detach() for name, p in self.params.items()}
         tangents = {name: tangent[name] for name in params}
+
+        def objective(p: Grads) -> tuple[Tensor, Grads]:
+            buffers = self._spare_buffers()
+            return self._objective({**p, **buffers}, batch), buffers
+
         with self.ledger.primitive("jvp", _rows(batch)), self._evaluation_of_objective():
-            value, derivative = jvp(lambda p: self._objective(p, batch), (params,), (tangents,))[:2]
+            found: Any = jvp(objective, (params,), (tangents,), has_aux=True)
+            value, derivative, moved = found
+            for name, buffer in self.model.named_buffers():
+                buffer.copy_(moved[name])
         return value, derivative
 
     def linearize(self, batch: Batch) -> Linearization:
@@ -635,7 +655,8 @@ def _load_forward_mode() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         with torch.autograd.forward_ad.dual_level():
-            pass
+            zero = torch.zeros((), device="cpu")
+            torch.autograd.forward_ad.make_dual(zero, zero)
 
 
 class _Evaluation:

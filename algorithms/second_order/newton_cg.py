@@ -172,9 +172,11 @@ def _product_error(curvature: str, activation: str) -> float:
     """Largest difference between the products with the basis and the Hessian by torch.func, over its norm."""
     problem, batch = toy((3, 2) if activation == "none" else (3, 4, 2), activation="tanh")
     flat = problem.flat()
-    exact = torch.func.jacrev(torch.func.grad(lambda v: problem.functional_objective(problem.unflatten(v), batch)))(
-        flat
-    )
+
+    def objective(v: Tensor) -> Tensor:
+        return problem.functional_objective(problem.unflatten(v), batch)
+
+    exact = torch.func.jacrev(torch.func.grad(objective))(flat)
     here = problem.linearize(batch)
     product = here.hvp if curvature == "hessian" else here.ggn_vp
     basis = torch.eye(flat.numel(), dtype=flat.dtype, device=flat.device)
