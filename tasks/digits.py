@@ -18,9 +18,7 @@ class Digits(Task):
     """
 
     losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "one_hot_squared_error")
-    offers: ClassVar[frozenset[Capability]] = frozenset(
-        {Capability.SUPERVISED, Capability.CLASSES, Capability.VECTORS}
-    )
+    offers: ClassVar[frozenset[Capability]] = frozenset({Capability.SUPERVISED, Capability.CLASSES, Capability.VECTORS})
 
     @property
     def spec(self) -> ModelSpec:

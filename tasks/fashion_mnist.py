@@ -9,7 +9,8 @@ from altprop.tasks.images import ImageTask
 class FashionMnist(ImageTask):
     """Clothes by 28x28 pixels, in ten classes from T-shirt to ankle boot.
 
-    Paper: Xiao, Rasul and Vollgraf 2017, Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms.
+    Paper: Xiao, Rasul and Vollgraf 2017, Fashion-MNIST: a novel image dataset for benchmarking machine learning
+    algorithms.
     """
 
     archive: ClassVar[Archive] = Archive(

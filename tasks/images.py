@@ -28,9 +28,7 @@ class ImageTask(Task, ABC):
     """
 
     losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "one_hot_squared_error")
-    offers: ClassVar[frozenset[Capability]] = frozenset(
-        {Capability.SUPERVISED, Capability.CLASSES, Capability.VECTORS}
-    )
+    offers: ClassVar[frozenset[Capability]] = frozenset({Capability.SUPERVISED, Capability.CLASSES, Capability.VECTORS})
     archive: ClassVar[Archive]
 
     def __init__(self, *, path: str | None = None, **common: Any) -> None:

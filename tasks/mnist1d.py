@@ -26,9 +26,7 @@ class Mnist1d(Task):
     """
 
     losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "one_hot_squared_error")
-    offers: ClassVar[frozenset[Capability]] = frozenset(
-        {Capability.SUPERVISED, Capability.CLASSES, Capability.VECTORS}
-    )
+    offers: ClassVar[frozenset[Capability]] = frozenset({Capability.SUPERVISED, Capability.CLASSES, Capability.VECTORS})
 
     def __init__(self, *, shuffled: bool = False, generator_seed: int = PUBLISHED_SEED, **common: Any) -> None:
         if shuffled or generator_seed != PUBLISHED_SEED:
@@ -56,5 +54,7 @@ def _source(shuffled: bool, generator_seed: int) -> Source:
     train = split_of(made["x"], made["y"])
     test = split_of(made["x_test"], made["y_test"])
     # Hashed in float32, in which the generator and the published file agree.
-    digest = sha256_of(*(np.asarray(made[name], dtype=np.float32) for name in ("x", "x_test")), made["y"], made["y_test"])
+    digest = sha256_of(
+        *(np.asarray(made[name], dtype=np.float32) for name in ("x", "x_test")), made["y"], made["y_test"]
+    )
     return Source(train, {"test": test}, "mnist1d make_dataset()", digest, stratify=train.targets)

@@ -28,7 +28,9 @@ class PointLoss(Loss, ABC):
     minimum: float = 0.0
 
     def sample_targets(self, outputs: Tensor, random: Random) -> Tensor:
-        raise AltpropError(f"{self.name} is a function and no likelihood: it has no distribution to sample targets from")
+        raise AltpropError(
+            f"{self.name} is a function and no likelihood: it has no distribution to sample targets from"
+        )
 
 
 class PointTask(Task, ABC):

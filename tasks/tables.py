@@ -27,16 +27,12 @@ class TableTask(Task, ABC):
     """
 
     losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "one_hot_squared_error")
-    offers: ClassVar[frozenset[Capability]] = frozenset(
-        {Capability.SUPERVISED, Capability.CLASSES, Capability.VECTORS}
-    )
+    offers: ClassVar[frozenset[Capability]] = frozenset({Capability.SUPERVISED, Capability.CLASSES, Capability.VECTORS})
     loader: ClassVar[str]
     features: ClassVar[int]
     classes: ClassVar[int]
 
-    def __init__(
-        self, *, test_seed: int = 0, baselines: Mapping[str, float] | None = None, **common: Any
-    ) -> None:
+    def __init__(self, *, test_seed: int = 0, baselines: Mapping[str, float] | None = None, **common: Any) -> None:
         super().__init__(baselines=None if test_seed else baselines, **common)
         self.test_seed = test_seed
 

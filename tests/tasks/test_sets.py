@@ -1,0 +1,130 @@
+"""Sets that come from elsewhere: sizes, published figures, and what their options change."""
+
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LinearRegression
+from sklearn.svm import SVC
+
+from altprop.tasks.diabetes import Diabetes
+from altprop.tasks.digits import Digits
+from altprop.tasks.iris import Iris
+from altprop.tasks.mnist1d import Mnist1d
+from altprop.tasks.sunspots import Sunspots
+
+
+def ols(task, data, split) -> dict[str, float]:
+    model = LinearRegression().fit(data.train.inputs.numpy(), data.train.targets.numpy())
+    return task.evaluate(lambda x: torch.from_numpy(model.predict(x.numpy())), split)
+
+
+def test_digits_is_the_half_split_of_scikit_learns_example() -> None:
+    data = Digits(validation="none").data()
+    test = data.tests["test"]
+    assert (len(data.train), len(test)) == (898, 899)
+    assert data.train.inputs.max() == 1.0
+    machine = SVC(gamma=0.001).fit(16 * data.train.inputs.numpy(), data.train.targets.numpy())
+    assert machine.score(16 * test.inputs.numpy(), test.targets.numpy()) == pytest.approx(0.969, abs=5e-4)
+
+
+def test_digits_in_float32_is_the_same_in_another_process() -> None:
+    code = (
+        "import torch; from altprop.tasks.digits import Digits; data = Digits().data().to(torch.device('cpu'),"
+        " torch.float32); print(data.train.digest(), data.split_digest(), data.sha256)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    data = Digits().data().to(torch.device("cpu"), torch.float32)
+    assert done.stdout.split() == [data.train.digest(), data.split_digest(), data.sha256]
+
+
+def test_digits_keep_their_hash_and_hold_out() -> None:
+    assert Digits().data().sha256 == "562232acc926f170368da1ffcd39c62c50b9474d97f15572b53ea5b962726d3d"
+    rows = Digits().data().validation.rows.tolist()
+    assert (len(rows), rows[:5]) == (179, [12, 17, 20, 23, 31])
+
+
+def test_mnist1d_is_the_authors_set_and_options_change_it() -> None:
+    data = Mnist1d().data()
+    everything = torch.cat([data.train.inputs, data.validation.inputs, data.tests["test"].inputs])
+    assert everything.shape == (5000, 40)
+    assert float(everything.mean()) == pytest.approx(0, abs=1e-9)
+    assert float(everything.std(correction=0)) == pytest.approx(1, abs=1e-9)
+    other = Mnist1d(shuffled=True, baselines={"linear": 0.3})
+    assert other.reference.baselines == {}
+    assert other.data().sha256 != data.sha256
+    moved, straight = other.data().tests["test"].inputs[0], data.tests["test"].inputs[0]
+    assert moved.tolist() != straight.tolist()
+    assert sorted(moved.tolist()) == pytest.approx(sorted(straight.tolist()))
+
+
+def test_diabetes_least_squares_in_sample() -> None:
+    task = Diabetes(in_sample=True)
+    data = task.data()
+    found = ols(task, data, data.tests["test"])
+    assert len(data.train) == 442
+    assert found["mse"] == pytest.approx(2859.696348, abs=1e-6)
+    assert found["nmse"] * 5929.884896910383 == pytest.approx(found["mse"], abs=1e-6)
+
+
+def test_diabetes_scales_by_rows_that_may_be_trained_on_alone() -> None:
+    source = Diabetes()._load()
+    assert (len(source.train), len(source.tests["test"])) == (331, 111)
+    for values in (source.train.inputs, source.train.targets):
+        assert values.mean(0).abs().max() < 1e-12
+        assert (values.std(0, correction=0) - 1).abs().max() < 1e-12
+    assert source.tests["test"].inputs.mean(0).abs().max() > 0.02
+    assert Diabetes(test_seed=1, baselines={"linear": 0.5}).reference.baselines == {}
+    assert Diabetes(test_seed=1)._load().tests["test"].rows.tolist() != source.tests["test"].rows.tolist()
+
+
+def test_tables_hold_out_test_rows_in_proportion() -> None:
+    source = Iris()._load()
+    assert torch.bincount(source.tests["test"].targets).tolist() == [15, 15, 15]
+    assert not set(source.train.rows.tolist()) & set(source.tests["test"].rows.tolist())
+    assert source.train.inputs.mean(0).abs().max() < 1e-12
+    assert Iris(test_seed=1)._load().tests["test"].rows.tolist() != source.tests["test"].rows.tolist()
+
+
+def test_sunspots_linear_autoregression() -> None:
+    pytest.importorskip("statsmodels", reason="the extra `data` is not installed")
+    task = Sunspots(validation="none")
+    data = task.data()
+    assert (len(data.train), len(data.tests["test"]), len(data.tests["late"])) == (209, 35, 24)
+    assert data.train.rows.tolist() == list(range(1712, 1921))
+    splits = (data.train, data.tests["test"], data.tests["late"])
+    found = [ols(task, data, split)["nmse"] for split in splits]
+    assert np.abs(np.array(found) - [0.1319, 0.1296, 0.3679]).max() < 1e-4
+
+
+def test_sunspots_windows_are_the_years_before() -> None:
+    pytest.importorskip("statsmodels", reason="the extra `data` is not installed")
+    data = Sunspots().data()
+    train = data.train
+    assert train.inputs[13, :11].tolist() == train.inputs[12, 1:].tolist()
+    assert train.inputs[13, -1] == train.targets[12, 0]
+    assert data.validation.rows.tolist() == list(range(1879, 1921))
+
+
+def test_sunspots_without_its_package_says_what_to_install(monkeypatch) -> None:
+    from altprop.errors import AltpropError
+    from altprop.tasks.sunspots import _source
+
+    monkeypatch.setitem(sys.modules, "statsmodels.datasets.sunspots", None)
+    _source.cache_clear()
+    with pytest.raises(AltpropError, match=r"task sunspots needs statsmodels: pip install 'altprop\[data\]'"):
+        Sunspots().data()
+
+
+def test_hash_depends_on_values_shapes_and_types() -> None:
+    from altprop.tasks.common import sha256_of
+
+    values = np.arange(4.0)
+    assert sha256_of(values) == sha256_of(values.copy()[::1])
+    others = [values + 1e-12 * (values == 3), values.reshape(2, 2), values.astype(np.float32)]
+    assert len({sha256_of(v) for v in [values, *others]}) == 4
+    assert sha256_of(values.astype(">f8")) == sha256_of(values)
+    assert sha256_of(values)[:8] == hashlib.sha256(b"(4,)<f8" + values.tobytes()).hexdigest()[:8]
