@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["__version__", "load", "load_trace", "run"]
 
+
 def run(overrides: Sequence[str] = (), *, config_dir: str | PathLike[str] | None = None) -> pd.DataFrame:
     """Run one cell as the command line would, and return its rows.
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, final
 
 import torch
@@ -43,12 +44,14 @@ class Algorithm(ABC):
         batch: whether a step is fed mini-batches, the whole training set or nothing.
         state: names of the attributes that `_step` changes; they are saved and loaded.
         kind: what the predictor returns.
+        exempt: name of a rule of the conformance suite about learning -> why this learner need not obey it.
     """
 
     requires: ClassVar[frozenset[Capability]] = frozenset()
     batch: Appetite = Appetite.MINI
     state: ClassVar[tuple[str, ...]] = ()
     kind: ClassVar[PredictorKind] = PredictorKind.OUTPUT
+    exempt: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     problem: Problem
 
@@ -66,7 +69,7 @@ class Algorithm(ABC):
         """Return what predicts, or None for `problem.model`."""
         return None
 
-    def _structure(self, saved: Mapping[str, Any]) -> None:
+    def _structure(self, saved: Mapping[str, Any]) -> None:  # noqa: B027 - a hook that most rules leave empty
         """Rebuild a grown structure from saved state, before it is loaded."""
 
     def artefacts(self) -> dict[str, Any]:
@@ -178,22 +181,27 @@ def load(current: Any, saved: Any) -> Any:
     if isinstance(saved, Tensor):
         return saved.clone()
     if isinstance(saved, list):
-        olds = current if isinstance(current, list) and len(current) == len(saved) else [None] * len(saved)
-        return [load(old, item) for old, item in zip(olds, saved, strict=True)]
+        return _load_items(current, saved, list)
     if not isinstance(saved, dict):
         return saved
     if "__generator__" in saved:
         current.set_state(saved["__generator__"])
         return current
     if "__tuple__" in saved:
-        olds = current if isinstance(current, tuple) and len(current) == len(saved["__tuple__"]) else None
-        items = saved["__tuple__"]
-        return tuple(load(old, item) for old, item in zip(olds or [None] * len(items), items, strict=True))
+        return tuple(_load_items(current, saved["__tuple__"], tuple))
     if "__items__" in saved:
-        olds = current if isinstance(current, Mapping) else {}
+        old: Mapping[Any, Any] = current if isinstance(current, Mapping) else {}
         pairs = [(load(None, key), item) for key, item in saved["__items__"]]
-        return {key: load(olds.get(key), item) for key, item in pairs}
+        return {key: load(old.get(key), item) for key, item in pairs}
     if "__state__" in saved:
         current.load_state_dict(load(None, saved["__state__"]))
         return current
     raise AltpropError(f"unknown saved state with the names {sorted(saved)}")
+
+
+def _load_items(current: Any, saved: list[Any], kind: type) -> list[Any]:
+    """Load the items of a sequence, into the present ones where there are as many."""
+    olds: list[Any] = list(current) if isinstance(current, kind) else []
+    if len(olds) != len(saved):
+        olds = [None] * len(saved)
+    return [load(old, item) for old, item in zip(olds, saved, strict=True)]

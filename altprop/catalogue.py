@@ -51,11 +51,11 @@ def plugin_packages() -> dict[str, str]:
 
 
 def _folder(package: str) -> Path:
-    parent, _, leaf = package.replace(":", ".").rpartition(".")
-    spec = importlib.util.find_spec(parent or leaf)
-    locations = list(spec.submodule_search_locations or []) if spec else []
-    for location in locations:
-        folder = Path(location) / leaf if parent else Path(location)
+    """Find the folder of a package; nothing of it is imported, nor any package that it lies in."""
+    top, *below = package.replace(":", ".").split(".")
+    spec = importlib.util.find_spec(top)
+    for location in (spec.submodule_search_locations or ()) if spec else ():
+        folder = Path(location, *below)
         if folder.is_dir():
             return folder
     raise AltpropError(f"plugin config package {package} is not found")

@@ -1,4 +1,4 @@
-"""Checks of configuration values that need no torch: the classes call them, and the harness does before it imports it."""
+"""Checks of configuration values, without torch: the classes call them, and the harness before it imports torch."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def check_batch_size(value: Any, option: str = "task.batch_size") -> int | str:
         AltpropError: for anything else.
     """
     if value == "full" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
-        return value
+        return "full" if value == "full" else int(value)
     raise AltpropError(f"{option} must be a whole number of at least 1, or full; got {value!r}")
 
 

@@ -102,7 +102,7 @@ class CountingMode(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flops: dict[str, int] = {}
         self.uncounted: dict[str, int] = {}
         self.peak_bytes = 0

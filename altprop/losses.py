@@ -4,9 +4,9 @@ Each takes outputs (..., C) and targets, and returns one number per element (...
 unequal batches are applied in one place.
 """
 
+import math
 from abc import ABC, abstractmethod
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -103,7 +103,7 @@ class MeanSquaredError(Loss):
         return 2.0 / outputs.shape[-1] * vector
 
     def sample_targets(self, outputs: Tensor, random: Random) -> Tensor:
-        scale = (outputs.shape[-1] / 2.0) ** 0.5
+        scale = math.sqrt(outputs.shape[-1] / 2.0)
         return outputs.detach() + scale * random.normal(*outputs.shape)
 
 
@@ -113,7 +113,8 @@ class BinaryCrossEntropy(Loss):
     name = "binary_cross_entropy"
 
     def per_element(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none").sum(-1)
+        each: Tensor = functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+        return each.sum(-1)
 
     def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return outputs.sigmoid() - targets
@@ -157,6 +158,7 @@ def make_loss(name: str) -> Loss:
     Raises:
         AltpropError: for an unknown name.
 
+    >>> import torch
     >>> make_loss("mse").per_element(torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 0.0]]))
     tensor([5.])
     """

@@ -45,7 +45,8 @@ def resolve_class(path: Any, base: type[T]) -> type[T]:
     except ModuleNotFoundError as error:
         raise AltpropError(f"_target_={path}: cannot import {error.name}") from error
     except Exception as error:
-        raise AltpropError(f"_target_={path}: importing {module_name} raised {type(error).__name__}: {error}") from error
+        words = f"importing {module_name} raised {type(error).__name__}: {error}"
+        raise AltpropError(f"_target_={path}: {words}") from error
     found = getattr(module, name, None)
     if found is None:
         classes = [key for key, value in vars(module).items() if inspect.isclass(value) and issubclass(value, base)]
@@ -76,14 +77,15 @@ def build(config: Mapping[str, Any], base: type[T], what: str, **extra: Any) -> 
         AltpropError: for a wrong target or wrong arguments, before or while the class is built.
     """
     if "_target_" not in config:
-        raise AltpropError(f"{what} has no _target_; choose one with {what}=NAME or {what}._target_=package.module.Class")
+        raise AltpropError(f"{what} has no _target_; choose {what}=NAME or {what}._target_=package.module.Class")
     kind = resolve_class(config["_target_"], base)
     given = {**arguments(config, what), **extra}
     signature = inspect.signature(kind)
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
     unknown = [] if takes_any else sorted(set(given) - set(signature.parameters))
     if unknown:
-        raise AltpropError(f"{what}.{unknown[0]} is no option of {kind.__name__}; {near(unknown[0], signature.parameters)}")
+        hint = near(unknown[0], signature.parameters)
+        raise AltpropError(f"{what}.{unknown[0]} is no option of {kind.__name__}; {hint}")
     missing = [
         name
         for name, p in signature.parameters.items()

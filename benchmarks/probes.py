@@ -23,7 +23,9 @@ def run(rounds: int) -> Table:
             "adam, probes=basic": fitted(STEPS, probes="basic", optimizer=adam),
         }
         found = interleave(ways, rounds, warm=1)
-    table = Table("probes: MLP 64-128-128-10, batch 64, probe batch 256, a probe a block", "probes=off", "seconds a step", found)
+    table = Table(
+        "probes: MLP 64-128-128-10, batch 64, probe batch 256, a probe a block", "probes=off", "seconds a step", found
+    )
     ratio = sorted(a / b for a, b in zip(found["adam, probes=basic"], found["adam, probes=off"], strict=True))
     table.notes.append(f"adam with probes over adam without: {ratio[len(ratio) // 2]:.2f}")
     return table

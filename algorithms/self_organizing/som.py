@@ -161,7 +161,9 @@ def batch_update(codebook: Tensor, x: Tensor, won: Tensor, h: Tensor) -> Tensor:
     weight = h @ won.sum(0)
     total = h @ (won.T @ x)
     reached = (weight > 0)[:, None]
-    return torch.where(reached, total / weight.clamp(min=1e-300 if x.dtype == torch.float64 else 1e-38)[:, None], codebook)
+    return torch.where(
+        reached, total / weight.clamp(min=1e-300 if x.dtype == torch.float64 else 1e-38)[:, None], codebook
+    )
 
 
 def online_update(codebook: Tensor, x: Tensor, h: Tensor, rate: float) -> Tensor:

@@ -9,36 +9,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import hydra
-from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from altprop import catalogue
 from altprop.errors import AltpropError
 from altprop.harness.cell import Cell, Outcome, make_cell, run_cell
+from altprop.harness.composition import register_search_path, spell
 from altprop.harness.sweep import Board, announce
 from altprop.resolve import near
 
 GROUPS = ("algorithm", "optimizer", "dropout", "task", "model", "budget", "probes", "trainer", "logger")
-
-
-class PluginSearchPath(SearchPathPlugin):  # type: ignore[misc]
-    """Adds the config packages of installed plugins to Hydra's search path."""
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append `pkg://<package>` for each distribution in the group altprop.plugins that can be found."""
-        for name, folder, problem in catalogue.search_folders():
-            if name != "altprop" and folder is not None and problem is None:
-                search_path.append(f"altprop-plugin-{name}", f"file://{folder}")
-
-
-def register_search_path() -> None:
-    """Make Hydra know the plugins' folders; harmless when called again."""
-    Plugins.instance().register(PluginSearchPath)
 
 
 def start(arguments: list[str]) -> None:
@@ -50,7 +33,7 @@ def start(arguments: list[str]) -> None:
     """
     register_search_path()
     before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [before[0] if before else "altprop", *map(quote_null, arguments)]
+    sys.argv = [before[0] if before else "altprop", *(spell(a, _config_dirs(arguments)) for a in arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, and do not print and exit
     try:
         _application()
@@ -115,18 +98,6 @@ def _tell(error: AltpropError) -> None:
     if board is None:
         raise error
     board.write({"kind": "mistake", "text": str(error)})
-
-
-def quote_null(argument: str) -> str:
-    """Let `algorithm=null` name the control: Hydra reads a bare null as "no such group".
-
-    >>> quote_null("algorithm=null,dfa")
-    "algorithm='null',dfa"
-    """
-    if not argument.startswith("algorithm="):
-        return argument
-    names = argument.removeprefix("algorithm=").split(",")
-    return "algorithm=" + ",".join("'null'" if name == "null" else name for name in names)
 
 
 def cell_of(config: DictConfig, overrides: Sequence[str]) -> Cell:

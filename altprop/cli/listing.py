@@ -29,7 +29,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"altprop-list: {error}", file=sys.stderr)
         sys.exit(2)
     if options.json:
-        plain = {g: {n: {"summary": e.summary, "origin": e.origin, "problem": e.problem} for n, e in found.items()} for g, found in listed.items()}
+        plain = {
+            g: {n: {"summary": e.summary, "origin": e.origin, "problem": e.problem} for n, e in found.items()}
+            for g, found in listed.items()
+        }
         print(json.dumps({**plain, **({"matrix": matrix} if matrix else {})}, indent=1))
         return
     for group, found in listed.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ def reproduce(name: str, reports: Path, runs: str | None, overrides: Sequence[st
     from altprop.errors import AltpropError
     from altprop.records.compare import compare
 
-    folder = Path(name) if os.sep in name or Path(name).is_dir() and (Path(name) / "records").is_dir() else reports / name
+    folder = Path(name) if (Path(name) / "records").is_dir() else reports / name
     published = folder / "records"
     stem = folder.resolve().name
     here = Path(runs) if runs is not None else Path("runs") / f"reproduce-{stem}"

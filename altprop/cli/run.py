@@ -99,7 +99,7 @@ def _terminate_as_interrupt() -> Any:
 def _finish(board: Any, seconds: float) -> None:
     """Print the summary of a command and build its report."""
     outcomes = board.outcomes()
-    doors = next((row["config"] for row in board.rows() if row["kind"] == "start"), {})
+    doors: dict[str, Any] = next((row["config"] for row in board.rows() if row["kind"] == "start"), {})
     runs = Path(str(doors.get("runs_dir") or "runs"))
     executed = sum(o.executed for o in outcomes)
     print(f"{len(outcomes)} runs, {executed} executed, in {seconds:.1f} s; records in {runs}")

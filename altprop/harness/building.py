@@ -146,4 +146,3 @@ def _digest(model: nn.Module) -> str:
         state.update(name.encode())
         state.update(value.detach().cpu().contiguous().numpy().tobytes())
     return state.hexdigest()
-

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from altprop import catalogue
-from altprop.capabilities import refusal
+from altprop.capabilities import Capability, parse_capabilities, refusal
 from altprop.checks import check_part
 from altprop.errors import AltpropError, Refused
 from altprop.harness.settings import Settings
@@ -162,10 +162,10 @@ def refuse(cell: Cell) -> str | None:
     """Return the sentence that refuses a cell from yaml alone, or None. The class is asked again when it is set up."""
     names = {group: cell.axes[group] for group in ("algorithm", "task", "model")}
     task, model = cell.config["task"], cell.config["model"]
-    requires = catalogue.parse_capabilities(cell.config["algorithm"].get("requires") or ())
-    offered = catalogue.parse_capabilities([*(task.get("offers") or ()), *(model.get("offers") or ())])
+    requires = parse_capabilities(cell.config["algorithm"].get("requires") or ())
+    offered = parse_capabilities([*(task.get("offers") or ()), *(model.get("offers") or ())])
     if task.get("loss") in catalogue.LEAST_SQUARES_LOSSES:
-        offered |= {catalogue.Capability.LEAST_SQUARES}
+        offered |= {Capability.LEAST_SQUARES}
     if not task.get("offers") and not model.get("offers"):
         return None  # a plugin without yaml: its class is asked
     hint = catalogue.suggest(requires)
@@ -229,12 +229,11 @@ def run_cell(cell: Cell) -> list[Outcome]:
         problem = None
     except Exception as error:
         code, problem = "unavailable", error
-    common = (keys.relevant(cell.config), code)
-    where = (s.device_type, s.precision, s.threads)
-    cell_key = keys.cell_key(*common, *where)
+    relevant = keys.relevant(cell.config)
+    cell_key = keys.cell_key(relevant, code, s.device_type, s.precision, s.threads)
     outcomes = []
     for seed in s.seeds:
-        key = keys.run_key(*common, seed, *where)
+        key = keys.run_key(relevant, code, seed, s.device_type, s.precision, s.threads)
         settled = store.settled(key)
         if settled is not None:
             outcomes.append(_outcome(cell, seed, settled.data, executed=False))

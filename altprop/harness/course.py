@@ -153,7 +153,8 @@ class Course:
         started = time.perf_counter()
         row = self._probes.after(self.own_model)
         ledger = self.parts.problem.ledger
-        self.trace.append({"kind": "probe", "step": ledger.steps, "fraction": self.fraction, "flops": ledger.flops, **row})
+        where = {"step": ledger.steps, "fraction": self.fraction, "flops": ledger.flops}
+        self.trace.append({"kind": "probe", **where, **row})
         self.probe_seconds += time.perf_counter() - started
 
     def judge(self, split: Split) -> dict[str, float]:

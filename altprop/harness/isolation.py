@@ -32,8 +32,8 @@ def run_isolated(cell: Cell, seed: int, key: str, cell_key: str, store: RunStore
     Returns:
         The committed record.
     """
-    method = "fork" if cell.settings.device_type == "cpu" and "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(method)
+    forks = cell.settings.device_type == "cpu" and "fork" in multiprocessing.get_all_start_methods()
+    context: Any = multiprocessing.get_context("fork" if forks else "spawn")
     child = context.Process(target=_child, args=(cell, seed, key, cell_key, str(store.runs_dir)), daemon=False)
     before = store.read(key)
     child.start()
@@ -46,9 +46,8 @@ def run_isolated(cell: Cell, seed: int, key: str, cell_key: str, store: RunStore
     if child.is_alive():
         _kill(child)
         limit = cell.settings.timeout
-        return _commit(
-            cell, seed, key, cell_key, store, RunStatus.TIMED_OUT, f"The run took longer than timeout={limit:g} s and was killed."
-        )
+        reason = f"The run took longer than timeout={limit:g} s and was killed."
+        return _commit(cell, seed, key, cell_key, store, RunStatus.TIMED_OUT, reason)
     record = store.read(key)
     fresh = record is not None and (before is None or record.data["measured"] != before.data["measured"])
     if record is not None and fresh:
@@ -78,7 +77,8 @@ def _death(code: int | None) -> tuple[RunStatus, str]:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         if -code == signal.SIGKILL:
-            return RunStatus.OUT_OF_MEMORY, "The run's process was killed (SIGKILL), as the system does when memory is short."
+            reason = "The run's process was killed (SIGKILL), as the system does when memory is short."
+            return RunStatus.OUT_OF_MEMORY, reason
         return RunStatus.FAILED, f"The run's process died of {name}."
     return RunStatus.FAILED, f"The run's process ended with exit code {code} and left no record."
 

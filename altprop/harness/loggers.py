@@ -39,8 +39,8 @@ def make_logger(config: Mapping[str, Any], folder: Path, name: str) -> Any:
         if kind == "mlflow":
             uri = config.get("tracking_uri") or f"sqlite:///{(where / 'mlflow.db').resolve()}"
             return loggers.MLFlowLogger(experiment_name="altprop", run_name=name, tracking_uri=uri)
-        return loggers.WandbLogger(
-            project=config.get("project", "altprop"), name=name, save_dir=where, offline=bool(config.get("offline", True))
-        )
+        offline = bool(config.get("offline", True))
+        return loggers.WandbLogger(project=config.get("project", "altprop"), name=name, save_dir=where, offline=offline)
     except ModuleNotFoundError as error:
-        raise AltpropError(f"logger={kind} needs a package that is not there ({error.name}); pip install 'altprop[tracking]'") from error
+        hint = f"logger={kind} needs a package that is not there ({error.name}); pip install 'altprop[tracking]'"
+        raise AltpropError(hint) from error

@@ -87,7 +87,7 @@ class LearnerModule(pl.LightningModule):
             self.trainer.should_stop = True
             return
         course.block()
-        self.optimizers().step()  # type: ignore[union-attr,call-arg]
+        self.optimizers().step()  # type: ignore[union-attr]
         self._log()
         if course.over or course.stop_requested:
             self.trainer.should_stop = True

@@ -117,7 +117,7 @@ def _quiet(threads: int, seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stoppable(course: Course) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the run after the block at hand, so that it can be resumed; a second Ctrl-C is hard."""
+    """Let Ctrl-C and SIGTERM end the run after the block at hand, so that it can be resumed; a second one is hard."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -137,4 +137,3 @@ def _stoppable(course: Course) -> Iterator[None]:
 
 def _traceback(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))[-20_000:]
-

@@ -85,7 +85,7 @@ class Settings:
 
     @property
     def device_type(self) -> str:
-        """cpu or cuda."""
+        """Either cpu or cuda."""
         return "cuda" if self.trainer.get("accelerator") in ("gpu", "cuda") else "cpu"
 
     @property

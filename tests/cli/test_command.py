@@ -95,7 +95,8 @@ def test_bad_input_is_one_line_before_any_training(
     command: Command, monkeypatch: pytest.MonkeyPatch, argument: str, words: str
 ) -> None:
     monkeypatch.setattr("altprop.cli.application.run_cell", lambda cell: pytest.fail("it trained"))
-    small = [o for o in ("budget.currency=steps", "budget.amount=20") if o.partition("=")[0] != argument.partition("=")[0]]
+    name = argument.partition("=")[0]
+    small = [o for o in ("budget.currency=steps", "budget.amount=20") if o.partition("=")[0] != name]
     answer = command(argument, *small, "report=false", small=False)
     assert answer.code == 2
     assert words in answer.err

@@ -1,0 +1,95 @@
+"""Hydra's side of a cell: where configuration is looked for, and how choices are spelled so that Hydra takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_module
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, open_dict
+
+from altprop import catalogue
+
+
+class PluginSearchPath(SearchPathPlugin):  # type: ignore[misc]
+    """Adds the config packages of installed plugins to Hydra's search path."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append the folder of each distribution in the group altprop.plugins that can be found."""
+        for name, folder, problem in catalogue.search_folders():
+            if name != "altprop" and folder is not None and problem is None:
+                search_path.append(f"altprop-plugin-{name}", f"file://{folder}")
+
+
+def register_search_path() -> None:
+    """Make Hydra know the plugins' folders; harmless when called again."""
+    Plugins.instance().register(PluginSearchPath)
+
+
+def compose_cell(overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:
+    """Compose the configuration of one cell outside a command, whatever Hydra is doing around.
+
+    Args:
+        overrides: as on the command line, no sweeps.
+        config_dir: a folder with further algorithm/, task/ ... yaml files.
+
+    Raises:
+        HydraException: for what Hydra does not take.
+    """
+    register_search_path()
+    extra = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
+    kept = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module("altprop.conf", version_base="1.3"):
+            config = compose("config", [*map(spell, overrides), *extra], return_hydra_config=True)
+            with open_dict(config):
+                config.pop("hydra")
+            return config
+    finally:
+        GlobalHydra.instance().clear()
+        if kept is not None:
+            GlobalHydra.instance().initialize(kept)
+
+
+def spell(argument: str, config_dirs: Sequence[str] = ()) -> str:
+    """Write an override so that Hydra reads what was meant.
+
+    A bare `null` would mean "no such group", and a glob would take it for that and `custom` for an algorithm: both are
+    spelled out.
+
+    Args:
+        argument: one override.
+        config_dirs: folders given on the command line, which a glob looks into as well.
+
+    >>> spell("algorithm=null,dfa")
+    "algorithm='null',dfa"
+    >>> spell("algorithm=glob(*_direction)")
+    'algorithm=random_direction'
+    """
+    if not argument.startswith("algorithm="):
+        return argument
+    if "glob(" in argument:
+        return _expanded(argument, config_dirs)
+    names = argument.removeprefix("algorithm=").split(",")
+    return "algorithm=" + ",".join("'null'" if name == "null" else name for name in names)
+
+
+def _expanded(argument: str, config_dirs: Sequence[str]) -> str:
+    """Replace a glob over algorithms by their names."""
+    try:
+        value = OverridesParser.create().parse_override(argument).value()
+    except HydraException:
+        return argument  # Hydra says what is wrong with it
+    if not isinstance(value, Glob):
+        return argument
+    known = catalogue.entries("algorithm", tuple(config_dirs))
+    names = value.filter([name for name, entry in known.items() if name != "custom" and not entry.problem])
+    return spell("algorithm=" + ",".join(names)) if names else argument
