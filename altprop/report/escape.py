@@ -68,7 +68,7 @@ def for_markdown(value: Any) -> Any:
     """
     if isinstance(value, Raw) or not isinstance(value, str):
         return value
-    return Raw(_MARKDOWN.sub(r"\\\1", escape(visible(" ".join(value.split())), quote=False)))
+    return Raw(_MARKDOWN.sub(r"\\\1", escape(visible(re.sub(r"\s+", " ", value)), quote=False)))
 
 
 def code(text: str) -> Raw:

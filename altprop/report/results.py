@@ -117,15 +117,20 @@ def _best(table: Table, learner: str) -> float | None:
 
 def _flags(report: Report, table: Table, learner: Learner, summaries: dict[str, Summary]) -> tuple[str, ...]:
     """What a reader must not overlook: chance beats it, or it does not beat a control."""
-    mine = summaries[learner.name].median
+    mine = summaries[learner.name]
     found = []
     chance = as_number(table.facts.get("chance"))
-    if chance is not None and math.isfinite(mine) and mine <= table.sign * chance:
-        word = "beaten by chance" if mine < table.sign * chance else "not above chance"
-        found.append(f"{'control ' if learner.control else ''}{word}")
+    if chance is not None and math.isfinite(mine.median):
+        level = table.sign * chance
+        # A control that does nothing scatters around chance: it is beaten where its whole interval lies below.
+        best = mine.mean.high if mine.mean is not None and mine.mean.high is not None else mine.median
+        if learner.control and best < level:
+            found.append("control beaten by chance")
+        elif not learner.control and mine.median <= level:
+            found.append("not above chance")
     if not learner.control:
         controls = [one for one in report.learners if one.control and one.name in summaries]
-        unbeaten = [one.name for one in controls if summaries[one.name].median >= mine]
+        unbeaten = [one.name for one in controls if summaries[one.name].median >= mine.median]
         if unbeaten:
             found.append("does not beat " + ", ".join(unbeaten))
     return tuple(found)

@@ -89,13 +89,23 @@ def test_a_failed_run_forbids_the_mean_and_is_counted(tour_report: Path) -> None
     assert any("newton_cg 1 of 3" in caveat for caveat in mnist["caveats"])
 
 
-def test_controls_are_flagged_in_words(tour_report: Path) -> None:
-    data = json.loads(re.search(r'id="numbers">(.*?)</script>', page_of(tour_report), re.S)[1])
-    flags = {
-        (one["workload"], row["learner"]): row.get("flags") for one in data["workloads"] for row in one["learners"]
-    }
-    assert flags["digits", "backprop+adam"] == []
-    assert "control beaten by chance" in flags["mnist1d", "null"]
+@pytest.mark.parametrize(("share", "flag"), [(-0.05, ["control beaten by chance"]), (0.0, []), (0.1, [])])
+def test_a_control_that_chance_beats_is_flagged(
+    share: float, flag: list[str], synthetic: ModuleType, tmp_path: Path
+) -> None:
+    """Chance must lie outside the control's interval: a control that does nothing scatters around it."""
+    learners = [synthetic.LEARNERS[0], synthetic.Learner("null", share=share, speed=9, control=True)]
+    runs = synthetic.write(tmp_path / "runs", learners, synthetic.TASKS[:1], 12)
+    page = page_of(build([runs], tmp_path / "out").parent)
+    data = json.loads(re.search(r'id="numbers">(.*?)</script>', page, re.S)[1])
+    assert data["workloads"][0]["learners"][1]["flags"] == flag
+    assert data["workloads"][0]["learners"][0]["flags"] == []
+
+
+def test_a_learner_not_above_chance_is_flagged(synthetic: ModuleType, tmp_path: Path) -> None:
+    learners = [synthetic.LEARNERS[0], synthetic.Learner("lost", share=-0.2)]
+    runs = synthetic.write(tmp_path / "runs", learners, synthetic.TASKS[:1], 2)
+    assert "lost: not above chance." in Outline(page_of(build([runs], tmp_path / "out").parent)).words
 
 
 def test_a_learner_that_does_not_beat_a_control_is_flagged(synthetic: ModuleType, tmp_path: Path) -> None:
