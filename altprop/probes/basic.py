@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from altprop.capabilities import Capability
-from altprop.noise import Noise
 from altprop.probes.nullband import bound, isotropic_bound, isotropic_cosines, measured_cosines
 from altprop.problem import Problem
 from altprop.randomness import generator_for
@@ -118,7 +117,7 @@ class BasicProbes:
         theta, old, gradient, shapes = self._common(seen)
         with self._looking():
             loss = float(self._problem.objective(self._batch))
-        groups, chain = _groups(shapes), bool(seen.units)
+        groups, layered = _groups(shapes), bool(seen.units)
         whole, layers = _norms(groups, shapes, old, theta - old, gradient)
         values: dict[str, Value] = dict.fromkeys(WHOLE)
         values["gradient_norm"] = whole.gradient
@@ -128,7 +127,7 @@ class BasicProbes:
             row["gradient_rms"] = norms.rms
             row["dead_fraction"], row["saturated_fraction"] = seen.units.get(group.name, (None, None))
             _align(row, norms, self._bound(group.name, group.stop - group.start))
-        if chain:
+        if layered:
             rms = [n.rms for group, n in zip(groups, layers, strict=True) if group.name in seen.units]
             values["gradient_slope"], values["gradient_verdict"] = slope_and_verdict(rms)
         else:
@@ -137,7 +136,7 @@ class BasicProbes:
             values["update_norm"] = whole.update
             _align(values, whole, self._whole_bound(groups, layers, whole))
             values["descent_efficiency"] = _efficiency(values, seen.loss - loss, -whole.dot)
-        single = len(groups) == 1 and not chain
+        single = len(groups) == 1 and not layered
         note = None if whole.update != 0 else "no update"
         return {"values": values, "layers": {} if single else rows, "note": note}
 
@@ -157,28 +156,32 @@ class BasicProbes:
 
     @contextmanager
     def _looking(self) -> Iterator[None]:
-        """Evaluation mode off the books; modes, buffers and the phase of the noise are put back."""
-        with self._problem.observing(), self._problem.evaluating():
-            yield
+        """Evaluation mode off the books, at the weights that train; modes, buffers and masks are put back."""
+        modes = [(module, module.training) for module in self._problem.model.modules()]
+        self._problem.model.eval()
+        try:
+            with self._problem.observing():
+                yield
+        finally:
+            for module, training in modes:
+                module.training = training
 
     def _gradient(self, inputs: list[Tensor], outputs: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return loss and gradient; for a chain, collect what enters and leaves each block."""
-        problem, batch = self._problem, self._batch
-        if Capability.CHAIN not in problem.offers:
-            return problem.gradient(batch)
+        """Return loss and gradient; for a layered model, collect what enters and leaves each block."""
+        problem = self._problem
+        if Capability.LAYERED not in problem.offers:
+            return problem.gradient(self._batch)
 
-        def walk() -> Tensor:
-            x = batch.inputs
-            for block in problem.layered.blocks:
-                inputs.append(x.detach())
-                x = block(x)
-                outputs.append(x.detach())
-            value = problem.output_loss(x, batch)
-            noise = problem.layered.noise
-            penalty = noise.penalty() if isinstance(noise, Noise) else None
-            return value if penalty is None else value + penalty
+        def keep(block: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+            inputs.append(arguments[0].detach())
+            outputs.append(output.detach())
 
-        return problem.gradient(batch, loss=walk)
+        hooks = [block.register_forward_hook(keep) for block in problem.layered.blocks]
+        try:
+            return problem.gradient(self._batch)
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _units(self, index: int, y: Tensor) -> tuple[float | None, float | None]:
         """Return (dead, saturated) of a block's outputs (n, units, ...).
@@ -190,6 +193,7 @@ class BasicProbes:
         block: Any = self._problem.layered.blocks[index]
         if block.activation.bounds is None:
             return None, None
+        y = y[:, -block.weight.shape[0] :]  # a shortcut hands its input on, in front
         low, high = block.activation.bounds
         finite = math.isfinite(high - low)
         span = high - low if finite else 1.0
@@ -206,7 +210,7 @@ class BasicProbes:
         return share, int(near) / y.numel()
 
     def _measure_null(self, inputs: list[Tensor], outputs: list[Tensor], gradient: Tensor) -> None:
-        """Measure the null cosines of every block of a chain on the probe batch."""
+        """Measure the null cosines of every block on the probe batch."""
         if not inputs:
             return
         problem = self._problem

@@ -1,11 +1,15 @@
 import json
 import math
+from contextlib import contextmanager
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from altprop.models.cnn import CNN
 from altprop.models.point import Point
+from altprop.models.recurrent import RecurrentModel
+from altprop.models.shortcut import ShortcutMLP
 from altprop.noise import MultiplicativeNoise
 from altprop.probes.basic import LAYER, WHOLE, BasicProbes, slope_and_verdict
 from altprop.task import Batch, ModelSpec
@@ -174,7 +178,11 @@ def test_dead_units_are_counted():
     problem, batch = toy((5, 8, 8, 3), activation="relu", rows=32)
     with torch.no_grad():
         problem.params["blocks.1.bias"][:3] = -100.0
-        problem.params["blocks.1.bias"][3:] = 100.0
+        problem.params["blocks.1.bias"][3:6] = 100.0
+        hidden = problem.model.blocks[1](problem.model.blocks[0](batch.inputs))
+        # The last two are off on some rows and on on others: alive.
+        problem.params["blocks.1.bias"][6:] -= (hidden[:, 6:].amin(0) + hidden[:, 6:].amax(0)) / 2
+        assert ((problem.model.blocks[1](problem.model.blocks[0](batch.inputs))[:, 6:] > 0).any(0)).all()
     _, grads = problem.gradient(batch)
     layers = row_of(problem, batch, grads)["layers"]
     assert layers["blocks.1"]["dead_fraction"] == 3 / 8
@@ -218,6 +226,7 @@ def test_probes_change_nothing(normalisation):
                     probe.after(False)
         state = problem.state_dict()
         modes = [module.training for module in problem.model.modules()]
+        assert not any(module._forward_hooks for module in problem.model.modules())
         grads_left = [p.grad for p in problem.params.values()]
         return state, torch.stack(losses), modes, grads_left, torch.get_rng_state(), problem.ledger.summary()
 
@@ -232,6 +241,45 @@ def test_probes_change_nothing(normalisation):
     assert on[3] == off[3] == [None] * len(on[3])
     assert torch.equal(on[4], off[4])
     assert on[5] == off[5]
+
+
+@pytest.mark.parametrize("noise", [False, True])
+def test_values_are_those_of_evaluation_mode(noise):
+    """Under dropout and batch normalisation the gradient is that of the function that predicts."""
+    problem, batch = toy((6, 8, 8, 3), rows=32, normalisation="batch", noise=Mask() if noise else None)
+    problem.gradient(batch)
+    problem.model.eval()
+    loss, grads = problem.gradient(batch)
+    problem.model.train()
+    move(problem, grads, 0.0)
+    probe = BasicProbes(problem, batch, 0)
+    probe.before()
+    assert float(loss) == probe._seen.loss
+    assert torch.equal(probe._seen.gradient, problem.flatten(grads))
+    move(problem, grads, -1e-6)
+    values = probe.after(False)["values"]
+    assert values["alignment"] == pytest.approx(1.0, abs=1e-12)
+    assert values["descent_efficiency"] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_weights_that_train_are_compared_where_others_predict():
+    """`evaluating` shows the averaged weights; both sides of the step must be of one kind."""
+    problem, batch = toy()
+    _, grads = problem.gradient(batch)
+
+    class Swapping:
+        @contextmanager
+        def swapped(self):
+            kept = problem.flat()
+            problem.assign(torch.zeros_like(kept))
+            yield
+            problem.assign(kept)
+
+    swapping = Swapping()
+    problem._updaters.add(swapping)
+    row = row_of(problem, batch, grads, -1e-6)
+    assert row["values"]["alignment"] == pytest.approx(1.0, abs=1e-12)
+    assert row["values"]["descent_efficiency"] == pytest.approx(1.0, abs=1e-3)
 
 
 def test_resumed_probes_go_on_bit_for_bit():
@@ -279,3 +327,51 @@ def test_non_finite_weights_are_told_and_do_not_raise():
     probe.before()
     move(problem, {name: torch.ones_like(p) for name, p in problem.params.items()})
     assert probe.after(False)["values"]["gradient_verdict"] == "exploding"
+
+
+def test_shortcuts_have_layers_and_count_their_own_units():
+    """A hidden block hands its input on; only what it adds are its units."""
+    spec = ModelSpec((4,), 3)
+    model = ShortcutMLP(spec, [6, 6], activation="relu", generator=torch.Generator().manual_seed(0)).double()
+    problem = make_problem(model, "cross_entropy")
+    batch = Batch(torch.ones(8, 4).double(), torch.arange(8) % 3, torch.arange(8))
+    with torch.no_grad():
+        problem.params["blocks.1.bias"][:2] = -100.0
+        problem.params["blocks.1.bias"][2:] = 100.0
+    _, grads = problem.gradient(batch)
+    row = row_of(problem, batch, grads)
+    assert row["layers"]["blocks.1"]["dead_fraction"] == 2 / 6
+    assert row["values"]["gradient_verdict"] != "not applicable"
+    assert row["layers"]["blocks.0"]["alignment"] == pytest.approx(1.0, abs=1e-12)
+    # A measured band, wider than that of random directions.
+    assert row["layers"]["blocks.2"]["alignment_high"] > 1.96 / math.sqrt(16 * 3 + 3)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_recurrent_models_have_a_row_for_cell_and_readout(cell):
+    spec = ModelSpec((2,), 1, sequence=True)
+    model = RecurrentModel(spec, cell, [5], generator=torch.Generator().manual_seed(0)).double()
+    problem = make_problem(model, "mse")
+    x = torch.randn(7, 4, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    batch = Batch(x, torch.ones(4, 1).double(), torch.arange(4), reset=torch.ones(4, dtype=torch.bool))
+    _, grads = problem.gradient(batch)
+    row = row_of(problem, batch, grads, -1e-5)
+    assert set(row["layers"]) == {"cell", "readout"}
+    assert row["values"]["alignment"] == pytest.approx(1.0, abs=1e-9)
+    assert row["values"]["gradient_verdict"] == "not applicable"
+    assert row["values"]["descent_efficiency"] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_convolutions_have_all_values():
+    spec = ModelSpec((1, 12), 3)
+    model = CNN(spec, generator=torch.Generator().manual_seed(0)).double()
+    problem = make_problem(model, "cross_entropy")
+    x = torch.randn(16, 1, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    batch = Batch(x, torch.arange(16) % 3, torch.arange(16))
+    _, grads = problem.gradient(batch)
+    row = row_of(problem, batch, grads, -1e-5)
+    for layer in row["layers"].values():
+        assert layer["alignment"] == pytest.approx(1.0, abs=1e-9)
+        assert 0 < layer["alignment_high"] < 1
+    assert row["layers"]["blocks.0"]["dead_fraction"] is not None
+    assert row["values"]["gradient_slope"] is not None
