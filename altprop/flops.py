@@ -50,7 +50,18 @@ def _cdist(x: Tensor, y: Tensor, *args: Any, **kwargs: Any) -> int:
     return count * n * int(y.shape[-2]) * 3 * d
 
 
+def _convolution_backward(g: Tensor, x: Tensor, w: Tensor, *rest: Any, **kwargs: Any) -> int:
+    """Cost what the convolution itself costs, to each of input and weight that is wanted.
+
+    torch's formula multiplies the weight's part by the number of groups, and vmap makes groups of examples.
+    """
+    transposed, wanted = rest[4], rest[7] if len(rest) > 7 else kwargs["output_mask"]
+    one = 2 * _numel(x if transposed else g) * math.prod(w.shape[1:])
+    return one * (int(wanted[0]) + int(wanted[1]))
+
+
 OURS: dict[Any, Formula] = {
+    aten.convolution_backward: _convolution_backward,
     aten.mv: lambda a, x, *r, **k: 2 * _numel(a),
     aten.addmv: lambda y, a, x, *r, **k: 2 * _numel(a),
     aten.dot: lambda x, y, *r, **k: 2 * _numel(x),

@@ -118,6 +118,14 @@ def test_a_population_costs_its_individuals(name, batched):
     assert counted(lambda: problem.population_objective(flat, batch)) == 6 * alone
 
 
+@pytest.mark.parametrize("build", [MLP, ShortcutMLP, CNN])
+def test_gradients_of_each_row_cost_what_their_mean_does(build):
+    """vmap turns rows into groups of one convolution; torch's own formula would charge the groups squared."""
+    problem = make_problem(build(ModelSpec((64,), 10), generator=generator_for(0)), "cross_entropy")
+    batch = Batch(torch.randn(ROWS, 64), torch.zeros(ROWS, dtype=torch.int64), torch.arange(ROWS))
+    assert counted(lambda: problem.per_example_gradients(batch)) == counted(lambda: problem.gradient(batch))
+
+
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 @pytest.mark.parametrize("per_step", [False, True])
 def test_recurrent(cell, per_step):
