@@ -201,7 +201,8 @@ def load(current: Any, saved: Any) -> Any:
 
 def _load_items(current: Any, saved: list[Any], kind: type) -> list[Any]:
     """Load the items of a sequence, into the present ones where there are as many."""
-    olds: list[Any] = list(current) if isinstance(current, kind) else []
+    present: Any = current
+    olds: list[Any] = list(present) if isinstance(current, kind) else []
     if len(olds) != len(saved):
         olds = [None] * len(saved)
     return [load(old, item) for old, item in zip(olds, saved, strict=True)]
