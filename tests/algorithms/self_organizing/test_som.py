@@ -138,8 +138,6 @@ def test_oracles_hold() -> None:
         assert (error > tolerance) if name.startswith("not ") else (error <= tolerance), name
 
 
-
-
 def _sum_for_mean(codebook: Tensor, x: Tensor, won: Tensor, h: Tensor) -> Tensor:
     return h @ (won.T @ x)
 
