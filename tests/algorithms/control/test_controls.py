@@ -119,7 +119,7 @@ def test_random_direction_draws_from_the_run_alone() -> None:
 
 
 def test_random_direction_of_no_gradient_is_no_direction() -> None:
-    problem, batch = toy()
+    problem, _ = toy()
     rule = RandomDirection(SGD)
     rule.setup(problem)
     direction = rule.direction({name: torch.zeros_like(p) for name, p in problem.params.items()})

@@ -25,6 +25,21 @@ def recipe(name: str, **changes: Any) -> OptimizerFactory:
     return OptimizerFactory(**{**arguments(RECIPES[name]), **changes})
 
 
+class Halving(torch.optim.SGD):
+    """Somebody's own optimizer, which keeps what changes in attributes and draws from the global stream."""
+
+    def __init__(self, params: Any, lr: float = 0.1) -> None:
+        super().__init__(params, lr=lr)
+        self.taken = 0
+        self.mean = torch.zeros((), device="cpu")
+
+    def step(self, closure: Any = None) -> None:
+        self.taken += 1
+        self.mean = 0.5 * self.mean + torch.rand((), device="cpu")
+        self.param_groups[0]["lr"] = 0.1 * 0.5**self.taken * float(self.mean)
+        super().step(closure)
+
+
 class Run:
     """Backprop under one optimizer on a toy problem with mini-batches of 8 of its 24 rows."""
 

@@ -29,6 +29,17 @@ def test_resume_is_exact(name: str) -> None:
     assert second.problem.ledger.flops == whole.problem.ledger.flops
 
 
+def test_attributes_of_somebodys_own_optimizer_are_state_too() -> None:
+    factory = OptimizerFactory("recipes.Halving", lr=0.1)
+    states = torch.get_rng_state()
+    end = Run(factory).take(8)
+    first, second = Run(factory), Run(factory)
+    first.take(3)
+    second.load(first.save())
+    assert torch.equal(second.take(5), end)
+    assert torch.equal(torch.get_rng_state(), states)
+
+
 def test_the_state_matters() -> None:
     """The negative control of the test above: without the optimizer's state, the end is another."""
     factory = recipe("adam")

@@ -8,6 +8,7 @@ import torch
 from recipes import RECIPES, TORCH, Run, recipe
 from torch import Tensor, nn
 
+from altprop.algorithms.backprop.backprop import Backprop
 from altprop.errors import AltpropError, Refused
 from altprop.models.point import Point
 from altprop.optim import OptimizerFactory
@@ -355,8 +356,10 @@ def test_muon_takes_the_hidden_matrices_and_its_partner_the_rest() -> None:
 @pytest.mark.parametrize("name", TORCH)
 def test_every_recipe_runs_where_the_default_device_is_not_real(name: str) -> None:
     """torch's own NAdam, RAdam, Adamax and Adagrad make their counters on the default device; ours name it."""
-    run = Run(recipe(name))
+    run = Run(recipe("sgd"))
     with torch.device("meta"):
+        run.rule = Backprop(recipe(name))
+        run.rule.setup(run.problem)
         run.take(3)
     assert torch.equal(run.problem.flat(), Run(recipe(name)).take(3))
 
