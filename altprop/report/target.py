@@ -18,7 +18,7 @@ import numpy as np
 
 from altprop.report.statistics import Interval, wilson_interval
 
-NEVER = frozenset({"completed", "diverged", "non_finite", "failed", "out_of_memory"})
+# Every other run that has no hit has none for ever: it spent its budget or broke off by itself.
 CENSORED = frozenset({"timed_out", "interrupted", "reached_target"})
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from altprop.report.across import across, shares
 from altprop.report.cost import cost_rows
-from altprop.report.cost_figures import frontier, points
+from altprop.report.cost_figures import Point, frontier, points
 from altprop.report.health import examine, layer_matrix, layer_names
 from altprop.report.identity import checks, origins
 from altprop.report.model import Report, Table
@@ -53,6 +53,29 @@ def test_rows_are_in_the_metrics_own_direction(report: Report) -> None:
     assert row.comparison is not None
     assert row.comparison.direction == -1  # a larger error is worse
     assert row.to_oracle == pytest.approx(row.median)  # the oracle is an error of 0
+
+
+def test_rows_of_a_metric_that_wants_more(report: Report) -> None:
+    digits = table(report, "digits")
+    row = next(row for row in rows(report, digits) if row.learner.name == "dfa+adam")
+    values = [run.value("test") for run in digits.tried("dfa+adam")]
+    assert row.mean is not None
+    assert row.mean.estimate == pytest.approx(np.mean(values))
+    assert row.difference is not None
+    assert row.difference.estimate < 0
+
+
+def test_a_diverged_run_is_failed_whatever_value_it_left(synthetic: ModuleType, tmp_path: Path) -> None:
+    def change(record: dict, trace: list, clock: list) -> None:
+        if record["status"] == "diverged":
+            record["result"]["test"] = 0.99
+
+    learners = [synthetic.LEARNERS[0], synthetic.Learner("x", statuses={"digits": {0: "diverged"}})]
+    report = read([synthetic.write(tmp_path, learners, synthetic.TASKS[:1], change=change)], "x")
+    assert report.tables[0].scores("x")[0] == -math.inf
+    row = rows(report, report.tables[0])[1]
+    assert row.summary is not None
+    assert (row.summary.failed, row.mean) == (1, None)
 
 
 def test_share_of_the_gap_undoes_the_targets(report: Report) -> None:
@@ -191,6 +214,11 @@ def test_frontier_is_what_nobody_beats(report: Report) -> None:
             for o in found
         )
         assert (point in edge) != beaten
+
+
+def test_frontier_keeps_the_cheaper_of_two_equals() -> None:
+    one, two, three = (Point(None, [], [], cost, 0.5, score) for cost, score in ((1.0, 0.5), (2.0, 0.5), (3.0, 0.6)))
+    assert frontier([three, two, one]) == [one, three]
 
 
 def test_identity(report: Report) -> None:
