@@ -6,43 +6,83 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from altprop.conformance.case import Target
+    from altprop.conformance.task_rules import TaskTarget
+
+MARKS = {"passes": "ok      ", "broken": "BROKEN  ", "not applicable": "n/a     "}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of the console script: exit code 0 all rules hold, 1 one is broken, 2 a mistake."""
+    """Entry point of the console script: exit code 0 all rules hold, 1 one is broken, 2 a mistake, 130 interrupted."""
     parser = argparse.ArgumentParser(
         prog="altprop-check",
         description="Run the conformance suite: what a rule must obey to be compared fairly.",
-        epilog="examples: altprop-check dfa; altprop-check my_package.my_rule:MyRule; altprop-check task=digits",
+        epilog="examples: altprop-check dfa; altprop-check my_package.my_rule:MyRule; altprop-check task=digits; "
+        "altprop-check --gradient backprop. Exit code: 0 all rules hold, 1 one is broken, 2 a mistake.",
     )
     parser.add_argument("target", nargs="+", help="an algorithm's name, package.module:Class, or task=NAME")
-    parser.add_argument("--config-dir", default=None, help="a folder of yours with further yaml files")
+    parser.add_argument("--config-dir", default=None, metavar="DIR", help="a folder of yours with further yaml files")
+    parser.add_argument(
+        "--gradient", action="store_true", help="only hold the first direction against central differences"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="print tracebacks")
     options = parser.parse_args(argv)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    sys.exit(max(_check(target, options) for target in options.target))
+        sys.path.insert(0, os.getcwd())  # a rule in one file beside you is found by its name
+    try:
+        sys.exit(max([_examined(text, options) for text in options.target]))
+    except KeyboardInterrupt:
+        print("altprop-check: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
-def _check(target: str, options: argparse.Namespace) -> int:
-    from altprop.conformance.suite import check
+def _examined(text: str, options: argparse.Namespace) -> int:
+    """Examine one target, print what is found, and return the exit code."""
     from altprop.errors import AltpropError
 
-    print(target)
-    broken = 0
     try:
-        for finding in check(target, options.config_dir):
-            mark = {"passes": "ok      ", "broken": "BROKEN  ", "not applicable": "n/a     "}[finding.verdict]
-            tail = f": {finding.sentence}" if finding.sentence else ""
-            print(f"  {mark}{finding.rule}{tail}", flush=True)
-            if options.verbose and finding.details:
-                print(finding.details)
-            broken += finding.verdict == "broken"
+        from altprop.conformance.suite import find
+
+        target = find(text, options.config_dir)
+        if options.gradient:
+            return _gradient(text, target)
+        return _check(text, target, options.verbose)
     except AltpropError as error:
         print(f"altprop-check: {error}", file=sys.stderr)
         return 2
+
+
+def _check(text: str, target: Target | TaskTarget, verbose: bool) -> int:
+    from altprop.conformance.suite import check, gradient_line
+
+    print(text, flush=True)
+    broken = 0
+    for finding in check(target):
+        tail = f": {finding.sentence}" if finding.sentence else ""
+        print(f"  {MARKS[finding.verdict]}{finding.rule}{tail}", flush=True)
+        if verbose and finding.details:
+            print(finding.details)
+        broken += finding.verdict == "broken"
+        if finding.rule == "sells no wrong gradient" and finding.verdict != "not applicable":
+            print(f"          {gradient_line(target)}", flush=True)
     print(f"  {broken} broken" if broken else "  all rules hold")
     return 1 if broken else 0
+
+
+def _gradient(text: str, target: Target | TaskTarget) -> int:
+    from altprop.conformance.suite import gradient
+
+    found = gradient(target)
+    print(f"{text}: {found.what}, against central differences of the objective")
+    width = max(len(layer) for layer in found.errors)
+    for layer, error in found.errors.items():
+        print(f"  {layer:<{width}}  worst relative error {error:.1e}")
+    print(f"  {found.verdict}")
+    return 0 if found.honest else 1
 
 
 if __name__ == "__main__":

@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf, open_dict
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from altprop import catalogue
-from altprop.algorithm import StepResult
+from altprop.algorithm import Algorithm, StepResult
 from altprop.capabilities import Capability
 from altprop.errors import AltpropError
 from altprop.harness.building import Parts, build_parts
-from altprop.harness.cell import Cell, make_cell
+from altprop.harness.cell import make_cell
+from altprop.harness.composition import compose_cell
+from altprop.resolve import near, resolve_class
 
 # The smallest tasks first; any other that offers what is required comes after them.
 PREFERRED = ("iris", "diabetes", "adding", "quadratic")
 SMALL = {
-    "iris": ["task.batch_size=8", "model.hidden=[5,4]", "model.activation=tanh"],
-    "diabetes": ["task.batch_size=8", "model.hidden=[4]", "model.activation=tanh"],
-    "adding": ["task.batch_size=4", "task.length=8", "task.samples=50", "task.test_samples=20"],
+    "iris": ("task.batch_size=8", "model.hidden=[5,4]", "model.activation=tanh"),
+    "diabetes": ("task.batch_size=8", "model.hidden=[4]", "model.activation=tanh"),
+    "adding": ("task.batch_size=4", "task.length=8", "task.samples=50", "task.test_samples=20"),
 }
+
+
+class NotApplicable(Exception):
+    """A rule that does not apply to this target, and why."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is examined.
+    """A learner under examination.
 
     Attributes:
         name: of the yaml, or of the class.
@@ -47,6 +55,11 @@ class Target:
     config_dir: str | None = None
     control: bool = False
 
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders of further yaml files, as the catalogue takes them."""
+        return () if self.config_dir is None else (self.config_dir,)
+
 
 def find_target(text: str, config_dir: str | None = None) -> Target:
     """Return what `altprop-check TEXT` examines: a name from the listing, or `package.module:Class`.
@@ -54,64 +67,70 @@ def find_target(text: str, config_dir: str | None = None) -> Target:
     Raises:
         AltpropError: for neither.
     """
-    folders = () if config_dir is None else (config_dir,)
-    known = catalogue.entries("algorithm", folders)
-    if text in known:
+    known = catalogue.entries("algorithm", () if config_dir is None else (config_dir,))
+    if text in known and text != "custom":
         entry = known[text]
         if entry.problem:
             raise AltpropError(f"algorithm={text}: {entry.problem}")
-        name = "'null'" if text == "null" else text
-        return Target(
-            text, (f"algorithm={name}",), entry.capabilities("requires"), config_dir, bool(entry.values.get("control"))
-        )
+        control = bool(entry.values.get("control"))
+        return Target(text, (f"algorithm={text}",), entry.capabilities("requires"), config_dir, control)
     path = text.replace(":", ".")
-    if "." not in path:
-        from altprop.resolve import near
-
+    if "." not in path or not all(part.isidentifier() for part in path.split(".")):
         raise AltpropError(f"{text} is no algorithm and no package.module:Class; {near(text, known)}")
-    from altprop.algorithm import Algorithm
-    from altprop.resolve import resolve_class
-
     kind = resolve_class(path, Algorithm)  # type: ignore[type-abstract]
     return Target(kind.__name__, ("algorithm=custom", f"algorithm._target_={path}"), kind.requires, config_dir)
 
 
-def suitable_task(target: Target) -> tuple[str, list[str]]:
-    """Return the smallest task that offers what the target requires, with overrides that make it smaller.
-
-    Raises:
-        AltpropError: where no task does.
-    """
-    folders = () if target.config_dir is None else (target.config_dir,)
+def suitable_task(
+    requires: frozenset[Capability], offering: frozenset[Capability] = frozenset(), folders: tuple[str, ...] = ()
+) -> str | None:
+    """Return the smallest task that, with its default model, offers all of both sets, or None."""
     tasks, models = catalogue.entries("task", folders), catalogue.entries("model", folders)
     order = [name for name in PREFERRED if name in tasks] + [name for name in tasks if name not in PREFERRED]
     for name in order:
         offered = catalogue.offers(tasks[name], models.get(catalogue.default_model(tasks[name])))
-        if target.requires <= offered:
-            return name, [f"task={name}", *SMALL.get(name, [])]
-    needs = ", ".join(sorted(target.requires))
-    raise AltpropError(f"no task offers what {target.name} requires: {needs}")
+        if not tasks[name].problem and requires | offering <= offered:
+            return name
+    return None
+
+
+def on_task(name: str) -> tuple[str, ...]:
+    """Return the overrides that choose a task and make it small."""
+    return (f"task={name}", *SMALL.get(name, ()))
+
+
+def smallest(target: Target) -> tuple[str, ...]:
+    """Return the overrides of the smallest task that the target can run.
+
+    Raises:
+        AltpropError: where there is none.
+    """
+    name = suitable_task(target.requires, folders=target.folders)
+    if name is None:
+        needs = ", ".join(sorted(c.phrase for c in target.requires))
+        raise AltpropError(f"no task offers what {target.name} requires: {needs}")
+    return on_task(name)
 
 
 @cache
-def _compose(overrides: tuple[str, ...], config_dir: str | None) -> Any:
-    extra = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
-    kept = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
+def _composed(overrides: tuple[str, ...], config_dir: str | None) -> Any:
+    return OmegaConf.to_container(compose_cell(overrides, config_dir), resolve=True)
+
+
+def composed(overrides: tuple[str, ...], config_dir: str | None) -> Any:
+    """Return a copy of a composed and resolved configuration.
+
+    Raises:
+        AltpropError: for what cannot be composed.
+    """
     try:
-        with initialize_config_module("altprop.conf", version_base="1.3"):
-            config = compose("config", [*overrides, *extra], return_hydra_config=True)
-            with open_dict(config):
-                config.pop("hydra")
-            return OmegaConf.to_container(config, resolve=True)
-    finally:
-        GlobalHydra.instance().clear()
-        if kept is not None:
-            GlobalHydra.instance().initialize(kept)
+        return deepcopy(_composed(overrides, config_dir))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise AltpropError(" ".join(str(error).split())) from error
 
 
 def make(target: Target, *more: str, seed: int = 0, dtype: str = "float64") -> Parts:
-    """Build the target on its smallest task.
+    """Build the target on its smallest task, or on the one that `more` chooses.
 
     Args:
         target: what is examined.
@@ -119,47 +138,78 @@ def make(target: Target, *more: str, seed: int = 0, dtype: str = "float64") -> P
         seed: of the run.
         dtype: of the run.
     """
-    from altprop.cli.application import register_search_path
-
-    register_search_path()
-    _, task = suitable_task(target)
-    given = {o.partition("=")[0]: o for o in [*target.overrides, *task, f"dtype={dtype}", *more]}
-    overrides = tuple(given.values())
-    cell: Cell = make_cell(_compose(overrides, target.config_dir), overrides)
-    return build_parts(cell, seed)
+    task = () if any(o.startswith("task=") for o in more) else smallest(target)
+    overrides = (*target.overrides, *task, f"dtype={dtype}", *more)
+    return build_parts(make_cell(composed(overrides, target.config_dir), overrides), seed)
 
 
-def steps(parts: Parts, count: int, start: int = 0, before: Callable[[], None] | None = None) -> list[StepResult]:
-    """Take so many steps from a position of the feed."""
+def steps(parts: Parts, count: int, start: int = 0, horizon: int = 40) -> list[StepResult]:
+    """Take so many steps from a position of the feed, as if the budget were `horizon` steps; end where it is done."""
     results = []
     for position in range(start, start + count):
-        if before is not None:
-            before()
         results.append(parts.algorithm.step(parts.feed.batch(position)))
-        parts.problem.progress = min(1.0, (position + 1) / 40)
+        parts.problem.progress = min(1.0, (position + 1) / horizon)
+        if results[-1].done:
+            break
     return results
 
 
 def snapshot(parts: Parts) -> dict[str, Any]:
-    """Return all that a learner has become: weights, buffers, declared state, stream, counts."""
-    return {
-        "problem": parts.problem.state_dict(),
-        "algorithm": parts.algorithm.state_dict(),
-    }
+    """Return all that a learner has become: weights, buffers, declared state, stream, counts.
+
+    Raises:
+        NotApplicable: where its state cannot be saved, which is a rule of its own.
+    """
+    try:
+        return {"problem": parts.problem.state_dict(), "algorithm": parts.algorithm.state_dict()}
+    except (AltpropError, AttributeError) as error:
+        raise NotApplicable(f"its state cannot be saved: {error}") from error
+
+
+def reloaded(saved: dict[str, Any]) -> dict[str, Any]:
+    """Return a snapshot as a file gives it back."""
+    file = io.BytesIO()
+    torch.save(saved, file)
+    file.seek(0)
+    found: dict[str, Any] = torch.load(file, weights_only=True)
+    return found
 
 
 def difference(a: Any, b: Any, path: str = "") -> str | None:
-    """Return the path of the first difference in bits between two snapshots, or None."""
+    """Return the path of the first difference in bits between two snapshots, or None.
+
+    >>> difference({"w": [1.0, 2.0]}, {"w": [1.0, 2.5]})
+    '.w[1]'
+    """
     if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
         same = isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape and a.dtype == b.dtype
-        return None if same and torch.equal(a.nan_to_num(), b.nan_to_num()) else path
+        return None if same and bool(((a == b) | ((a != a) & (b != b))).all()) else path
     if isinstance(a, dict) and isinstance(b, dict):
         if list(a) != list(b):
             return path
-        return next((d for key in a if (d := difference(a[key], b[key], f"{path}.{key}"))), None)
+        return next((d for key in a if (d := difference(a[key], b[key], f"{path}.{key}")) is not None), None)
     if isinstance(a, Sequence) and isinstance(b, Sequence) and not isinstance(a, str):
         if len(a) != len(b):
             return path
         pairs = enumerate(zip(a, b, strict=True))
-        return next((d for i, (x, y) in pairs if (d := difference(x, y, f"{path}[{i}]"))), None)
+        return next((d for i, (x, y) in pairs if (d := difference(x, y, f"{path}[{i}]")) is not None), None)
     return None if a == b or (a != a and b != b) else path
+
+
+Rule = Callable[[Target], str | None]
+
+
+def by_name(*rules: Rule) -> dict[str, Rule]:
+    """Return function name -> rule."""
+    return {rule.__name__: rule for rule in rules}
+
+
+def config_folder(text: str) -> str:
+    """Return a folder of further yaml files as an absolute path.
+
+    Raises:
+        AltpropError: where there is none.
+    """
+    if not Path(text).is_dir():
+        raise AltpropError(f"--config-dir: there is no folder {text}")
+    return str(Path(text).resolve())

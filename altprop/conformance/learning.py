@@ -1,46 +1,65 @@
-"""The rules that need a short training: a learner must learn, and only from its labels."""
+"""The rules that need a short training: a learner must learn, from its labels, and from nothing else."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cache
+from statistics import mean
 
 import torch
 
 from altprop.capabilities import Capability
-from altprop.conformance.case import Target, make, suitable_task
-from altprop.conformance.rules import NotApplicable, Rule
+from altprop.conformance.case import NotApplicable, Target, by_name, make, smallest, steps
 from altprop.harness.building import Parts
 from altprop.harness.feed import Feed
 
 STEPS = 150
+WALKS = 8
+# So that 150 steps are enough: on iris backprop ends at .17, feedback alignment at .48, random walks at 1.05 to 1.31.
+FAST = ("optimizer.lr=0.01",)
+RANDOM_DIRECTION = Target("random_direction", ("algorithm=random_direction",), frozenset({Capability.GRADIENT}))
 
 
-def _train(parts: Parts, count: int = STEPS) -> None:
-    for position in range(count):
-        result = parts.algorithm.step(parts.feed.batch(position))
-        parts.problem.progress = min(1.0, (position + 1) / count)
-        if result.done:
-            break
-
-
-def _judge(parts: Parts, split: str = "train") -> dict[str, float]:
-    rows = parts.data.train if split == "train" else next(iter(parts.data.tests.values()))
+@cache
+def _trained(
+    target: Target, task: tuple[str, ...], *, count: int = STEPS, shuffled: bool = False, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """Train a target; return its metrics on the training rows, as they are, and on the test set."""
+    parts = make(target, *task, *FAST, seed=seed)
+    if shuffled:
+        _shuffle(parts, seed)
+    steps(parts, count, horizon=count)
+    splits = {"train": parts.data.train, "test": next(iter(parts.data.tests.values()))}
     with parts.algorithm.predictor() as predict:
-        return parts.task.evaluate(predict, rows, parts.algorithm.kind)
+        return {name: parts.task.evaluate(predict, split, parts.algorithm.kind) for name, split in splits.items()}
+
+
+def _shuffle(parts: Parts, seed: int) -> None:
+    """Feed the training rows with each other's targets."""
+    train = parts.data.train
+    order = torch.randperm(len(train), generator=torch.Generator(device="cpu").manual_seed(seed + 1), device="cpu")
+    rows = 1 if train.whole().per_step else 0
+    shuffled = replace(train, targets=train.targets.index_select(rows, order.to(train.targets.device)))
+    parts.feed = Feed(shuffled, parts.task.batch_size, parts.algorithm.batch, seed)
+
+
+def _measure(target: Target) -> tuple[str, int]:
+    """Return the metric that a target is judged by, and its sign: the loss, unless it predicts by its own means."""
+    parts = make(target)
+    if parts.algorithm._predictor() is None:
+        return "loss", -1
+    return parts.task.metric, 1 if parts.task.higher_is_better else -1
 
 
 def beats_the_controls(target: Target) -> str | None:
     """After a short training it is better on the training rows than no change and than random directions."""
     if target.control:
         raise NotApplicable("it is a control")
-    parts = make(target)
-    before = _judge(parts)
-    _train(parts)
-    after = _judge(parts)
-    measure, sign = (parts.task.metric, 1) if parts.algorithm._predictor() is not None else ("loss", -1)
-    if measure != "loss":
-        sign = 1 if parts.task.higher_is_better else -1
+    task = smallest(target)
+    measure, sign = _measure(target)
+    before = _trained(target, task, count=0)["train"]
+    after = _trained(target, task)["train"]
     if measure not in after:
         raise NotApplicable(f"its predictor has no {measure}")
     if not math.isfinite(after[measure]):
@@ -49,20 +68,35 @@ def beats_the_controls(target: Target) -> str | None:
         return (
             f"after {STEPS} steps its {measure} is {after[measure]:.4g}; without any change it is {before[measure]:.4g}"
         )
-    name = suitable_task(target)[0]
-    rival = Target("random_direction", ("algorithm=random_direction",), frozenset(), None)
-    walk = make(rival, *_same_task(target))
-    _train(walk)
-    random = _judge(walk)
-    if not sign * after[measure] > sign * random[measure]:
+    walks = [sign * _trained(RANDOM_DIRECTION, task, seed=seed)["train"][measure] for seed in range(WALKS)]
+    # A random walk is the best of so many once in a while, but hardly twice as far from their mean.
+    bound = sign * (2 * max(walks) - mean(walks))
+    if not sign * after[measure] > sign * bound:
         return (
-            f"on {name}, {STEPS} random directions reach a {measure} of {random[measure]:.4g}, it {after[measure]:.4g}"
+            f"after {STEPS} steps its {measure} is {after[measure]:.4g}, no better than the {bound:.4g} "
+            f"that steps in random directions may reach"
         )
     return None
 
 
-def _same_task(target: Target) -> list[str]:
-    return suitable_task(target)[1]
+def learns_from_its_labels(target: Target) -> str | None:
+    """Trained on the labels as they are it is better on the training rows than trained on shuffled ones."""
+    if target.control:
+        raise NotApplicable("it is a control")
+    task = smallest(target)
+    parts = make(target)
+    if Capability.SUPERVISED not in parts.problem.offers:
+        raise NotApplicable("its smallest task has no labels")
+    measure, sign = _measure(target)
+    true, shuffled = (_trained(target, task, shuffled=s)["train"] for s in (False, True))
+    if measure not in true:
+        raise NotApplicable(f"its predictor has no {measure}")
+    if not sign * true[measure] > sign * shuffled[measure]:
+        return (
+            f"trained on its labels its {measure} is {true[measure]:.4g}, trained on shuffled ones "
+            f"{shuffled[measure]:.4g}: it learns nothing from them"
+        )
+    return None
 
 
 def learns_nothing_from_shuffled_labels(target: Target) -> str | None:
@@ -70,19 +104,15 @@ def learns_nothing_from_shuffled_labels(target: Target) -> str | None:
     parts = make(target)
     if Capability.CLASSES not in parts.task.offers or parts.data.train.sequence:
         raise NotApplicable("its smallest task has no class labels")
-    train = parts.data.train
-    order = torch.randperm(len(train), generator=torch.Generator(device="cpu").manual_seed(1), device="cpu")
-    shuffled = replace(train, targets=train.targets[order.to(train.targets.device)])
-    parts.feed = Feed(shuffled, parts.task.batch_size, parts.algorithm.batch, 0)
-    _train(parts)
+    found = _trained(target, smallest(target), shuffled=True)["test"]
+    if "accuracy" not in found:
+        raise NotApplicable("its predictor has no accuracy")
     test = next(iter(parts.data.tests.values()))
-    metrics = _judge(parts, "test")
-    shares = torch.bincount(test.targets.flatten()).double() / len(test)
-    chance = float(shares.max())
+    chance = float((torch.bincount(test.targets.flatten()).double() / len(test)).max())
     bound = chance + 4 * math.sqrt(chance * (1 - chance) / len(test))
-    if metrics["accuracy"] > bound:
-        return f"trained on shuffled labels it reaches {metrics['accuracy']:.3f} on the test set, above {bound:.3f}"
+    if found["accuracy"] > bound:
+        return f"trained on shuffled labels it reaches {found['accuracy']:.3f} on the test set, above {bound:.3f}"
     return None
 
 
-LEARNING: dict[str, Rule] = {rule.__name__: rule for rule in (beats_the_controls, learns_nothing_from_shuffled_labels)}
+LEARNING = by_name(beats_the_controls, learns_from_its_labels, learns_nothing_from_shuffled_labels)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from altprop import catalogue
-from altprop.conformance.case import Target, find_target
-from altprop.conformance.learning import LEARNING
-from altprop.conformance.rules import RULES, NotApplicable
-from altprop.conformance.task_rules import TASK_RULES
+from altprop.algorithm import Algorithm
+from altprop.conformance.case import NotApplicable, Target, config_folder, find_target, make
+from altprop.conformance.direction import Direction, first_direction
+from altprop.conformance.rules import EXEMPTABLE, RULES
+from altprop.conformance.task_rules import TASK_RULES, TaskTarget, find_task, make_task
 from altprop.errors import AltpropError
+
+PASSES, BROKEN, NOT_APPLICABLE = "passes", "broken", "not applicable"
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,6 @@ class Finding:
     details: str = ""
 
 
-def all_rules() -> dict[str, Callable[[Target], str | None]]:
-    """Return name -> rule for algorithms."""
-    return {**RULES, **LEARNING}
-
-
 def algorithms() -> list[str]:
     """Return the names of all algorithms that are installed, from discovery."""
     return [name for name, entry in catalogue.entries("algorithm").items() if name != "custom" and not entry.problem]
@@ -47,34 +45,83 @@ def tasks() -> list[str]:
     return [name for name, entry in catalogue.entries("task").items() if not entry.problem]
 
 
-def apply(rule: Callable[[Any], str | None], target: Any) -> Finding:
+def apply(rule: Callable[[Any], str | None], target: Target | TaskTarget) -> Finding:
     """Apply one rule; an error that it meets is a finding too."""
     words = rule.__name__.replace("_", " ")
     try:
+        reason = _exemption(rule.__name__, target)
+        if reason is not None:
+            return Finding(words, NOT_APPLICABLE, reason)
         sentence = rule(target)
-    except NotApplicable as reason:
-        return Finding(words, "not applicable", str(reason))
+    except NotApplicable as error:
+        return Finding(words, NOT_APPLICABLE, str(error))
     except AltpropError as error:
-        return Finding(words, "broken", str(error))
+        return Finding(words, BROKEN, str(error))
     except Exception as error:  # the learner's own error, which its author wants to see
-        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return Finding(words, "broken", text, traceback.format_exc())
-    return Finding(words, "passes") if sentence is None else Finding(words, "broken", sentence)
+        return Finding(words, BROKEN, _described(error), traceback.format_exc())
+    return Finding(words, PASSES) if sentence is None else Finding(words, BROKEN, sentence)
 
 
-def check(text: str, config_dir: str | None = None) -> Iterator[Finding]:
-    """Yield a finding for each rule on an algorithm (`name` or `package.module:Class`) or a task (`task=name`).
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _exemption(rule: str, target: Target | TaskTarget) -> str | None:
+    """Return the reason for which a learner need not obey a rule, as its class says it."""
+    if isinstance(target, TaskTarget):
+        return None
+    kind: type[Algorithm] = type(make(target).algorithm)
+    for name in kind.exempt:
+        if name not in EXEMPTABLE:
+            raise AltpropError(f"nothing is exempt from {name!r}; only {', '.join(sorted(EXEMPTABLE))} may be named")
+    return kind.exempt.get(rule)
+
+
+def find(text: str, config_dir: str | None = None) -> Target | TaskTarget:
+    """Return the algorithm (`name` or `package.module:Class`) or the task (`task=name`) that a text names.
 
     Raises:
-        AltpropError: for a target that cannot be found.
+        AltpropError: for what cannot be found.
     """
+    folder = None if config_dir is None else config_folder(config_dir)
     if text.startswith("task="):
-        name = text.removeprefix("task=")
-        if name not in catalogue.entries("task", () if config_dir is None else (config_dir,)):
-            raise AltpropError(f"{text} is unknown; known are: {', '.join(tasks())}")
-        rules: Mapping[str, Callable[[Any], str | None]] = TASK_RULES
-        target: Any = name
-    else:
-        rules, target = all_rules(), find_target(text, config_dir)
+        return find_task(text.removeprefix("task="), folder)
+    return find_target(text.removeprefix("algorithm="), folder)
+
+
+def check(target: Target | TaskTarget) -> Iterator[Finding]:
+    """Yield a finding for each rule; a target that cannot even be built has one finding."""
+    rules: dict[str, Callable[[Any], str | None]] = dict(TASK_RULES if isinstance(target, TaskTarget) else RULES)
+    try:
+        if isinstance(target, TaskTarget):
+            make_task(target)
+        else:
+            make(target)
+    except AltpropError as error:
+        yield Finding("can be built", BROKEN, str(error))
+        return
+    except Exception as error:
+        yield Finding("can be built", BROKEN, _described(error), traceback.format_exc())
+        return
     for rule in rules.values():
         yield apply(rule, target)
+
+
+def gradient(target: Target | TaskTarget) -> Direction:
+    """Hold a learner's first direction against central differences.
+
+    Raises:
+        AltpropError: where it has none.
+    """
+    if isinstance(target, TaskTarget):
+        raise AltpropError("a task has no gradient; name an algorithm")
+    try:
+        return first_direction(target)
+    except NotApplicable as reason:
+        raise AltpropError(f"{target.name} has no direction to check: {reason}") from reason
+
+
+def gradient_line(target: Target | TaskTarget) -> str:
+    """Return the worst relative error of each layer in one line."""
+    errors = gradient(target).errors.items()
+    return "against central differences: " + ", ".join(f"{layer} {error:.1e}" for layer, error in errors)

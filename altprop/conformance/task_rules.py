@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -11,86 +11,123 @@ import torch
 
 from altprop import catalogue
 from altprop.capabilities import PredictorKind
-from altprop.conformance.case import _compose
-from altprop.conformance.rules import NotApplicable
+from altprop.conformance.case import NotApplicable, composed, difference
+from altprop.conformance.state import generator_states, global_generators
 from altprop.errors import AltpropError
-from altprop.resolve import build
-from altprop.task import Task, TaskData
+from altprop.harness.building import build_parts
+from altprop.harness.cell import make_cell
+from altprop.resolve import build, near
+from altprop.task import Split, Task, TaskData
 
-TaskRule = Callable[[str], str | None]
+
+@dataclass(frozen=True)
+class TaskTarget:
+    """A task under examination.
+
+    Attributes:
+        name: of the yaml.
+        config_dir: a folder with further yaml files, or None.
+    """
+
+    name: str
+    config_dir: str | None = None
+
+    @property
+    def entry(self) -> catalogue.Entry:
+        """Its yaml."""
+        return catalogue.entries("task", () if self.config_dir is None else (self.config_dir,))[self.name]
 
 
-def make_task(name: str, *overrides: str) -> Task:
+TaskRule = Callable[[TaskTarget], str | None]
+
+
+def find_task(name: str, config_dir: str | None = None) -> TaskTarget:
+    """Return the task of that name.
+
+    Raises:
+        AltpropError: for an unknown name, or a yaml that cannot be used.
+    """
+    known = catalogue.entries("task", () if config_dir is None else (config_dir,))
+    if name not in known:
+        raise AltpropError(f"task={name} is unknown; {near(name, known)}")
+    if known[name].problem:
+        raise AltpropError(f"task={name}: {known[name].problem}")
+    return TaskTarget(name, config_dir)
+
+
+def make_task(target: TaskTarget) -> Task:
     """Build a task from its yaml."""
-    return build(_compose((f"task={name}", *overrides), None)["task"], Task, "task")  # type: ignore[type-abstract]
+    config = composed((f"task={target.name}",), target.config_dir)["task"]
+    return build(config, Task, "task")  # type: ignore[type-abstract]
 
 
 @cache
-def _data(name: str) -> tuple[Task, TaskData]:
-    task = make_task(name)
+def _data(target: TaskTarget) -> tuple[Task, TaskData]:
+    task = make_task(target)
     try:
         return task, task.data()
     except AltpropError as error:
         raise NotApplicable(f"its data is not here: {error}") from error
 
 
-def declares_what_it_offers(name: str) -> str | None:
+def declares_what_it_offers(target: TaskTarget) -> str | None:
     """`offers` in the yaml and in the class are equal."""
-    entry = catalogue.entries("task")[name]
-    kind = type(make_task(name))
-    if entry.capabilities("offers") != kind.offers:
-        return f"the yaml offers {sorted(entry.capabilities('offers'))}, the class {sorted(kind.offers)}"
+    stated, kind = target.entry.capabilities("offers"), type(make_task(target))
+    if stated != kind.offers:
+        return f"the yaml offers {sorted(stated)}, the class {sorted(kind.offers)}"
     return None
 
 
-def names_its_first_loss(name: str) -> str | None:
+def names_its_first_loss(target: TaskTarget) -> str | None:
     """The yaml says the loss, so that listings know whether it is a sum of squares."""
-    entry = catalogue.entries("task")[name]
-    stated = entry.values.get("loss") in catalogue.LEAST_SQUARES_LOSSES
-    task = make_task(name)
-    return (
-        None
-        if stated == task.loss.least_squares
-        else f"the yaml says loss={entry.values.get('loss')}, the class {task.loss.name}"
-    )
+    stated = target.entry.values.get("loss")
+    task = make_task(target)
+    if (stated in catalogue.LEAST_SQUARES_LOSSES) == task.loss.least_squares:
+        return None
+    return f"the yaml says loss={stated}, the class {task.loss.name}"
 
 
-def keeps_its_splits_apart(name: str) -> str | None:
+def keeps_its_splits_apart(target: TaskTarget) -> str | None:
     """No row is in two splits, unless the task is judged in sample."""
-    task, data = _data(name)
+    task, data = _data(target)
     if task._load().in_sample:
         raise NotApplicable("it is judged in sample")
-    train = set(data.train.rows.tolist())
-    if data.validation is not None and train & set(data.validation.rows.tolist()):
+    if data.validation is not None and set(data.train.rows.tolist()) & set(data.validation.rows.tolist()):
         return "rows of the validation split are in the training split"
+    known = set(_contents(data.train))
+    for name, split in data.tests.items():
+        if all(row in known for row in _contents(split)):
+            return f"every row of the split {name!r} stands in the training split as well"
     return None
 
 
-def splits_by_its_data_seed_alone(name: str) -> str | None:
+def _contents(split: Split) -> list[bytes]:
+    """Return the bytes of each row, inputs and targets."""
+    batches = (split.batch(torch.tensor([row], device=split.rows.device)) for row in range(len(split)))
+    return [b.inputs.cpu().numpy().tobytes() + b.targets.cpu().numpy().tobytes() for b in batches]
+
+
+def splits_by_its_data_seed_alone(target: TaskTarget) -> str | None:
     """Loaded again it is the same, and no global generator moved or mattered."""
-    _, first = _data(name)
-    torch.manual_seed(5)
-    np.random.seed(5)
-    random.seed(5)
-    states = torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
-    again = make_task(name).data()
-    if (torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()) != states:
+    _, first = _data(target)
+    with global_generators(5):
+        before = generator_states()
+        again = make_task(target).data()
+        after = generator_states()
+    if difference(before, after) is not None:
         return "loading moves a global generator"
-    same = first.train.digest() == again.train.digest() and first.split_digest() == again.split_digest()
-    return None if same and first.sha256 == again.sha256 else "loaded again it has other data or another split"
+    same = first.split_digest() == again.split_digest() and first.sha256 == again.sha256
+    splits = zip((first.train, *first.tests.values()), (again.train, *again.tests.values()), strict=True)
+    same = same and all(one.digest() == other.digest() for one, other in splits)
+    return None if same else "loaded again it has other data or another split"
 
 
-def fits_its_model(name: str) -> str | None:
+def fits_its_model(target: TaskTarget) -> str | None:
     """Its default model gives outputs that its loss and metric take, in both precisions."""
-    from altprop.conformance.case import Target, _compose
-    from altprop.harness.building import build_parts
-    from altprop.harness.cell import make_cell
-
-    _data(name)
-    target = Target("backprop", ("algorithm=backprop",), frozenset())
+    _data(target)
     for dtype in ("float32", "float64"):
-        overrides = (*target.overrides, f"task={name}", f"dtype={dtype}")
-        parts = build_parts(make_cell(_compose(overrides, None), overrides), 0)
+        overrides = ("algorithm=backprop", f"task={target.name}", f"dtype={dtype}")
+        parts = build_parts(make_cell(composed(overrides, target.config_dir), overrides), 0)
         for split in (parts.data.train, *parts.data.tests.values()):
             with parts.problem.evaluating():
                 metrics = parts.task.evaluate(parts.model, split, PredictorKind.OUTPUT)
@@ -101,20 +138,18 @@ def fits_its_model(name: str) -> str | None:
     return None
 
 
-def states_its_figures(name: str) -> str | None:
+def states_its_figures(target: TaskTarget) -> str | None:
     """Chance and targets are on the metric's scale and in order."""
-    task = make_task(name)
+    task = make_task(target)
     chance, targets = task.reference.chance, list(task.reference.targets.values())
     if chance is None:
         return "it states no chance level"
     sign = 1 if task.higher_is_better else -1
     if any(sign * value <= sign * chance for value in targets):
         return f"a target of {targets} is no better than chance, {chance}"
-    return (
-        None
-        if [sign * v for v in targets] == sorted(sign * v for v in targets)
-        else f"targets {targets} are not in order"
-    )
+    if [sign * v for v in targets] != sorted(sign * v for v in targets):
+        return f"targets {targets} are not in order"
+    return None
 
 
 TASK_RULES: dict[str, TaskRule] = {

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, open_dict
 from altprop import catalogue
 
 
-class PluginSearchPath(SearchPathPlugin):  # type: ignore[misc]
+class PluginSearchPath(SearchPathPlugin):
     """Adds the config packages of installed plugins to Hydra's search path."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:

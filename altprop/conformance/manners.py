@@ -1,0 +1,264 @@
+"""Rules about what a learner leaves behind, what it asks for, and what is not its business."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from altprop.capabilities import Appetite, Capability, PredictorKind
+from altprop.conformance.case import (
+    NotApplicable,
+    Target,
+    by_name,
+    difference,
+    make,
+    on_task,
+    snapshot,
+    steps,
+    suitable_task,
+)
+from altprop.errors import AltpropError, Refused
+from altprop.harness.building import Parts
+from altprop.task import Split, Task, TaskData
+
+# Problems of different kinds: a learner runs each of them or is refused.
+KINDS = (
+    frozenset({Capability.CLASSES, Capability.CHAIN}),
+    frozenset({Capability.LEAST_SQUARES, Capability.CHAIN}),
+    frozenset({Capability.RECURRENT}),
+    frozenset({Capability.POINT}),
+)
+
+
+def declares_what_its_yaml_says(target: Target) -> str | None:
+    """`requires` in the yaml and in the class are equal."""
+    kind = type(make(target).algorithm)
+    if kind.requires != target.requires:
+        return f"the yaml requires {sorted(target.requires)}, the class {sorted(kind.requires)}"
+    return None
+
+
+def leaves_no_grad(target: Target) -> str | None:
+    """No parameter keeps a `.grad`, and none is switched off."""
+    parts = make(target)
+    trained = {name: p.requires_grad for name, p in parts.model.named_parameters()}
+    steps(parts, 2)
+    for name, p in parts.model.named_parameters():
+        if p.grad is not None:
+            return f"the parameter {name} keeps a .grad after a step"
+        if name in trained and p.requires_grad != trained[name]:
+            return f"a step changed requires_grad of {name}"
+    return None
+
+
+def keeps_the_mode(target: Target) -> str | None:
+    """A step leaves the model in training mode, a prediction puts it back and changes nothing."""
+    parts = make(target)
+    steps(parts, 2)
+    if not all(module.training for module in parts.model.modules()):
+        return "a step leaves the model in evaluation mode"
+    before = snapshot(parts)
+    _judge(parts)
+    if not all(module.training for module in parts.model.modules()):
+        return "a prediction leaves the model in evaluation mode"
+    where = difference(before, snapshot(parts))
+    return f"a prediction changes the learner, at {where}" if where is not None else None
+
+
+def _judge(parts: Parts) -> None:
+    with parts.algorithm.predictor() as predict:
+        if parts.algorithm.kind in (PredictorKind.OUTPUT, PredictorKind.POINT):
+            parts.task.evaluate(predict, parts.data.train, parts.algorithm.kind)
+
+
+_SWITCHES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "whether torch records gradients": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
+    "torch's choice of deterministic algorithms": (
+        torch.are_deterministic_algorithms_enabled,
+        torch.use_deterministic_algorithms,
+    ),
+}
+
+
+def leaves_torch_as_it_was(target: Target) -> str | None:
+    """Neither set-up nor a step changes a switch of torch that the next learner would find."""
+    parts = make(target)
+    before = {name: read() for name, (read, _) in _SWITCHES.items()}
+    try:
+        parts.algorithm.setup(parts.problem)
+        steps(parts, 2)
+        changed = [name for name, (read, _) in _SWITCHES.items() if read() != before[name]]
+    finally:
+        for name, (_, write) in _SWITCHES.items():
+            write(before[name])
+    return f"it changes {changed[0]} and leaves it changed" if changed else None
+
+
+def works_in_both_precisions(target: Target) -> str | None:
+    """It runs in float32 and float64 and keeps the dtype."""
+    for name, dtype in (("float32", torch.float32), ("float64", torch.float64)):
+        parts = make(target, dtype=name)
+        steps(parts, 2)
+        wrong = [(n, p.dtype) for n, p in parts.model.named_parameters() if p.dtype != dtype]
+        if wrong:
+            return f"in {name} the parameter {wrong[0][0]} became {wrong[0][1]}"
+    return None
+
+
+def names_its_devices(target: Target) -> str | None:
+    """With torch's default device set to meta it still runs, so no factory call forgot `device=`."""
+    # Some of torch's own optimizers raise under a default device of meta: the learner is examined with SGD.
+    parts = make(target, "optimizer=sgd")
+    try:
+        with torch.device("meta"):
+            parts.algorithm.setup(parts.problem)
+            steps(parts, 3)
+            with parts.algorithm.predictor() as predict:
+                if parts.data.train.inputs.numel():
+                    predict(parts.data.train.inputs)
+    except Refused:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())[:160]
+        return f"with another default device it raises {type(error).__name__}: {text}; a device= is missing"
+    bad = [name for name, p in parts.model.named_parameters() if p.device.type == "meta"]
+    return f"the parameter {bad[0]} moved to the default device" if bad else None
+
+
+def takes_what_it_asks_for(target: Target) -> str | None:
+    """It asks for a batch unless its appetite is none."""
+    parts = make(target)
+    if parts.algorithm.batch is Appetite.NONE:
+        raise NotApplicable("its appetite is none")
+    try:
+        parts.algorithm.step(None)
+    except AltpropError:
+        return None
+    return "it takes a step on no batch although its appetite says otherwise"
+
+
+def refuses_what_it_cannot_run(target: Target) -> str | None:
+    """Each kind of problem it runs or refuses with a sentence; nothing else stops it."""
+    parts = make(target)
+    needed = type(parts.algorithm).requires
+    if needed:
+        parts.problem.offers = frozenset()
+        try:
+            parts.algorithm.setup(parts.problem)
+        except Refused as error:
+            if not any(c.phrase in str(error) for c in needed):
+                return f"its refusal {str(error)!r} does not say what is missing, such as {next(iter(needed)).phrase}"
+        else:
+            return "it sets up on a problem that offers nothing of what it requires"
+    for kind in KINDS:
+        task = suitable_task(frozenset(), kind, target.folders)
+        if task is None:
+            continue
+        try:
+            steps(make(target, *on_task(task)), 2)
+        except Refused:
+            continue
+        except Exception as error:
+            text = " ".join(str(error).split())[:120]
+            return (
+                f"on task {task} it raises {type(error).__name__}: {text}; say in `requires` what it needs, or refuse"
+            )
+    return None
+
+
+class _TouchedDataError(Exception):
+    """Raised where a learner opens a task's data."""
+
+
+def touches_no_task(target: Target) -> str | None:
+    """It loads no task's data by itself, and other validation and test rows leave it the same to the bit."""
+    parts = make(target)
+    with _no_data_access(type(parts.task)) as touched:
+        try:
+            parts.algorithm.setup(parts.problem)
+            steps(parts, 3)
+        except _TouchedDataError:
+            pass
+    if touched:
+        return f"it loads the data of task {touched[0]} by itself, validation and test rows included"
+    ends = []
+    for garbled in (False, True):
+        with _garbled_judges() if garbled else _as_it_is():
+            parts = make(target)
+            steps(parts, 5)
+        ends.append(snapshot(parts))
+    where = difference(ends[0], ends[1])
+    return f"with other validation and test rows it learns otherwise, at {where}" if where is not None else None
+
+
+@contextmanager
+def _no_data_access(kind: type[Task]) -> Iterator[list[str]]:
+    """Write down who makes or opens a task, and stop them."""
+    touched: list[str] = []
+
+    def refuse(self: Task, *args: Any, **kwargs: Any) -> Any:
+        touched.append(type(self).__name__)
+        raise _TouchedDataError
+
+    with _replaced(Task, "__init__", refuse), _replaced(Task, "data", refuse), _replaced(kind, "_load", refuse):
+        yield touched
+
+
+@contextmanager
+def _as_it_is() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _garbled_judges() -> Iterator[None]:
+    """Give every task validation and test rows that are nonsense; tasks judged in sample have none of their own."""
+    original = Task.data
+
+    def data(self: Task) -> TaskData:
+        found = original(self)
+        if self._load().in_sample:
+            return found
+        validation = None if found.validation is None else _garbled(found.validation)
+        return replace(
+            found, validation=validation, tests={name: _garbled(split) for name, split in found.tests.items()}
+        )
+
+    with _replaced(Task, "data", data):
+        yield
+
+
+def _garbled(split: Split) -> Split:
+    return replace(split, inputs=split.inputs.flip(0) * -3 + 1, targets=torch.zeros_like(split.targets))
+
+
+@contextmanager
+def _replaced(owner: type, name: str, value: Any) -> Iterator[None]:
+    own = name in vars(owner)
+    kept = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own:
+            setattr(owner, name, kept)
+        else:
+            delattr(owner, name)
+
+
+MANNERS = by_name(
+    declares_what_its_yaml_says,
+    leaves_no_grad,
+    keeps_the_mode,
+    leaves_torch_as_it_was,
+    works_in_both_precisions,
+    names_its_devices,
+    takes_what_it_asks_for,
+    refuses_what_it_cannot_run,
+    touches_no_task,
+)

@@ -1,0 +1,190 @@
+"""Rules about what a learner is made of: its bits follow from the seed, and from its declared state alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from altprop.algorithm import Algorithm
+from altprop.conformance.case import Target, by_name, difference, make, reloaded, snapshot, steps
+from altprop.errors import AltpropError, Refused
+from altprop.ledger import Ledger
+from altprop.problem import Problem
+from altprop.randomness import Random
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STEPS = 5
+DEPTH = 5
+
+
+@contextmanager
+def global_generators(filler: int | None = None) -> Iterator[None]:
+    """Put the global generators back afterwards; fill them with something first where asked."""
+    kept = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    try:
+        if filler is not None:
+            torch.manual_seed(filler)
+            np.random.seed(filler)
+            random.seed(filler)
+        yield
+    finally:
+        torch.set_rng_state(kept[0])
+        np.random.set_state(kept[1])
+        random.setstate(kept[2])
+
+
+def generator_states() -> dict[str, Any]:
+    """Return name -> state of torch's, numpy's and Python's global generators."""
+    return {
+        "torch": torch.get_rng_state().tolist(),
+        "numpy": repr([part if isinstance(part, (int, float, str)) else part.tolist() for part in _numpy_state()]),
+        "random": random.getstate(),
+    }
+
+
+def _numpy_state() -> Iterable[Any]:
+    return np.random.get_state(legacy=True)
+
+
+def same_seed_same_bits(target: Target) -> str | None:
+    """Two runs from one seed end with the same bits, whatever the global generators hold."""
+    ends = []
+    for filler in (1, 2):
+        with global_generators(filler):
+            parts = make(target)
+            steps(parts, STEPS)
+            ends.append(snapshot(parts))
+    where = difference(ends[0], ends[1])
+    if where is None:
+        return None
+    return f"two runs from one seed differ, at {where}: it draws from a global generator, or remembers an earlier run"
+
+
+def leaves_global_generators_alone(target: Target) -> str | None:
+    """Neither set-up nor a step nor a prediction moves torch's, numpy's or Python's global generator."""
+    parts = make(target)
+    with global_generators():
+        before = generator_states()
+        parts.algorithm.setup(parts.problem)
+        steps(parts, STEPS)
+        with parts.algorithm.predictor() as predict:
+            if parts.data.train.inputs.numel():
+                predict(parts.data.train.inputs)
+        after = generator_states()
+    moved = [name for name in before if before[name] != after[name]]
+    return f"it moves the global generator of {', '.join(moved)}; draw from problem.random" if moved else None
+
+
+def declares_all_that_it_changes(target: Target) -> str | None:
+    """An attribute that changes over a step stands in `state`."""
+    parts = make(target)
+    before = _undeclared(parts.algorithm)
+    steps(parts, STEPS)
+    after = _undeclared(parts.algorithm)
+    changed = [name for name in after if name not in before or difference(before[name], after[name]) is not None]
+    if changed:
+        return f"the attribute {changed[0]!r} changes over a step and is not in `state`; a resumed run would lose it"
+    return None
+
+
+def _undeclared(algorithm: Algorithm) -> dict[str, Any]:
+    """Return the attributes outside `state`, without what the problem saves: its parameters, buffers and stream."""
+    model = algorithm.problem.model
+    saved = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    hidden = {"problem", *algorithm.state}
+    return {name: _plain(value, saved) for name, value in vars(algorithm).items() if name not in hidden}
+
+
+def _plain(value: Any, saved: set[int], depth: int = 0) -> Any:
+    """Return a comparable copy of an attribute: tensors, numbers and containers, objects by what they hold."""
+    kind = type(value).__name__
+    if id(value) in saved or isinstance(value, (Problem, Ledger, Random, type)) or depth > DEPTH:
+        return kind
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+        return value
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    if isinstance(value, random.Random):
+        return repr(value.getstate())
+    if isinstance(value, np.random.Generator):
+        return repr(value.bit_generator.state)
+    if isinstance(value, Mapping):
+        return {repr(key): _plain(item, saved, depth + 1) for key, item in value.items()}
+    if isinstance(value, nn.Module):
+        tensors = [*value.named_parameters(), *value.named_buffers()]
+        return {name: tensor.detach().clone() for name, tensor in tensors if id(tensor) not in saved}
+    if hasattr(value, "state_dict"):
+        return _plain(value.state_dict(), saved, depth + 1)
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(repr, value))
+    if isinstance(value, Iterable) and hasattr(value, "__len__"):
+        return [_plain(item, saved, depth + 1) for item in value]
+    if hasattr(value, "__dict__") and not callable(value):
+        return {kind: {name: _plain(item, saved, depth + 1) for name, item in vars(value).items()}}
+    text = repr(value)
+    return kind if " at 0x" in text or callable(value) else text
+
+
+def holds_no_parameter(target: Target) -> str | None:
+    """The declared state can be saved to a file and read back, and holds no Parameter of the model."""
+    parts = make(target)
+    steps(parts, 1)
+    try:
+        reloaded(parts.algorithm.state_dict())
+    except AttributeError as error:
+        return f"`state` names what does not exist: {error}"
+    except AltpropError as error:
+        return str(error)
+    except Exception as error:
+        return f"its state cannot be read back from a file: {' '.join(str(error).split())[:160]}"
+    return None
+
+
+def resumes_to_the_bit(target: Target) -> str | None:
+    """Saved and loaded at each step of a short run, and once under dropout, it goes on with the same bits."""
+    for options, stops in (((), range(1, STEPS)), (("dropout=standard",), (2,))):
+        try:
+            whole = make(target, *options)
+        except Refused:
+            continue
+        steps(whole, STEPS)
+        expected = snapshot(whole)
+        for stop in stops:
+            first = make(target, *options)
+            steps(first, stop)
+            second = make(target, *options)
+            _load(second, reloaded(snapshot(first)))
+            steps(second, STEPS - stop, start=stop)
+            where = difference(expected, snapshot(second))
+            if where is not None:
+                under = f" under {options[0]}" if options else ""
+                return f"resumed after step {stop}{under} it ends with other bits, at {where}: `state` lacks something"
+    return None
+
+
+def _load(parts: Any, saved: dict[str, Any]) -> None:
+    """Load in the order of the harness: a grown structure first, so that the weights have a place."""
+    parts.algorithm._structure(saved["algorithm"])
+    parts.problem.load_state_dict(saved["problem"])
+    parts.algorithm.load_state_dict(saved["algorithm"])
+
+
+STATE = by_name(
+    same_seed_same_bits,
+    leaves_global_generators_alone,
+    declares_all_that_it_changes,
+    holds_no_parameter,
+    resumes_to_the_bit,
+)
