@@ -15,7 +15,9 @@ places the quantiles well with few draws. In a dense block with inputs a and slo
 T_j = a^T (e s_j): one product gives all T_j. Elsewhere u = z u_M + u_S by autograd, and one u_S serves several z.
 """
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from altprop.models.base import Block, Dense
@@ -136,12 +138,12 @@ def isotropic_bound(d: int, share: float = 0.95) -> float:
     return float(angle[int(torch.searchsorted(mass, (1 - share) * mass[-1]))].cos())
 
 
-def bound(cosines: Tensor, share: float = 0.95) -> float:
+def bound(cosines: NDArray[np.float64], share: float = 0.95) -> float:
     """Return c such that `share` of the draws (K,) has abs(cosine) <= c.
 
     The draws and their mirror images are one sample: R and -R are equally likely.
     """
-    sizes = sorted(cosines.abs().tolist())
+    sizes = np.sort(np.abs(cosines))
     place = share * (len(sizes) - 1)
     below = int(place)
     return float(sizes[below] + (place - below) * (sizes[min(below + 1, len(sizes) - 1)] - sizes[below]))
