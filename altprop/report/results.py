@@ -163,7 +163,7 @@ def dots(report: Report, table: Table, found: list[Row]) -> Figure | None:
         _dot_row(panel, table, row, top + pitch * (place + 0.5))
     caption = (
         "Every seed a marker, the bar is the median. The line is the 95 % t-interval of the mean, drawn only where no "
-        "run failed; k/n counts the runs that came to their end. Dotted uprights: chance, targets and baselines."
+        "run failed; k/n counts the runs that came to their end. Dotted uprights: chance, oracle and baselines."
     )
     return Figure(slug("final", table.workload), canvas, caption)
 
