@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from altprop.capabilities import Appetite, Capability, PredictorKind
-from altprop.errors import AltpropError
+from altprop.errors import AltpropError, Refused
 from altprop.optim import Updater
 from altprop.problem import Problem
 from altprop.task import Batch
@@ -44,6 +44,7 @@ class Algorithm(ABC):
         batch: whether a step is fed mini-batches, the whole training set or nothing.
         state: names of the attributes that `_step` changes; they are saved and loaded.
         kind: what the predictor returns.
+        distributed: whether all that it learns from is `Problem.gradient`, which is averaged over processes.
         exempt: name of a rule of the conformance suite about learning -> why this learner need not obey it.
     """
 
@@ -51,6 +52,7 @@ class Algorithm(ABC):
     batch: Appetite = Appetite.MINI
     state: ClassVar[tuple[str, ...]] = ()
     kind: ClassVar[PredictorKind] = PredictorKind.OUTPUT
+    distributed: ClassVar[bool] = False
     exempt: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     problem: Problem
@@ -95,8 +97,19 @@ class Algorithm(ABC):
         """
         self.problem = problem
         problem.refuse_unless(type(self).__name__, self.requires)
+        if problem.ranks.size > 1:
+            self._refuse_ranks(problem)
         with problem.ledger.pause():
             self._setup(problem)
+
+    def _refuse_ranks(self, problem: Problem) -> None:
+        name = type(self).__name__
+        if not self.distributed:
+            raise Refused(f"{name} learns from more than averaged gradients, so trainer=ddp cannot share it; use cpu")
+        if getattr(problem.model, "noise", None) is not None:
+            raise Refused("trainer=ddp draws no noise masks for parts of a batch; use dropout=none")
+        if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in problem.model.modules()):
+            raise Refused("batch normalisation would see parts of a batch under trainer=ddp; use normalisation=layer")
 
     @final
     def step(self, batch: Batch | None) -> StepResult:

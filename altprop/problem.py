@@ -25,6 +25,7 @@ from altprop.losses import Loss
 from altprop.noise import Draws, Noise, NoiseClock
 from altprop.optim import OptimizerFactory, Updater, role_of
 from altprop.randomness import Random
+from altprop.ranks import Ranks
 from altprop.task import Batch, ModelSpec
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class Problem:
         self.names = names
         self.train_size = train_size
         self.progress = 0.0
+        self.ranks = Ranks()
         first = next(model.parameters())
         self.device, self.dtype = first.device, first.dtype
         self._fresh_buffers = True
@@ -407,6 +409,12 @@ class Problem:
                 grads = torch.autograd.grad(
                     value, values, create_graph=create_graph, allow_unused=True, materialize_grads=True
                 )
+        if self.ranks.size > 1:
+            if create_graph:
+                raise Refused(
+                    "gradients that are differentiated again are not averaged over processes; use trainer=cpu"
+                )
+            value, *grads = self.ranks.average([value, *grads], batch.samples)
         return value.detach(), dict(zip(names, grads, strict=True))
 
     def pull(

@@ -33,6 +33,7 @@ class Backprop(Algorithm):
     """
 
     requires = frozenset({Capability.GRADIENT})
+    distributed = True
     state = ("updater",)
 
     def __init__(self, optimizer: OptimizerFactory) -> None:

@@ -20,6 +20,7 @@ from altprop.noise import Noise, NoiseClock
 from altprop.optim import OptimizerFactory
 from altprop.problem import Problem
 from altprop.randomness import Streams
+from altprop.ranks import Ranks
 from altprop.resolve import build
 from altprop.task import Batch, Split, Task, TaskData
 
@@ -82,10 +83,11 @@ def build_parts(cell: Cell, seed: int) -> Parts:
         (cell.axes["task"], cell.axes["model"]),
         len(data.train),
     )
+    problem.ranks = ranks = Ranks(settings.rank, settings.ranks)
     algorithm = _algorithm(cell.config["algorithm"])
     initial = _digest(model)
     algorithm.setup(problem)
-    feed = Feed(data.train, task.batch_size, algorithm.batch, seed)
+    feed = Feed(data.train, task.batch_size, algorithm.batch, seed, ranks)
     rows = torch.arange(min(settings.probe_rows, len(data.train)), device=device)
     return Parts(
         task,

@@ -93,7 +93,11 @@ def make_cell(config: Mapping[str, Any], overrides: Sequence[str], full_yaml: st
         "budget": dict(config["budget"]),
         "probes": dict(config.get("probes") or {}),
         "dtype": config.get("dtype", "float32"),
-        "trainer": {name: value for name, value in settings.trainer.items() if name in ("overfit_rows", "strategy")},
+        # The number of processes is in the key only where it changes the bits.
+        "trainer": {
+            **{name: value for name, value in settings.trainer.items() if name in ("overfit_rows", "strategy")},
+            **({"ranks": settings.ranks} if settings.ranks > 1 else {}),
+        },
     }
     return Cell(
         config=kept,
@@ -261,7 +265,7 @@ def _run(cell: Cell, seed: int, key: str, cell_key: str, store: Any, problem: Ex
     if problem is not None or sentence is not None:
         failure = problem if problem is not None else Refused(sentence)
         data: dict[str, Any] = runner.commit_without_run(cell, seed, key, cell_key, store, failure)
-    elif cell.settings.isolate:
+    elif cell.settings.isolate or cell.settings.ranks > 1:
         isolation = importlib.import_module("altprop.harness.isolation")
         data = isolation.run_isolated(cell, seed, key, cell_key, store)
     else:

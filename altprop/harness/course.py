@@ -51,8 +51,20 @@ class Course:
 
     @property
     def spent(self) -> float:
-        """What has been spent, in the declared currency."""
-        return self.parts.problem.ledger.spent(self.budget.currency)
+        """What has been spent by all processes, in the declared currency."""
+        return self._shared(self.parts.problem.ledger.spent(self.budget.currency), self.budget.currency)
+
+    def _shared(self, value: float, name: str) -> float:
+        """Return a count over all processes: steps and updates are common, seconds are averaged, the rest adds up."""
+        ranks = self.parts.problem.ranks
+        if ranks.size == 1 or name in ("steps", "updates"):
+            return value
+        total = ranks.total(value)
+        return total / ranks.size if name == "seconds" else total
+
+    def counts(self) -> dict[str, float]:
+        """Return the ledger's counts over all processes."""
+        return {name: self._shared(value, name) for name, value in self.parts.problem.ledger.summary().items()}
 
     @property
     def fraction(self) -> float:
@@ -103,7 +115,7 @@ class Course:
                 scalars = dict(result.scalars)
             if seconds:
                 ledger.seconds = base + time.process_time() - cpu
-            spent = ledger.spent(budget.currency)
+            spent = self.spent
             problem.progress = min(1.0, spent / budget.amount)
             if result.done:
                 done = True
@@ -197,7 +209,7 @@ class Course:
 
     def _row(self, split: str, metrics: dict[str, float]) -> None:
         ledger = self.parts.problem.ledger
-        summary = ledger.summary()
+        summary = self.counts()
         self.trace.append(
             {
                 "kind": "evaluation",

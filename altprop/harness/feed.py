@@ -8,6 +8,7 @@ import torch
 
 from altprop.capabilities import Appetite
 from altprop.randomness import derive_seed
+from altprop.ranks import Ranks
 from altprop.task import Batch, Split
 
 
@@ -21,18 +22,24 @@ class Feed:
         batch_size: rows, or "full".
         appetite: of the algorithm; FULL is fed the whole split, NONE nothing.
         seed: of the run.
+        ranks: processes that share the run, each of which gets its rows of every batch.
     """
 
-    def __init__(self, split: Split, batch_size: int | str, appetite: Appetite, seed: int) -> None:
+    def __init__(
+        self, split: Split, batch_size: int | str, appetite: Appetite, seed: int, ranks: Ranks | None = None
+    ) -> None:
         self.split = split
         rows = len(split)
         self.batch_size = rows if batch_size == "full" else min(int(batch_size), rows)
         self.appetite = appetite
         self.seed = seed
         self.batches = -(-rows // self.batch_size)
-        self._whole = split.whole()
+        self.ranks = ranks or Ranks()
+        self._all = split.whole()
+        start, length = self.ranks.share(rows)
+        self._whole = self._all if self.ranks.size == 1 else _slice(self._all, start, length, split.sequence)
         self._epoch = -1
-        self._shuffled = self._whole
+        self._shuffled = self._all
 
     def order(self, epoch: int) -> torch.Tensor:
         """Return the rows of an epoch in their order, int64 on the CPU."""
@@ -48,9 +55,10 @@ class Feed:
         epoch, place = divmod(position, self.batches)
         if epoch != self._epoch:
             self._epoch = epoch
-            self._shuffled = self.split.batch(self.order(epoch).to(self._whole.index.device))
+            self._shuffled = self.split.batch(self.order(epoch).to(self._all.index.device))
         start = place * self.batch_size
-        return _slice(self._shuffled, start, min(self.batch_size, len(self.split) - start), self.split.sequence)
+        offset, length = self.ranks.share(min(self.batch_size, len(self.split) - start))
+        return _slice(self._shuffled, start + offset, length, self.split.sequence)
 
     def digest(self, epochs: int = 3) -> str:
         """SHA-256 of the index plan: batch size and the first epochs' orders."""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
+import os
 import signal
+import socket
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,17 +38,20 @@ def run_isolated(cell: Cell, seed: int, key: str, cell_key: str, store: RunStore
     """
     forks = cell.settings.device_type == "cpu" and "fork" in multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("fork" if forks else "spawn")
-    child = context.Process(target=_child, args=(cell, seed, key, cell_key, str(store.runs_dir)), daemon=False)
+    places = _places(cell.settings.ranks)
+    work = (cell, seed, key, cell_key, str(store.runs_dir))
+    children = [context.Process(target=_child, args=(*work, place), daemon=False) for place in places]
     before = store.read(key)
-    child.start()
+    for child in children:
+        child.start()
     try:
-        child.join(cell.settings.timeout)
+        in_time = _wait(children, cell.settings.timeout)
     except KeyboardInterrupt:
-        child.join(GRACE)  # the terminal sent Ctrl-C to the child too: it saves and ends
-        _kill(child)
+        children[0].join(GRACE)  # the terminal sent Ctrl-C to the children too: they save and end
+        _kill(children)
         raise
-    if child.is_alive():
-        _kill(child)
+    _kill(children)
+    if not in_time:
         limit = cell.settings.timeout
         reason = f"The run took longer than timeout={limit:g} s and was killed."
         return _commit(cell, seed, key, cell_key, store, RunStatus.TIMED_OUT, reason)
@@ -52,24 +59,55 @@ def run_isolated(cell: Cell, seed: int, key: str, cell_key: str, store: RunStore
     fresh = record is not None and (before is None or record.data["measured"] != before.data["measured"])
     if record is not None and fresh:
         return record.data
-    status, reason = _death(child.exitcode)
+    status, reason = _death(children[0].exitcode)
     return _commit(cell, seed, key, cell_key, store, status, reason)
 
 
-def _child(cell: Cell, seed: int, key: str, cell_key: str, runs_dir: str) -> None:
+def _places(ranks: int) -> list[dict[str, str]]:
+    """Return the environment of each process that shares the run; Lightning finds its peers by it."""
+    if ranks == 1:
+        return [{}]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "WORLD_SIZE": str(ranks)}
+    return [{**common, "LOCAL_RANK": str(rank)} for rank in range(ranks)]
+
+
+def _wait(children: list[Any], timeout: float | None) -> bool:
+    """Wait for all children and say whether they ended in time; when one has ended, its peers soon must."""
+    end = None if timeout is None else time.monotonic() + timeout
+    while any(child.is_alive() for child in children):
+        alive = [child for child in children if child.is_alive()]
+        multiprocessing.connection.wait(
+            [child.sentinel for child in alive], None if end is None else max(0.0, end - time.monotonic())
+        )
+        if end is not None and time.monotonic() >= end and any(child.is_alive() for child in children):
+            return len(alive) < len(children)
+        if len(children) > 1 and end is None:
+            end = time.monotonic() + 6 * GRACE
+    return True
+
+
+def _child(cell: Cell, seed: int, key: str, cell_key: str, runs_dir: str, place: dict[str, str]) -> None:
     """Run in the child; an AltpropError of the store is told by the exit code alone."""
+    os.environ.update(place)
     try:
         runner.run_seed(cell, seed, key, cell_key, RunStore(runs_dir))
     except AltpropError as error:
         raise SystemExit(f"altprop: {error}") from error
 
 
-def _kill(child: Any) -> None:
-    child.terminate()
-    child.join(GRACE)
-    if child.is_alive():
-        child.kill()
-        child.join()
+def _kill(children: list[Any]) -> None:
+    """End what still runs."""
+    for child in children:
+        if child.is_alive():
+            child.terminate()
+    for child in children:
+        child.join(GRACE)
+        if child.is_alive():
+            child.kill()
+            child.join()
 
 
 def _death(code: int | None) -> tuple[RunStatus, str]:

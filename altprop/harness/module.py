@@ -64,6 +64,8 @@ class LearnerModule(pl.LightningModule):
         self._checkpoint, self._interval = checkpoint, checkpoint_seconds
         self._saved_at = -1.0
         self._logged = 0
+        # DistributedDataParallel wraps no module without a parameter; this one is never used.
+        self.token = torch.nn.Parameter(torch.zeros(1, device="cpu")) if course.settings.ranks > 1 else None
 
     def configure_optimizers(self) -> Any:
         """Return what counts blocks."""

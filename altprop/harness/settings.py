@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,16 @@ class Settings:
     def device_type(self) -> str:
         """Either cpu or cuda."""
         return "cuda" if self.trainer.get("accelerator") in ("gpu", "cuda") else "cpu"
+
+    @property
+    def ranks(self) -> int:
+        """Number of processes that share a run."""
+        return int(self.trainer.get("devices", 1)) if self.trainer.get("strategy") == "ddp" else 1
+
+    @property
+    def rank(self) -> int:
+        """This process among them; Lightning reads the same variable."""
+        return int(os.environ.get("LOCAL_RANK", "0")) if self.ranks > 1 else 0
 
     @property
     def threads(self) -> int:
