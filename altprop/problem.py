@@ -414,7 +414,8 @@ class Problem:
                 raise Refused(
                     "gradients that are differentiated again are not averaged over processes; use trainer=cpu"
                 )
-            value, *grads = self.ranks.average([value, *grads], batch.samples)
+            value, *shared = self.ranks.average([value, *grads], batch.samples)
+            return value, dict(zip(names, shared, strict=True))
         return value.detach(), dict(zip(names, grads, strict=True))
 
     def pull(
