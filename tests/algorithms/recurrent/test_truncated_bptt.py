@@ -219,7 +219,6 @@ def test_no_state_leaks_over_the_end_of_a_sequence(cell, update):
     directions = []
     for scale in (1.0, -30.0):
         problem, batch = toy_sequence(cell, steps=8, per_step=True)
-        problem.model.requires_grad_(True)
         rule = ready(problem, 2, 3, update, OptimizerFactory("torch.optim.SGD", lr=0.0))
         first, second = stream(problem, batch, [4], {1: [1, 3]})
         rule.step(replace(first, inputs=scale * first.inputs))
