@@ -284,4 +284,4 @@ def test_learned_noise_is_trained_and_charged():
             assert float(found[layer]) == pytest.approx(float(ends[0] - ends[1]) / 2e-5, rel=1e-7)
         moved = {**problem.params, "noise.scale": scale.detach() + 1.0}
         gained = problem.functional_objective(moved, batch) - problem.objective(batch)
-        assert float(gained.detach()) > float((scale + 2).square().sum() - (scale + 1).square().sum()) - 1.0
+    XX
