@@ -12,6 +12,7 @@ from torch import nn
 
 from altprop.algorithm import Algorithm
 from altprop.capabilities import Capability
+from altprop.errors import AltpropError
 from altprop.flops import count_flops
 from altprop.harness.cell import Cell
 from altprop.harness.feed import Feed
@@ -54,6 +55,8 @@ def build_parts(cell: Cell, seed: int) -> Parts:
     """
     settings = cell.settings
     device = torch.device(settings.device_type)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise AltpropError("trainer=gpu needs a CUDA device and torch sees none; use trainer=cpu")
     dtype = torch.float64 if settings.dtype == "float64" else torch.float32
     streams = Streams(seed, device, dtype)
     task = build(cell.config["task"], Task, "task")  # type: ignore[type-abstract]

@@ -155,7 +155,7 @@ def _workload(axes: Mapping[str, str], overrides: Sequence[str], settings: Setti
     entry = catalogue.entries("task").get(axes["task"])
     default = catalogue.default_model(entry) if entry else None
     parts = [] if axes["model"] == default else [axes["model"]]
-    parts += _options(overrides, ("task", "model"))
+    parts += _options(overrides, ("task", "model"), skip=("task.path",))
     if _options(overrides, ("budget",), skip=("budget.grid", "budget.block")):
         parts.append(f"{settings.budget.amount:.3g} {settings.budget.currency}".replace("_", " "))
     parts += sorted(o.lstrip("+") for o in overrides if o.lstrip("+").startswith(("dtype=", "trainer.overfit_rows=")))

@@ -42,5 +42,7 @@ def make_logger(config: Mapping[str, Any], folder: Path, name: str) -> Any:
         offline = bool(config.get("offline", True))
         return loggers.WandbLogger(project=config.get("project", "altprop"), name=name, save_dir=where, offline=offline)
     except ModuleNotFoundError as error:
-        hint = f"logger={kind} needs a package that is not there ({error.name}); pip install 'altprop[tracking]'"
+        hint = (
+            f"logger={kind} needs a package that is not there ({error.name or kind}); pip install 'altprop[tracking]'"
+        )
         raise AltpropError(hint) from error

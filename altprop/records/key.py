@@ -32,6 +32,7 @@ IRRELEVANT = (
     "progress",
     "verbose",
     "debug",
+    "task.path",
     "trainer.devices",
     "trainer.enable_progress_bar",
     "trainer.logger",

@@ -131,3 +131,18 @@ def test_a_run_leaves_global_state_alone(run: Callable[..., Any]) -> None:
     run(*custom("Honest"))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == threads
+
+
+def test_a_missing_device_or_logger_is_told(run: Callable[..., Any]) -> None:
+    if not torch.cuda.is_available():
+        assert "use trainer=cpu" in run("trainer=gpu").iloc[0].reason
+    row = run("+logger.nonsense=1", "logger.kind=csvv").iloc[0]
+    assert row.status == "failed"
+    assert "did you mean csv" in row.reason
+
+
+def test_a_logger_writes_beside_the_record(run: Callable[..., Any], tmp_path: Path) -> None:
+    row = run("logger=csv").iloc[0]
+    text = next((tmp_path / "runs" / row.key).rglob("metrics.csv")).read_text()
+    assert "validation/accuracy" in text.splitlines()[0]
+    assert len(text.splitlines()) >= 5
