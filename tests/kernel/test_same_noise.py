@@ -282,6 +282,9 @@ def test_learned_noise_is_trained_and_charged():
                 with torch.no_grad():
                     scale[layer] -= sign * 1e-5
             assert float(found[layer]) == pytest.approx(float(ends[0] - ends[1]) / 2e-5, rel=1e-7)
-        moved = {**problem.params, "noise.scale": scale.detach() + 1.0}
-        gained = problem.functional_objective(moved, batch) - problem.objective(batch)
-    XX
+        moved = {**problem.params, "noise.scale": scale.detach() + 2.0}
+        charged = problem.functional_objective(moved, batch).item()
+        problem.model.noise.penalty = lambda: None
+        free = problem.functional_objective(moved, batch).item()
+    # At the moved scales (0, 1) and not at the model's own (-2, -1).
+    assert charged - free == pytest.approx(1 + 4, rel=1e-12)
