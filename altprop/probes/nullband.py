@@ -11,8 +11,9 @@ permuted rows as well, 10 to 18 % of the updates of a fresh random feedback matr
 tanh net (64-128-128-10, digits) in place of 5 %.
 
 u . gradient = R . M with M = e^T J gradient, so R = z M / |M| + S with S orthogonal to M, and a stratified normal z
-places the quantiles well with few draws. In a dense block with inputs a and slopes s unit j has u_j = T_j r_j with
-T_j = a^T (e s_j): one product gives all T_j. Elsewhere u = z u_M + u_S by autograd, and one u_S serves several z.
+places the quantiles well with few draws. u = z u_M + u_S is linear, so one S serves two z. In a dense block with inputs
+a and slopes s unit j has u_j = T_j r_j with T_j = a^T (e s_j), and one product gives all T_j; elsewhere u is a backward
+pass.
 """
 
 import numpy as np
@@ -23,7 +24,7 @@ from torch import Tensor
 from altprop.models.base import Block, Dense
 
 DRAWS = 128
-PASSES = 32
+PASSES = 64
 RANK = 32
 
 
@@ -49,8 +50,8 @@ def _reduced(error: Tensor) -> Tensor:
     """Return (n, r), r <= RANK, the leading principal components of `error` (n, C): normal R do not feel a rotation."""
     if error.shape[1] <= RANK:
         return error
-    u, s, _ = torch.linalg.svd(error, full_matrices=False)
-    leading: Tensor = u[:, :RANK] * s[:RANK]
+    u, values, _ = torch.linalg.svd(error, full_matrices=False)
+    leading: Tensor = u[:, :RANK] * values[:RANK]
     return leading
 
 
@@ -63,13 +64,14 @@ def _dense(block: Dense, x: Tensor, error: Tensor, gradient: Tensor, generator: 
     t = (a.T @ (slopes[:, :, None] * error[:, None, :]).reshape(n, out * c)).reshape(-1, out, c).permute(1, 0, 2)
     m = (g[:, None, :] @ t)[:, 0]
     size = m.norm()
-    towards = (m / size)[:, None, :]
-    r = torch.randn(out, DRAWS, c, generator=generator, dtype=torch.float32, device="cpu").to(x)
-    along = stratified_normal(generator).to(x)
-    r += (along - (r * towards).sum((0, 2)))[:, None] * towards
-    square = ((r @ (t.transpose(1, 2) @ t)) * r).sum((0, 2))
-    cosines: Tensor = size * along / (square.clamp_min(0).sqrt() * gradient.norm())
-    return cosines
+    m = m / size
+    gram = t.transpose(1, 2) @ t
+    towards = (m[:, None, :] @ gram)[:, 0]
+    s = torch.randn(PASSES, out, c, generator=generator, dtype=torch.float32, device="cpu").to(x)
+    s -= (s * m).sum((1, 2), keepdim=True) * m
+    s = s.transpose(0, 1)
+    cross = (s * towards[:, None]).sum((0, 2))
+    return _cosines((towards * m).sum(), cross, ((s @ gram) * s).sum((0, 2)), size / gradient.norm(), generator)
 
 
 def _by_autograd(block: Block, x: Tensor, error: Tensor, gradient: Tensor, generator: torch.Generator) -> Tensor:
@@ -98,11 +100,24 @@ def _by_autograd(block: Block, x: Tensor, error: Tensor, gradient: Tensor, gener
         across = update(draw - (draw * m).sum() * m)
         crosses.append(torch.dot(towards, across))
         squares.append(torch.dot(across, across))
-    cross, square = (torch.stack(values).repeat(DRAWS // PASSES) for values in (crosses, squares))
-    z = stratified_normal(generator).to(m)
-    lengths = (z.square() * torch.dot(towards, towards) + 2 * z * cross + square).sqrt()
-    cosines: Tensor = z * size / (lengths * gradient.norm())
-    return cosines
+    square = torch.dot(towards, towards)
+    return _cosines(square, torch.stack(crosses), torch.stack(squares), size / gradient.norm(), generator)
+
+
+def _cosines(towards: Tensor, cross: Tensor, across: Tensor, slope: Tensor, generator: torch.Generator) -> Tensor:
+    """Return z slope / |z u_M + u_S| (K,) for stratified z.
+
+    Args:
+        towards: u_M . u_M, a scalar.
+        cross: u_M . u_S of each S, (PASSES,).
+        across: u_S . u_S of each S, (PASSES,).
+        slope: |M| / |gradient|, a scalar.
+        generator: of the order of the z.
+    """
+    z = stratified_normal(generator).to(cross)
+    cross, across = cross.repeat(DRAWS // PASSES), across.repeat(DRAWS // PASSES)
+    square: Tensor = z * z * towards + 2 * z * cross + across
+    return z * slope / square.clamp_min(0).sqrt()
 
 
 def stratified_normal(generator: torch.Generator) -> Tensor:
