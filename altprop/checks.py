@@ -24,6 +24,7 @@ INITIALISATIONS = (
     "zeros",
 )
 NORMALISATIONS = ("none", "batch", "layer")
+CELLS = ("rnn", "gru", "lstm")
 LOSSES = ("cross_entropy", "half_squared_error", "mse", "binary_cross_entropy", "one_hot_squared_error")
 
 
@@ -49,6 +50,18 @@ def check_widths(value: Any, option: str = "model.hidden") -> list[int]:
     if widths is None or any(isinstance(w, bool) or not isinstance(w, int) or w < 1 for w in widths):
         raise AltpropError(f"{option} must be a list of whole numbers of at least 1; got {value}")
     return widths
+
+
+def check_sizes(value: Any, option: str, least: int = 1) -> list[int]:
+    """Return whole numbers, from one or a list.
+
+    Raises:
+        AltpropError: for a number below `least` or no whole number.
+    """
+    sizes = list(value) if isinstance(value, (list, tuple)) else [value]
+    if any(isinstance(n, bool) or not isinstance(n, int) or n < least for n in sizes):
+        raise AltpropError(f"{option} must hold whole numbers of at least {least}; got {value}")
+    return sizes
 
 
 def check_number(value: Any, option: str, low: float, high: float = math.inf) -> float:
@@ -101,6 +114,12 @@ def check_targets(value: Any, option: str = "task.targets") -> dict[str, float]:
 _CHECKS: dict[str, dict[str, Callable[[Any, str], Any]]] = {
     "model": {
         "hidden": check_widths,
+        "channels": check_widths,
+        "kernel": check_sizes,
+        "stride": check_sizes,
+        "padding": lambda v, o: check_sizes(v, o, 0),
+        "image": check_widths,
+        "cell": lambda v, o: check_name(v, o, CELLS),
         "activation": lambda v, o: check_name(v, o, ACTIVATIONS),
         "initialisation": lambda v, o: check_name(v, o, INITIALISATIONS),
         "normalisation": lambda v, o: check_name(v, o, NORMALISATIONS),

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from altprop.checks import check_widths
+from altprop.checks import check_sizes, check_widths
 from altprop.errors import AltpropError
 from altprop.models.base import Block, Dense, LayeredModel
 from altprop.models.parts import check_initialisation, initialise
@@ -164,12 +163,12 @@ class CNN(LayeredModel):
 
 def _each(value: int | Sequence[int], depth: int, option: str, least: int) -> list[int]:
     """Return one whole number a layer from one for all or a list."""
-    values: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value] * depth
-    if len(values) != depth:
+    sizes = check_sizes(value, option, least)
+    if len(sizes) == 1 and not isinstance(value, (list, tuple)):
+        return sizes * depth
+    if len(sizes) != depth:
         raise AltpropError(f"{option} must be one number, or one for each of the {depth} layers; got {value}")
-    if any(isinstance(n, bool) or not isinstance(n, int) or n < least for n in values):
-        raise AltpropError(f"{option} must hold whole numbers of at least {least}; got {value}")
-    return list(values)
+    return sizes
 
 
 def _image(input_shape: tuple[int, ...], image: Sequence[int] | None) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from altprop.capabilities import Capability
-from altprop.checks import check_name, check_number, check_widths
+from altprop.checks import CELLS, check_name, check_number, check_widths
 from altprop.errors import AltpropError, Refused
 from altprop.models.parts import check_initialisation, initialise, make_activation
 from altprop.noise import Noise
@@ -229,7 +229,7 @@ class RecurrentModel(nn.Module):
         super().__init__()
         if not spec.sequence or len(spec.input_shape) != 1:
             raise Refused(f"model={cell} reads sequences of vectors, and this task's inputs are none; try model=mlp")
-        check_name(cell, "model.cell", ("rnn", "gru", "lstm"))
+        check_name(cell, "model.cell", CELLS)
         check_initialisation(initialisation)
         widths = check_widths(hidden)
         if len(widths) != 1:
