@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -25,8 +26,8 @@ GRACE = 5.0
 def run_isolated(cell: Cell, seed: int, key: str, cell_key: str, store: RunStore) -> dict[str, Any]:
     """Run one seed in a child and commit its record here where the child could not.
 
-    On the CPU the child is forked, so that it need not import torch again; with a GPU it is spawned, because CUDA
-    does not survive a fork.
+    On the CPU the child comes from a fork server that has imported torch once: a fork of this very process, which has
+    threads (a lease's heartbeat), hung once in a few hundred. With a GPU it is spawned, because CUDA survives no fork.
 
     Args:
         cell, seed: what to run.
@@ -36,8 +37,11 @@ def run_isolated(cell: Cell, seed: int, key: str, cell_key: str, store: RunStore
     Returns:
         The committed record.
     """
-    forks = cell.settings.device_type == "cpu" and "fork" in multiprocessing.get_all_start_methods()
-    context: Any = multiprocessing.get_context("fork" if forks else "spawn")
+    serves = cell.settings.device_type == "cpu" and "forkserver" in multiprocessing.get_all_start_methods()
+    context: Any = multiprocessing.get_context("forkserver" if serves else "spawn")
+    if serves:
+        context.set_forkserver_preload(["altprop.harness.runner"])
+        _warm(context)
     places = _places(cell.settings.ranks)
     work = (cell, seed, key, cell_key, str(store.runs_dir))
     children = [context.Process(target=_child, args=(*work, place), daemon=False) for place in places]
@@ -61,6 +65,14 @@ def run_isolated(cell: Cell, seed: int, key: str, cell_key: str, store: RunStore
         return record.data
     status, reason = _death(children[0].exitcode)
     return _commit(cell, seed, key, cell_key, store, status, reason)
+
+
+@functools.cache
+def _warm(context: Any) -> None:
+    """Let the fork server finish its imports, so that no run's timeout pays for them."""
+    child = context.Process(target=os.getpid)
+    child.start()
+    child.join()
 
 
 def _places(ranks: int) -> list[dict[str, str]]:

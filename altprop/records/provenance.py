@@ -118,7 +118,7 @@ def _device(device: str) -> str:
         return kind
     import torch
 
-    return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"cuda ({torch.cuda.get_device_name(device)})" if torch.cuda.is_available() else kind
 
 
 @functools.cache

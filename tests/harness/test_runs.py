@@ -138,7 +138,7 @@ def test_a_missing_device_or_logger_is_told(run: Callable[..., Any]) -> None:
         assert "use trainer=cpu" in run("trainer=gpu").iloc[0].reason
     row = run("+logger.nonsense=1", "logger.kind=csvv").iloc[0]
     assert row.status == "failed"
-    assert "did you mean csv" in row.reason
+    assert "did you mean csv" in row.reason  # and not a traceback
 
 
 def test_a_logger_writes_beside_the_record(run: Callable[..., Any], tmp_path: Path) -> None:
