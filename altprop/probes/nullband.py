@@ -11,7 +11,7 @@ permuted rows as well, 10 to 18 % of the updates of a fresh random feedback matr
 tanh net (64-128-128-10, digits) in place of 5 %.
 
 u . gradient = R . M with M = e^T J gradient, so R = z M / |M| + S with S orthogonal to M, and a stratified normal z
-places the quantiles well with few draws. u = z u_M + u_S is linear, so one S serves two z. In a dense block with inputs
+places the quantiles well with few draws. u = z u_M + u_S is linear, so one S serves several z. In a dense block with inputs
 a and slopes s unit j has u_j = T_j r_j with T_j = a^T (e s_j), and one product gives all T_j; elsewhere u is a backward
 pass.
 """
@@ -24,7 +24,8 @@ from torch import Tensor
 from altprop.models.base import Block, Dense
 
 DRAWS = 128
-PASSES = 64
+PRODUCTS = 64  # S in a dense block
+PASSES = 32  # S elsewhere: each is a backward pass
 RANK = 32
 
 
@@ -67,7 +68,7 @@ def _dense(block: Dense, x: Tensor, error: Tensor, gradient: Tensor, generator: 
     m = m / size
     gram = t.transpose(1, 2) @ t
     towards = (m[:, None, :] @ gram)[:, 0]
-    s = torch.randn(PASSES, out, c, generator=generator, dtype=torch.float32, device="cpu").to(x)
+    s = torch.randn(PRODUCTS, out, c, generator=generator, dtype=torch.float32, device="cpu").to(x)
     s -= (s * m).sum((1, 2), keepdim=True) * m
     s = s.transpose(0, 1)
     cross = (s * towards[:, None]).sum((0, 2))
@@ -109,13 +110,13 @@ def _cosines(towards: Tensor, cross: Tensor, across: Tensor, slope: Tensor, gene
 
     Args:
         towards: u_M . u_M, a scalar.
-        cross: u_M . u_S of each S, (PASSES,).
-        across: u_S . u_S of each S, (PASSES,).
+        cross: u_M . u_S of each S, (k,).
+        across: u_S . u_S of each S, (k,).
         slope: |M| / |gradient|, a scalar.
         generator: of the order of the z.
     """
     z = stratified_normal(generator).to(cross)
-    cross, across = cross.repeat(DRAWS // PASSES), across.repeat(DRAWS // PASSES)
+    cross, across = cross.repeat(DRAWS // len(cross)), across.repeat(DRAWS // len(across))
     square: Tensor = z * z * towards + 2 * z * cross + across
     return z * slope / square.clamp_min(0).sqrt()
 
