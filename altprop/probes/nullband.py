@@ -11,9 +11,9 @@ permuted rows as well, 10 to 18 % of the updates of a fresh random feedback matr
 tanh net (64-128-128-10, digits) in place of 5 %.
 
 u . gradient = R . M with M = e^T J gradient, so R = z M / |M| + S with S orthogonal to M, and a stratified normal z
-places the quantiles well with few draws. u = z u_M + u_S is linear, so one S serves several z. In a dense block with inputs
-a and slopes s unit j has u_j = T_j r_j with T_j = a^T (e s_j), and one product gives all T_j; elsewhere u is a backward
-pass.
+places the quantiles well with few draws. u = z u_M + u_S is linear, so one S serves several z. In a dense block with
+inputs a and slopes s unit j has u_j = T_j r_j with T_j = a^T (e s_j), and one product gives all T_j; elsewhere u is a
+backward pass.
 """
 
 import numpy as np
