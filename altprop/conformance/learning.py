@@ -16,6 +16,7 @@ from altprop.harness.feed import Feed
 
 STEPS = 150
 WALKS = 8
+SHUFFLES = 5
 # So that 150 steps are enough: on iris backprop ends at .17, feedback alignment at .48, random walks at 1.05 to 1.31.
 FAST = ("optimizer.lr=0.01",)
 RANDOM_DIRECTION = Target("random_direction", ("algorithm=random_direction",), frozenset({Capability.GRADIENT}))
@@ -100,19 +101,21 @@ def learns_from_its_labels(target: Target) -> str | None:
 
 
 def learns_nothing_from_shuffled_labels(target: Target) -> str | None:
-    """Trained on shuffled labels it is at chance on the test set (within 4 standard deviations)."""
+    """Trained on shuffled labels it is at chance on the test set, within 4 standard deviations."""
     parts = make(target)
     if Capability.CLASSES not in parts.task.offers or parts.data.train.sequence:
         raise NotApplicable("its smallest task has no class labels")
-    found = _trained(target, smallest(target), shuffled=True)["test"]
-    if "accuracy" not in found:
-        raise NotApplicable("its predictor has no accuracy")
     test = next(iter(parts.data.tests.values()))
     chance = float((torch.bincount(test.targets.flatten()).double() / len(test)).max())
     bound = chance + 4 * math.sqrt(chance * (1 - chance) / len(test))
-    if found["accuracy"] > bound:
-        return f"trained on shuffled labels it reaches {found['accuracy']:.3f} on the test set, above {bound:.3f}"
-    return None
+    # Rows come in clusters that get one answer, so one shuffle may be lucky; a learner that knows the labels always is.
+    for seed in range(SHUFFLES):
+        found = _trained(target, smallest(target), shuffled=True, seed=seed)["test"]
+        if "accuracy" not in found:
+            raise NotApplicable("its predictor has no accuracy")
+        if found["accuracy"] <= bound:
+            return None
+    return f"trained on shuffled labels it reaches {found['accuracy']:.3f} on the test set, above {bound:.3f}"
 
 
 LEARNING = by_name(beats_the_controls, learns_from_its_labels, learns_nothing_from_shuffled_labels)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from altprop.algorithm import Algorithm
 from altprop.capabilities import Appetite, Capability, PredictorKind
 from altprop.conformance.case import (
     NotApplicable,
@@ -21,6 +22,7 @@ from altprop.conformance.case import (
     steps,
     suitable_task,
 )
+from altprop.conformance.state import global_generators
 from altprop.errors import AltpropError, Refused
 from altprop.harness.building import Parts
 from altprop.task import Split, Task, TaskData
@@ -40,6 +42,14 @@ def declares_what_its_yaml_says(target: Target) -> str | None:
     if kind.requires != target.requires:
         return f"the yaml requires {sorted(target.requires)}, the class {sorted(kind.requires)}"
     return None
+
+
+def writes_hooks_only(target: Target) -> str | None:
+    """It overrides no final method of the contract: those validate, count and audit."""
+    kind = type(make(target).algorithm)
+    final = [name for name, value in vars(Algorithm).items() if getattr(value, "__final__", False)]
+    replaced = [name for name in final if getattr(kind, name) is not getattr(Algorithm, name)]
+    return f"it overrides {replaced[0]}(), which is final; write _{replaced[0]}()" if replaced else None
 
 
 def leaves_no_grad(target: Target) -> str | None:
@@ -86,17 +96,24 @@ _SWITCHES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
 }
 
 
-def leaves_torch_as_it_was(target: Target) -> str | None:
-    """Neither set-up nor a step changes a switch of torch that the next learner would find."""
-    parts = make(target)
+@contextmanager
+def switches() -> Iterator[dict[str, Any]]:
+    """Give the switches of torch as they are, and put them back afterwards."""
     before = {name: read() for name, (read, _) in _SWITCHES.items()}
     try:
-        parts.algorithm.setup(parts.problem)
-        steps(parts, 2)
-        changed = [name for name, (read, _) in _SWITCHES.items() if read() != before[name]]
+        yield before
     finally:
         for name, (_, write) in _SWITCHES.items():
             write(before[name])
+
+
+def leaves_torch_as_it_was(target: Target) -> str | None:
+    """Neither set-up nor a step changes a switch of torch that the next learner would find."""
+    parts = make(target)
+    with switches() as before:
+        parts.algorithm.setup(parts.problem)
+        steps(parts, 2)
+        changed = [name for name, (read, _) in _SWITCHES.items() if read() != before[name]]
     return f"it changes {changed[0]} and leaves it changed" if changed else None
 
 
@@ -189,7 +206,7 @@ def touches_no_task(target: Target) -> str | None:
         return f"it loads the data of task {touched[0]} by itself, validation and test rows included"
     ends = []
     for garbled in (False, True):
-        with _garbled_judges() if garbled else _as_it_is():
+        with global_generators(1), _garbled_judges() if garbled else nullcontext():
             parts = make(target)
             steps(parts, 5)
         ends.append(snapshot(parts))
@@ -208,11 +225,6 @@ def _no_data_access(kind: type[Task]) -> Iterator[list[str]]:
 
     with _replaced(Task, "__init__", refuse), _replaced(Task, "data", refuse), _replaced(kind, "_load", refuse):
         yield touched
-
-
-@contextmanager
-def _as_it_is() -> Iterator[None]:
-    yield
 
 
 @contextmanager
@@ -253,6 +265,7 @@ def _replaced(owner: type, name: str, value: Any) -> Iterator[None]:
 
 MANNERS = by_name(
     declares_what_its_yaml_says,
+    writes_hooks_only,
     leaves_no_grad,
     keeps_the_mode,
     leaves_torch_as_it_was,

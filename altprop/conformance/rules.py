@@ -25,14 +25,25 @@ def passes_its_oracles(target: Target) -> str | None:
     return None
 
 
+# What no learner is excused from are the rules about bits, books and manners.
+EXEMPTABLE = frozenset({"changes_nothing_without_an_error", "beats_the_controls", "learns_from_its_labels"})
+
+
+def asks_for_few_exemptions(target: Target) -> str | None:
+    """It exempts itself from rules about learning alone, each with a reason."""
+    for name, reason in type(make(target).algorithm).exempt.items():
+        if name not in EXEMPTABLE:
+            return f"nothing is exempt from {name!r}; `exempt` may name {', '.join(sorted(EXEMPTABLE))}"
+        if not reason.strip():
+            return f"its exemption from {name!r} gives no reason"
+    return None
+
+
 RULES: dict[str, Rule] = {
     **MANNERS,
     **STATE,
     **ACCOUNTING,
     **DIRECTION,
-    **by_name(passes_its_oracles),
+    **by_name(asks_for_few_exemptions, passes_its_oracles),
     **LEARNING,
 }
-
-# What no learner is excused from are the rules about bits, books and manners.
-EXEMPTABLE = frozenset({"changes_nothing_without_an_error", "beats_the_controls", "learns_from_its_labels"})

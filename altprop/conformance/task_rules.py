@@ -90,14 +90,15 @@ def names_its_first_loss(target: TaskTarget) -> str | None:
 def keeps_its_splits_apart(target: TaskTarget) -> str | None:
     """No row is in two splits, unless the task is judged in sample."""
     task, data = _data(target)
-    if task._load().in_sample:
+    source = task._load()
+    if source.in_sample:
         raise NotApplicable("it is judged in sample")
     if data.validation is not None and set(data.train.rows.tolist()) & set(data.validation.rows.tolist()):
         return "rows of the validation split are in the training split"
-    known = set(_contents(data.train))
+    known = set(_contents(source.train))
     for name, split in data.tests.items():
         if all(row in known for row in _contents(split)):
-            return f"every row of the split {name!r} stands in the training split as well"
+            return f"every row of the split {name!r} may be trained on as well"
     return None
 
 
