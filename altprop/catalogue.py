@@ -82,8 +82,11 @@ def read_entry(path: Path, group: str, origin: str) -> Entry:
         values = yaml.safe_load(text) or {}
         if not isinstance(values, dict):
             raise ValueError("it holds no mapping")
-        return Entry(path.stem, group, summary, values, origin)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        entry = Entry(path.stem, group, summary, values, origin)
+        for key in ("requires", "offers"):
+            entry.capabilities(key)
+        return entry
+    except (OSError, ValueError, yaml.YAMLError, AltpropError) as error:
         return Entry(path.stem, group, "", {}, origin, f"{path.name}: {error}".splitlines()[0])
 
 
