@@ -5,9 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +18,7 @@ from altprop.problem import Problem
 from altprop.task import Batch
 
 
-@dataclass(frozen=True)
-class StepResult:
+class StepResult(NamedTuple):
     """What a step tells.
 
     Attributes:
@@ -31,7 +29,7 @@ class StepResult:
     """
 
     loss: Tensor | None = None
-    scalars: Mapping[str, float] = field(default_factory=dict)
+    scalars: Mapping[str, float] = MappingProxyType({})
     done: bool = False
     samples: int | None = None
 

@@ -53,7 +53,10 @@ class CrossEntropy(Loss):
         return flat.reshape(targets.shape)
 
     def mean(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        # Fused, forward and backward take 44 us instead of 76 to 160 us at (64, 10): a tenth of a small step.
+        # Fused, forward and backward take 44 us instead of 76 to 160 us at (64, 10): a tenth of a small step. So a
+        # view that is not needed is not made: with its node in the graph it takes 8 us.
+        if outputs.dim() == 2:
+            return functional.cross_entropy(outputs, targets)
         return functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
 
     def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -49,6 +49,11 @@ class Batch:
     last: bool = False
 
     @property
+    def rows(self) -> int:
+        """How many examples the batch holds, B: what a forward pass is charged for."""
+        return self.index.shape[0]
+
+    @property
     def per_step(self) -> bool:
         """Whether a sequence has a target at each time step."""
         return per_step(self.targets)
@@ -56,6 +61,8 @@ class Batch:
     @property
     def weights(self) -> Tensor | None:
         """The targets that count, (T, B) or (B,) bool, or None where all do."""
+        if self.mask is None and self.labelled is None:
+            return None
         mask = self.mask if self.per_step else None
         if self.labelled is None:
             return mask

@@ -121,6 +121,7 @@ def broken(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment
     environment.install(distribution(folder / "b", "untidy", "untidy.conf", untidy))
     raising = {
         "raising/__init__.py": "raise RuntimeError('boom at import')\n",
+        "raising/rule.py": "",
         "raising/conf/__init__.py": "",
         "raising/conf/algorithm/raising.yaml": yaml.format("raising", "raising.rule.Rule"),
     }

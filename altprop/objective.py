@@ -1,0 +1,172 @@
+"""The objective as mathematics: a model, its loss and its noise, at the present parameters or at others.
+
+Nothing here is counted, and no phase of the noise ends here: that is what `altprop.problem` adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from altprop.losses import Loss
+from altprop.noise import Draws, Noise, NoiseClock
+from altprop.task import Batch
+
+Params = Mapping[str, Tensor]
+
+
+class _Penalty(nn.Sequential):
+    """Shows a noise's penalty as a forward pass, which `functional_call` can take at other parameters."""
+
+    def forward(self) -> Tensor | None:  # type: ignore[override]
+        noise = cast("Noise", self[0])
+        return noise.penalty()
+
+
+class Objective:
+    """The mean loss over valid, labelled elements of a batch, plus the noise's penalty.
+
+    Where `params` (name -> tensor) is None, the model's own parameters are meant, and buffers move as training moves
+    them; at other parameters buffers stay as they are.
+
+    Args:
+        model: on its device, in its dtype.
+        loss: of the task.
+        clock: of the noise masks.
+    """
+
+    def __init__(self, model: nn.Module, loss: Loss, clock: NoiseClock) -> None:
+        self._model: Any = model
+        self._loss = loss
+        self._clock = clock
+        noise = getattr(model, "noise", None)
+        self.noise = noise if isinstance(noise, Noise) else None
+
+    def value(self, params: Params | None, batch: Batch) -> Tensor:
+        """Return the objective, a scalar."""
+        value = self.output_loss(self.outputs(params, batch), batch)
+        penalty = self.penalty(params)
+        return value if penalty is None else value + penalty
+
+    def outputs(self, params: Params | None, batch: Batch) -> Tensor:
+        """Return the model's outputs, (B, C) or (T, B, C)."""
+        kwargs = {} if batch.mask is None else {"mask": batch.mask}
+        if params is None:
+            out: Tensor = self._model(batch.inputs, **kwargs)
+        else:
+            out = functional_call(self._model, {**self.spare_buffers(), **params}, (batch.inputs,), kwargs)
+        return out
+
+    def penalty(self, params: Params | None) -> Tensor | None:
+        """Return the noise's own term, or None where it has none."""
+        if self.noise is None:
+            return None
+        if params is None:
+            return self.noise.penalty()
+        given = {name.replace("noise.", "0.", 1): value for name, value in params.items() if name.startswith("noise.")}
+        found: Tensor | None = functional_call(_Penalty(self.noise), given, ())
+        return found
+
+    # On outputs.
+
+    def output_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Return the mean loss, a scalar, without the noise's penalty."""
+        weights = batch.weights
+        if weights is None:
+            return self._loss.mean(outputs, batch.targets)
+        each = self._loss.per_element(outputs, batch.targets)
+        weights = weights.expand(each.shape).to(each.dtype)
+        return (each * weights).sum() / weights.sum()
+
+    def output_gradient(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Return d output_loss / d outputs, shaped like the outputs."""
+        return _averaged(self._loss.gradient(outputs, batch.targets), batch)
+
+    def output_curvature(self, outputs: Tensor, vector: Tensor, batch: Batch) -> Tensor:
+        """Return the Hessian of output_loss in the outputs times `vector`, both shaped like the outputs."""
+        return _averaged(self._loss.curvature_product(outputs, vector), batch)
+
+    # Of many parameter points.
+
+    def population(self, params: Params, batch: Batch, chunk: int) -> Tensor:
+        """Return the objective (P,) of P individuals on one batch, under one noise.
+
+        Args:
+            params: name -> (P, *parameter).
+            batch: that all individuals see.
+            chunk: individuals that run at once where the model has no products of its own for populations.
+        """
+        size = len(next(iter(params.values())))
+        if getattr(self._model, "batched", False) and batch.mask is None:
+            outputs = self._model.population(batch.inputs, params)
+        else:
+            with self.recorded_draws(batch) as draws, self._clock.replay(draws):
+                # Batch normalisation writes its statistics in place: every individual gets its own.
+                buffers = {n: b.expand(size, *b.shape).clone() for n, b in self._model.named_buffers()}
+                mapped = vmap(lambda own: self.outputs(own, batch), chunk_size=chunk)
+                outputs = mapped({**params, **buffers})
+        targets = batch.targets.expand(size, *batch.targets.shape)
+        each = self._loss.per_element(outputs, targets)
+        weights = batch.weights
+        if weights is None:
+            values = each.flatten(1).mean(1)
+        else:
+            weights = weights.expand(each.shape[1:]).to(each.dtype)
+            values = (each * weights).flatten(1).sum(1) / weights.sum()
+        penalty = self._population_penalty(params)
+        return values if penalty is None else values + penalty
+
+    def _population_penalty(self, params: Params) -> Tensor | None:
+        """Return the noise's term of each individual's objective, (P,) or a scalar that they share."""
+        penalty = self.penalty(None)
+        own = {name: value for name, value in params.items() if name.startswith("noise.")}
+        if penalty is None or not own:
+            return penalty
+
+        def one(row: dict[str, Tensor]) -> Tensor:
+            value = self.penalty(row)
+            assert value is not None
+            return value
+
+        each: Tensor = vmap(one)(own)
+        return each
+
+    # Buffers and draws.
+
+    def spare_buffers(self) -> dict[str, Tensor]:
+        """Return copies of all buffers: what is evaluated at other parameters, or under a transform, writes there."""
+        return {name: buffer.clone() for name, buffer in self._model.named_buffers()}
+
+    @contextmanager
+    def kept_buffers(self) -> Iterator[None]:
+        """Leave every buffer as it was."""
+        kept = self.spare_buffers()
+        try:
+            yield
+        finally:
+            for name, buffer in self._model.named_buffers():
+                buffer.copy_(kept[name])
+
+    @contextmanager
+    def recorded_draws(self, batch: Batch) -> Iterator[Draws]:
+        """Give the draws of one forward pass, so that transforms reuse them; they are keyed, so they repeat."""
+        if self.noise is None:
+            yield {}
+            return
+        with self._clock.record() as draws, torch.no_grad(), self.kept_buffers():
+            self.outputs(None, batch)
+        yield draws
+
+
+def _averaged(each: Tensor, batch: Batch) -> Tensor:
+    """Turn derivatives of each element's loss (..., C) into those of the mean over valid, labelled elements."""
+    weights = batch.weights
+    if weights is None:
+        return each / each[..., 0].numel()
+    weights = weights.expand(each.shape[:-1]).to(each.dtype)
+    return each * weights[..., None] / weights.sum()
