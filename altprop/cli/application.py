@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from altprop import catalogue
 from altprop.errors import AltpropError
@@ -37,7 +38,7 @@ def start(arguments: list[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, and do not print and exit
     try:
         _application()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise AltpropError(explain(error, arguments)) from error
     finally:
         sys.argv = before

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from altprop.cli.application import cell_of, explain
 from altprop.errors import AltpropError
@@ -22,7 +23,7 @@ def run_overrides(overrides: list[str], config_dir: str | os.PathLike[str] | Non
     """Compose, run and load one cell; see `altprop.run`."""
     try:
         config = compose_cell(overrides, None if config_dir is None else Path(config_dir))
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise AltpropError(explain(error, overrides)) from error
     cell = cell_of(config, overrides)
     outcomes = run_cell(cell)

@@ -172,7 +172,10 @@ def refuse(cell: Cell) -> str | None:
         offered |= {Capability.LEAST_SQUARES}
     if not task.get("offers") and not model.get("offers"):
         return None  # a plugin without yaml: its class is asked
-    hint = catalogue.suggest(requires)
+    if requires - offered == {Capability.LEAST_SQUARES} and Capability.SUPERVISED in offered:
+        hint = f"task.loss={'one_hot_squared_error' if Capability.CLASSES in offered else 'half_squared_error'}"
+    else:
+        hint = catalogue.suggest(requires)
     return refusal(names["algorithm"], requires, names["task"], names["model"], offered, hint)
 
 

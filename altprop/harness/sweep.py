@@ -92,7 +92,7 @@ def _line(outcomes: Sequence[Outcome], done: int, total: int, failed: int, left:
     values = [o.test for o in outcomes if o.test is not None]
     metric = f"  {first.metric} {sorted(values)[len(values) // 2]:.4g}" if values else ""
     reason = next((o.reason for o in outcomes if o.status in FAILURES or o.status == "refused"), "")
-    tail = f"  {reason[:110]}" if reason else ""
+    tail = f"  {reason[:200]}" if reason else ""
     time_left = f"  {left // 60:.0f}:{left % 60:02.0f} left" if done < total else ""
     failures = f", {failed} failed" if failed else ""
     return f"[{done}/{total}{failures}] {first.label} on {first.workload}: {states}{cached}{metric}{tail}{time_left}"

@@ -47,7 +47,10 @@ def _closure(names: Iterable[str]) -> dict[str, str]:
     homes = {_HOME} | {_top(name) for name in waiting}
     found: dict[str, str] = {}
     for name in list(waiting):
-        if (spec := _find(name)) is None or spec.origin is None:
+        spec = _find(name)
+        if spec is None:
+            raise AltpropError(f"there is no module {name}; check the _target_ that names it")
+        if spec.origin is None:
             raise AltpropError(
                 f"module {name} has no source file, so its runs cannot be told apart: save it as a .py file"
             )

@@ -127,3 +127,38 @@ def test_a_distribution_passes_the_suite(example: Any, tmp_path: Path) -> None:
     done = example.run(tmp_path, "altprop-check", "sign_descent", "task=corner")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("all rules hold") == 2
+
+
+def test_broken_distributions_are_rows_and_stop_nobody(broken: Any, tmp_path: Path) -> None:
+    listed = broken.run(tmp_path, "altprop-list", "algorithm", "--json")
+    assert listed.returncode == 0, listed.stderr
+    problems = {name: row["problem"] for name, row in json.loads(listed.stdout)["algorithm"].items()}
+    assert "not found" in problems["nowhere"]
+    assert "untidy.yaml" in problems["untidy"]
+    assert "telepathy" in problems["greedy"]
+    assert problems["raising"] is problems["backprop"] is None  # nothing is imported to list
+    done = broken.run(tmp_path, "altprop", "-m", "algorithm=backprop,raising", *SMALL, *QUIET)
+    assert done.returncode == 1, done.stderr
+    found = {r["axes"]["algorithm"]: r for r in broken.records(tmp_path).values()}
+    assert found["backprop"]["status"] == "completed"
+    assert found["raising"]["status"] == "failed"
+    assert "boom at import" in found["raising"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("untidy", "untidy.yaml"), ("nowhere", "not found"), ("greedy", "telepathy")]
+)
+def test_a_broken_distribution_says_in_one_line_what_is_wrong(
+    broken: Any, tmp_path: Path, name: str, words: str
+) -> None:
+    done = broken.run(tmp_path, "altprop", f"algorithm={name}", *SMALL, *QUIET)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists() or not broken.records(tmp_path)
+
+
+def test_a_broken_distribution_cannot_be_checked(broken: Any, tmp_path: Path) -> None:
+    done = broken.run(tmp_path, "altprop-check", "untidy")
+    assert done.returncode == 2
+    assert "untidy.yaml" in done.stderr
