@@ -120,18 +120,3 @@ def leave_one_out(tasks: Sequence[str], rank: Callable[[Sequence[str]], Sequence
         for place, item in enumerate(rank([other for other in tasks if other != task]), start=1):
             places.setdefault(item, []).append(place)
     return {item: (min(seen), max(seen)) for item, seen in places.items() if seen}
-
-
-def expected_best_of(scores: Sequence[float], k: int) -> float:
-    """Expected best of k trials drawn without replacement from the N that were run.
-
-    E_k = sum over i = k..N of x_(i) C(i-1, k-1) / C(N, k), with x sorted from worst to best; unbiased.
-
-    >>> expected_best_of([1.0, 2.0, 3.0], 1), expected_best_of([1.0, 2.0, 3.0], 3)
-    (2.0, 3.0)
-    """
-    x = sorted(scores)
-    n = len(x)
-    if not 1 <= k <= n:
-        raise ValueError(f"the best of {k} cannot be told from {n} trials")
-    return math.fsum(x[i - 1] * math.comb(i - 1, k - 1) for i in range(k, n + 1)) / math.comb(n, k)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 
 from altprop.report.profiles import (
     ecdf,
-    expected_best_of,
     leave_one_out,
     performance_ratios,
     profile,
@@ -86,27 +84,3 @@ def test_leave_one_out_shows_a_rank_that_hangs_on_one_task() -> None:
 
     assert rank(["x", "y", "z"]) == ["a", "b"]
     assert leave_one_out(["x", "y", "z"], rank) == {"a": (1, 2), "b": (1, 2)}
-
-
-@pytest.mark.parametrize("k", [1, 2, 3, 5, 7])
-def test_best_of_k_is_the_mean_over_all_subsets(k: int) -> None:
-    x = np.random.default_rng(k).normal(size=7)
-    oracle = np.mean([max(subset) for subset in itertools.combinations(x, k)])
-    assert expected_best_of(x, k) == pytest.approx(oracle, rel=1e-12)
-
-
-def test_best_of_one_is_the_mean_and_of_all_the_best() -> None:
-    x = [0.3, 0.9, 0.1]
-    assert expected_best_of(x, 1) == pytest.approx(np.mean(x))
-    assert expected_best_of(x, 3) == 0.9
-
-
-def test_best_of_k_with_failures_is_failed_until_none_can_be_the_best() -> None:
-    assert expected_best_of([-INF, 0.5, 0.7], 1) == -INF
-    assert expected_best_of([-INF, 0.5, 0.7], 2) == pytest.approx((0.5 + 0.7 + 0.7) / 3)
-
-
-@pytest.mark.parametrize("k", [0, 4])
-def test_best_of_k_needs_k_trials(k: int) -> None:
-    with pytest.raises(ValueError, match="cannot be told"):
-        expected_best_of([1.0, 2.0, 3.0], k)
