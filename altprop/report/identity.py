@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from altprop.report.format import plural
 from altprop.report.model import Report, Run, Table, as_number
-from altprop.report.naming import flatten
+from altprop.report.settings import flatten
 
 SHARED = {"data": "data", "split": "split"}
 PER_SEED = {"initial_weights": "initial weights", "batch_order": "batch order"}
@@ -118,10 +118,13 @@ class Origin:
 
 
 def origins(report: Report) -> list[Origin]:
-    """Versions, machine and code, each value with its number of runs; the fingerprint first."""
+    """Versions, machine and code, each value with its number of runs; the fingerprint first.
+
+    The hashes of the learners' own code are left to section 7, where they are held against the proofs.
+    """
     seen: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for run in report.runs:
-        provenance = run.record.data["provenance"]
+        provenance = {name: value for name, value in run.record.data["provenance"].items() if name != "sources"}
         for name, value in flatten(provenance).items():
             text = (
                 "none" if value in (None, "", False) else f"{value:g}" if as_number(value) is not None else str(value)

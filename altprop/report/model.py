@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -139,6 +139,63 @@ class Learner:
     control: bool
     style: LearnerStyle
     index: int
+    tuned: bool = False
+
+
+@dataclass(frozen=True)
+class Option:
+    """A searched option as its learner declares it: a range, on a linear or logarithmic scale, or choices."""
+
+    path: str
+    low: float | None
+    high: float | None
+    log: bool
+    choices: tuple[Any, ...]
+    default: Any
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a tuned run says of its tuning.
+
+    Attributes:
+        learner: label of the same learner at its defaults. trials: how many were run for it.
+        index: of the chosen trial. values: option -> chosen value. options: the searched ones.
+        validation: metric of the chosen trial. flops: what all trials spent.
+    """
+
+    learner: str
+    trials: int
+    index: int | None
+    values: dict[str, Any]
+    options: tuple[Option, ...]
+    validation: float | None
+    flops: float | None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial: its run, its number in the study and the values of the searched options."""
+
+    run: Run
+    index: int
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """The trials of one learner on one workload, by their number.
+
+    Attributes:
+        label: of the learner without its searched options.
+        learner: name of the learner whose colours they take; None where it has no run in the report.
+    """
+
+    workload: str
+    label: str
+    options: tuple[Option, ...]
+    trials: list[Trial]
+    learner: str | None = None
 
 
 @dataclass(frozen=True)
@@ -224,6 +281,7 @@ class Report:
     tables: list[Table]
     unreadable: list[str]
     superseded: list[Record]
+    studies: list[Study] = field(default_factory=list)
 
     @cached_property
     def by_name(self) -> dict[str, Learner]:

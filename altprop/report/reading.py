@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from altprop.errors import AltpropError
 from altprop.records.frame import read_all
 from altprop.records.record import Record
-from altprop.report.model import Learner, Report, Run, Table
+from altprop.report.model import Learner, Report, Run, Study, Table
 from altprop.report.naming import name_variants
 from altprop.report.style import assign
+from altprop.report.trials import agreement, role_of, studies, tuned_block
 
 
 def read(runs: Sequence[Path], title: str, keys: Collection[str] | None = None) -> Report:
@@ -25,9 +27,15 @@ def read(runs: Sequence[Path], title: str, keys: Collection[str] | None = None) 
     if keys is not None:
         records = [record for record in records if record.key in set(keys)]
     if not records:
-        places = ", ".join(repr(str(folder)) for folder in runs)
         worst = f" ({len(unreadable)} unreadable: {unreadable[0]})" if unreadable else ""
-        raise AltpropError(f"there are no records in {places}{worst}")
+        raise AltpropError(f"there are no records in {_places(runs)}{worst}")
+    trials = [record for record in records if role_of(record) == "trial"]
+    records = [record for record in records if role_of(record) != "trial"]
+    if not records:
+        raise AltpropError(
+            f"there are only tuning trials in {_places(runs)} ({len(trials)}) and no run to report on: "
+            "start the sweep again to finish it"
+        )
     names = name_variants(records)
     kept, superseded = _newest(records, names)
     workloads: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
@@ -35,7 +43,25 @@ def read(runs: Sequence[Path], title: str, keys: Collection[str] | None = None) 
         workloads[record.workload][names[record.key]].append(Run(record, names[record.key]))
     learners = _learners(kept, names)
     tables = [_table(name, cells, learners) for name, cells in sorted(workloads.items())]
-    return Report(title, learners, tables, unreadable, superseded)
+    found, older = studies(trials)
+    placed = [replace(study, learner=_searched(study, tables)) for study in found]
+    return Report(title, learners, tables, unreadable, superseded + older, placed)
+
+
+def _places(runs: Sequence[Path]) -> str:
+    return ", ".join(repr(str(folder)) for folder in runs)
+
+
+def _searched(study: Study, tables: Sequence[Table]) -> str | None:
+    """The learner that a study searched: the one at its defaults, else the tuned one; of several the likest."""
+    trial = study.trials[0].run.record
+    paths = [option.path for option in study.options]
+    found = []
+    for runs in (runs for table in tables if table.workload == study.workload for runs in table.runs.values()):
+        tuned = tuned_block(runs[0].record)
+        if (tuned.learner if tuned else runs[0].record.label) == study.label:
+            found.append((tuned is None, agreement(runs[0].record, trial, paths), runs[0].learner))
+    return max(found, key=lambda one: one[:2])[2] if found else None
 
 
 def _newest(records: Sequence[Record], names: dict[str, str]) -> tuple[list[Record], list[Record]]:
@@ -61,11 +87,16 @@ def _learners(records: Sequence[Record], names: dict[str, str]) -> list[Learner]
         role = "reference" if record.data.get("reference") else "control" if record.data.get("control") else "learner"
         roles[name] = min(role, roles.get(name, role), key=("reference", "control", "learner").index)
     rank = {"reference": 0, "learner": 1, "control": 2}
-    ordered = sorted(firsts, key=lambda name: (rank[roles[name]], name))
+    # A tuned learner stands right behind itself at its defaults.
+    tuned = {name: tuned_block(record) for name, record in firsts.items()}
+    base = {name: block.learner if (block := tuned[name]) else firsts[name].label for name in firsts}
+    ordered = sorted(firsts, key=lambda name: (rank[roles[name]], base[name], tuned[name] is not None, name))
     # One reference: a second learner that is flagged so is drawn and tested like any other.
     drawn = ["learner" if roles[n] == "reference" and i > 0 else roles[n] for i, n in enumerate(ordered)]
     return [
-        Learner(name, _axes(firsts[name]), role == "reference", role == "control", style, index)
+        Learner(
+            name, _axes(firsts[name]), role == "reference", role == "control", style, index, tuned[name] is not None
+        )
         for index, (name, role, style) in enumerate(zip(ordered, drawn, assign(drawn), strict=True))
     ]
 

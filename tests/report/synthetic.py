@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,9 @@ class Learner:
     reference: bool = False
     statuses: dict[str, Any] = field(default_factory=dict)  # task name -> status, or seed -> status
     label: str = ""
+    search: dict[str, dict[str, Any]] = field(default_factory=dict)  # declared space by option
+    defaults: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)  # where the options are at their best
 
     @property
     def name(self) -> str:
@@ -279,6 +282,163 @@ def record(task: Task, learner: Learner, seed: int, status: str, error: str | No
         "provenance": {**provenance, "fingerprint": "f" * 16},
     }
     return {"record": data, "trace": run["rows"], "clock": run["clock"]}
+
+
+LR = {"low": 1e-5, "high": 1.0, "scale": "log", "type": "float"}
+SEARCHED = (
+    Learner(
+        "backprop",
+        "adam",
+        0.97,
+        9,
+        align=0.96,
+        reference=True,
+        search={"optimizer.lr": LR},
+        defaults={"optimizer.lr": 1e-3},
+        best={"optimizer.lr": 3e-3},
+    ),
+    Learner(
+        "backprop",
+        "sgd",
+        0.9,
+        5,
+        align=0.99,
+        search={"optimizer.lr": {**LR, "low": 1e-3, "high": 10.0}, "optimizer.momentum": {"choices": [0.0, 0.9]}},
+        defaults={"optimizer.lr": 0.1, "optimizer.momentum": 0.0},
+        best={"optimizer.lr": 0.2, "optimizer.momentum": 0.9},
+    ),
+    Learner(
+        "dfa",
+        "adam",
+        0.9,
+        5.5,
+        1.0e6,
+        60_000,
+        align=0.35,
+        search={"optimizer.lr": LR, "algorithm.scale": {"low": 0.1, "high": 10.0, "scale": "log", "type": "float"}},
+        defaults={"optimizer.lr": 1e-3, "algorithm.scale": 1.0},
+        best={"optimizer.lr": 1e-3, "algorithm.scale": 1.0},
+        statuses={"adding": "refused"},
+    ),
+)
+
+
+def drawn(learner: Learner, task: Task, index: int) -> dict[str, Any]:
+    """The options of a trial."""
+    values: dict[str, Any] = {}
+    for path, space in learner.search.items():
+        u = int(_digest(learner.name, task.name, index, path)[:8], 16) / 2**32
+        if "choices" in space:
+            values[path] = space["choices"][int(u * len(space["choices"]))]
+        elif space.get("scale") == "log":
+            values[path] = float(f"{space['low'] * (space['high'] / space['low']) ** u:.3g}")
+        else:
+            values[path] = float(f"{space['low'] + (space['high'] - space['low']) * u:.3g}")
+    return values
+
+
+def fitness(learner: Learner, values: dict[str, Any]) -> tuple[float, bool]:
+    """Factor on a learner's share at some options, and whether it diverges there: on rates 30 times too high."""
+    factor, diverged = 1.0, False
+    for path, value in values.items():
+        best = learner.best.get(path, value)
+        if "choices" in learner.search[path]:
+            factor *= 1.0 if value == best else 0.93
+        else:
+            off = math.log10(value / best)
+            factor *= math.exp(-0.25 * off**2)
+            diverged |= path.endswith("lr") and off > 1.5
+    return factor, diverged
+
+
+def configure(run: dict[str, Any], values: dict[str, Any]) -> None:
+    """Put options into the configuration of a run, where they belong and where an interpolation copies them."""
+    config = run["record"]["config"]
+    for path, value in values.items():
+        group, option = path.split(".")
+        config.setdefault(group, {})[option] = value
+        if group == "optimizer":
+            config["algorithm"].setdefault("optimizer", {})[option] = value
+
+
+def trial(task: Task, learner: Learner, index: int, **more: Any) -> dict[str, Any]:
+    """One trial of tuning, as `store` takes it; `more` goes into its `trial` block."""
+    values = drawn(learner, task, index)
+    factor, diverged = fitness(learner, values)
+    run = record(
+        task,
+        replace(learner, share=learner.share * 1.03 * factor),
+        10_000 + index,
+        "diverged" if diverged else "completed",
+    )
+    run["record"] |= {"role": "trial", "seed": 10_000, "cell": _digest(task.name, learner.name, values)[:16]}
+    run["record"]["result"] |= {"test": None, "test_best": None, "test_metrics": {}}
+    run["trace"] = [row for row in run["trace"] if row.get("split") not in ("test", "test_best")]
+    defaults = {path: learner.defaults[path] for path in learner.search}
+    run["record"]["trial"] = {"index": index, "values": values, "space": learner.search, "defaults": defaults, **more}
+    configure(run, values)
+    return run
+
+
+def tune(
+    folder: Path,
+    learners: Iterable[Learner] = SEARCHED,
+    tasks: Iterable[Task] = TASKS,
+    trials: int = 16,
+    seeds: int = 3,
+    change: Any = None,
+) -> Path:
+    """Write every learner at its defaults, its trials and its tuned runs; learners without a space are only run."""
+    learners, tasks = list(learners), list(tasks)
+
+    def settled(data: dict[str, Any], trace: Any, clock: Any) -> None:
+        learner = next(one for one in learners if one.name == data["label"])
+        configure({"record": data}, learner.defaults)
+        if change is not None:
+            change(data, trace, clock)
+
+    write(folder, learners, tasks, seeds, change=settled)
+    for task in tasks:
+        for learner in learners:
+            if not learner.search or status_of(learner, task, 0) == "refused":
+                continue
+            tried = [trial(task, learner, index) for index in range(trials)]
+            for run in tried:
+                if change is not None:
+                    change(run["record"], run["trace"], run["clock"])
+                store(folder, run)
+            for run in tuned(task, learner, [run["record"] for run in tried], seeds):
+                if change is not None:
+                    change(run["record"], run["trace"], run["clock"])
+                store(folder, run)
+    return folder
+
+
+def tuned(task: Task, learner: Learner, tried: Sequence[dict[str, Any]], seeds: int) -> list[dict[str, Any]]:
+    """The runs on fresh seeds of the best of some trials."""
+    sign = 1 if task.higher else -1
+    ended = [one for one in tried if one["status"] == "completed"]
+    best = max(ended, key=lambda one: sign * one["result"]["validation"])
+    block = {
+        "trials": len(tried),
+        "index": best["trial"]["index"],
+        "values": best["trial"]["values"],
+        "defaults": best["trial"]["defaults"],
+        "space": learner.search,
+        "validation": best["result"]["validation"],
+        "flops": sum(one["result"]["ledger"]["flops"] for one in tried),
+        "learner": learner.name,
+    }
+    made = []
+    for seed in range(seeds):
+        factor, _ = fitness(learner, block["values"])
+        same = replace(learner, share=learner.share * 1.03 * factor, label=f"{learner.name}·tuned")
+        run = record(task, same, seed, status_of(learner, task, seed))
+        run["record"] |= {"role": "tuned", "tuned": block}
+        run["record"]["cell"] = _digest(task.name, same.name, block["values"])[:16]
+        configure(run, block["values"])
+        made.append(run)
+    return made
 
 
 def status_of(learner: Learner, task: Task, seed: int) -> str:

@@ -1,0 +1,111 @@
+"""Tuning as the records have it: trials, studies of trials, and what a tuned run says about its choice.
+
+A *trial* is a run with searched options, on one seed, seen on validation only: it never becomes a row of a table. A
+*study* holds the trials of one learner on one workload over one declared search space. Studies of different length
+share their trials, for quasi-random points are nested: trial 3 of 8 is trial 3 of 16.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from altprop.records.record import Record
+from altprop.report.model import Option, Run, Study, Trial, Tuned, as_number
+from altprop.report.settings import settings
+
+ROLES = ("run", "trial", "tuned")
+
+
+def role_of(record: Record) -> str:
+    """What a record was made for: "run", "trial" or "tuned"."""
+    value = record.data.get("role")
+    return value if value in ROLES else "run"
+
+
+def tuned_block(record: Record) -> Tuned | None:
+    """What a tuned run says about its tuning, None for any other run."""
+    if role_of(record) != "tuned":
+        return None
+    data = _block(record, "tuned")
+    index = as_number(data.get("index"))
+    return Tuned(
+        learner=str(data.get("learner") or record.label.removesuffix("·tuned")),
+        trials=int(as_number(data.get("trials")) or 0),
+        index=None if index is None else int(index),
+        values=_mapping(data.get("values")),
+        options=_options(data),
+        validation=as_number(data.get("validation")),
+        flops=as_number(data.get("flops")),
+    )
+
+
+def studies(records: Sequence[Record]) -> tuple[list[Study], list[Record]]:
+    """The studies that some trials make, in the order of workload and label, and the trials that newer ones supersede.
+
+    Two trials are of one study if label, workload, search space, defaults and all settings that are not searched are
+    equal. Refused trials are left out: their learner is refused as a whole.
+    """
+    groups: dict[tuple[str, str, str], dict[tuple[float, int], list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        if record.status.value == "refused":
+            continue
+        data = _block(record, "trial")
+        searched = list(_mapping(data.get("values"))) + list(_mapping(data.get("space")))
+        same = [data.get("space"), data.get("defaults"), unsearched(record, searched)]
+        index = as_number(data.get("index"))
+        place = (math.inf if index is None else index, record.seed)
+        groups[record.workload, record.label, json.dumps(same, sort_keys=True, default=str)][place].append(record)
+    found, left = [], []
+    for (workload, label, _), places in sorted(groups.items()):
+        trials = []
+        for (index, _), group in sorted(places.items()):
+            ordered = sorted(group, key=lambda record: (str(record.measured.get("finished") or ""), record.key))
+            left += ordered[:-1]
+            values = _mapping(_block(ordered[-1], "trial").get("values"))
+            trials.append(Trial(Run(ordered[-1], label), -1 if math.isinf(index) else int(index), values))
+        found.append(Study(workload, label, _options(_block(trials[0].run.record, "trial")), trials))
+    return found, left
+
+
+def unsearched(record: Record, searched: Sequence[str]) -> dict[str, Any]:
+    """A record's settings by dotted path without the searched ones, wherever an interpolation put them."""
+    ends = tuple(f".{path}" for path in searched)
+    return {path: value for path, value in settings(record).items() if not f".{path}".endswith(ends or ("\0",))}
+
+
+def agreement(one: Record, other: Record, searched: Sequence[str]) -> int:
+    """In how many settings that are not searched two records agree."""
+    ours, theirs = unsearched(one, searched), unsearched(other, searched)
+    return sum(path in theirs and theirs[path] == value for path, value in ours.items())
+
+
+def _block(record: Record, name: str) -> dict[str, Any]:
+    return _mapping(record.data.get(name))
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return {str(name): entry for name, entry in value.items()} if isinstance(value, Mapping) else {}
+
+
+def _options(data: Mapping[str, Any]) -> tuple[Option, ...]:
+    """The searched options by path, with what a block declares of each."""
+    space, defaults = _mapping(data.get("space")), _mapping(data.get("defaults"))
+    made = []
+    for path in sorted(space or _mapping(data.get("values"))):
+        declared = _mapping(space.get(path))
+        choices = declared.get("choices")
+        made.append(
+            Option(
+                path=path,
+                low=as_number(declared.get("low")),
+                high=as_number(declared.get("high")),
+                log=declared.get("scale") == "log",
+                choices=tuple(choices) if isinstance(choices, list) else (),
+                default=defaults.get(path),
+            )
+        )
+    return tuple(made)
