@@ -6,7 +6,7 @@ import importlib
 import inspect
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from altprop import catalogue
@@ -18,10 +18,6 @@ from altprop.records import key as keys
 from altprop.records.status import RunStatus
 
 AXES = ("algorithm", "optimizer", "dropout", "task", "model")
-# Overrides that belong to the run and not to the learner or the workload.
-_RUN_OPTIONS = frozenset(
-    "seeds runs_dir report report_dir title isolate timeout probes logger debug hydra experiment trainer".split()
-)
 
 
 @dataclass(frozen=True)
@@ -36,6 +32,9 @@ class Cell:
         overrides: as given, for the rerun command.
         settings: of the harness.
         full_yaml: the whole resolved configuration.
+        declared: dotted option -> entry of the learner's `search:`.
+        role: run, or trial or tuned in a study.
+        about: what records say of the role.
     """
 
     config: dict[str, Any]
@@ -45,6 +44,9 @@ class Cell:
     overrides: tuple[str, ...]
     settings: Settings
     full_yaml: str
+    declared: Mapping[str, Any] = field(default_factory=dict)
+    role: str = "run"
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def control(self) -> bool:
@@ -53,7 +55,8 @@ class Cell:
 
     def rerun(self, seed: int) -> str:
         """Return the command that runs one seed again."""
-        kept = [o for o in self.overrides if o.split("=")[0] not in ("seeds", "runs_dir", "report", "report_dir")]
+        left = ("seeds", "runs_dir", "report", "report_dir", "tune", "+tune")
+        kept = [o for o in self.overrides if o.split("=")[0] not in left]
         return shlex.join(["altprop", *kept, f"seeds=[{seed}]"])
 
 
@@ -85,9 +88,12 @@ def make_cell(config: Mapping[str, Any], overrides: Sequence[str], full_yaml: st
         check_part(_part(config, group), group)
     if isinstance(optimizer, Mapping):
         check_part(optimizer, "optimizer")
+    declared = _declared({"algorithm": algorithm, "optimizer": optimizer, "dropout": dropout})
+    if isinstance(optimizer, Mapping):
+        algorithm["optimizer"] = _without_search(optimizer)
     kept = {
-        "algorithm": algorithm,
-        "dropout": dict(dropout),
+        "algorithm": _without_search(algorithm),
+        "dropout": _without_search(dropout),
         "task": {name: value for name, value in _part(config, "task").items() if name != "budget"},
         "model": dict(_part(config, "model")),
         "budget": dict(config["budget"]),
@@ -107,7 +113,24 @@ def make_cell(config: Mapping[str, Any], overrides: Sequence[str], full_yaml: st
         overrides=tuple(overrides),
         settings=settings,
         full_yaml=full_yaml,
+        declared=declared,
     )
+
+
+def _declared(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dotted option -> entry of all `search:` blocks."""
+    found: dict[str, Any] = {}
+    for group, part in parts.items():
+        block = part.get("search") or {} if isinstance(part, Mapping) else {}
+        if not isinstance(block, Mapping):
+            raise AltpropError(f"{group}.search must map options to ranges; got {block!r}")
+        found |= {f"{group}.{option}": entry for option, entry in block.items()}
+    return found
+
+
+def _without_search(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what no result depends on."""
+    return {name: value for name, value in part.items() if name != "search"}
 
 
 def _takes_optimizer(target: str) -> bool:
@@ -207,6 +230,7 @@ class Outcome:
         test: the metric on the test set, or None.
         metric: its name.
         key: of the record.
+        role: of the run.
     """
 
     label: str
@@ -218,9 +242,23 @@ class Outcome:
     test: float | None = None
     metric: str | None = None
     key: str | None = None
+    role: str = "run"
 
 
 def run_cell(cell: Cell) -> list[Outcome]:
+    """Run a cell: its seeds, and before them a study where `tune=` asks for one.
+
+    Raises:
+        KeyboardInterrupt: after the run at hand was saved so that it can be resumed.
+        AltpropError: where no record can be written at all.
+    """
+    if cell.settings.tune and refuse(cell) is None:
+        study = importlib.import_module("altprop.harness.study")
+        return study.run_study(cell)  # type: ignore[no-any-return]
+    return run_seeds(cell)
+
+
+def run_seeds(cell: Cell) -> list[Outcome]:
     """Run the seeds of a cell that have no final record; the only place where seeds are looped over.
 
     Raises:
@@ -277,7 +315,9 @@ def _run(cell: Cell, seed: int, key: str, cell_key: str, store: Any, problem: Ex
 
 
 def _elsewhere(cell: Cell, seed: int, key: str) -> Outcome:
-    return Outcome(cell.label, cell.workload, seed, "running", "another worker has this run", False, key=key)
+    return Outcome(
+        cell.label, cell.workload, seed, "running", "another worker has this run", False, key=key, role=cell.role
+    )
 
 
 def _outcome(cell: Cell, seed: int, data: Mapping[str, Any], executed: bool) -> Outcome:
@@ -292,4 +332,5 @@ def _outcome(cell: Cell, seed: int, data: Mapping[str, Any], executed: bool) -> 
         result.get("test"),
         result.get("metric"),
         str(data["key"]),
+        cell.role,
     )

@@ -62,8 +62,8 @@ def compose_cell(overrides: Sequence[str], config_dir: str | Path | None = None)
 def spell(argument: str, config_dirs: Sequence[str] = ()) -> str:
     """Write an override so that Hydra reads what was meant.
 
-    A bare `null` would mean "no such group", and a glob would take it for that and `custom` for an algorithm: both are
-    spelled out.
+    `tune=` adds a value. A bare `null` would mean "no such group", and a glob would take it for that and `custom` for
+    an algorithm: both are spelled out.
 
     Args:
         argument: one override.
@@ -74,6 +74,8 @@ def spell(argument: str, config_dirs: Sequence[str] = ()) -> str:
     >>> spell("algorithm=glob(*_direction)")
     'algorithm=random_direction'
     """
+    if argument.startswith("tune="):
+        return "+" + argument  # no run has it, so it stands in no yaml
     if not argument.startswith("algorithm="):
         return argument
     if "glob(" in argument:

@@ -2,38 +2,71 @@
 
 from __future__ import annotations
 
+import functools
+import errno
 import os
 import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from altprop.errors import AltpropError, Refused
 from altprop.harness.cell import Cell
 from altprop.harness.course import Course
+from altprop.harness.memory import in_words
+from altprop.records.proof import source_of
 from altprop.records.provenance import collect
 from altprop.records.status import RunStatus
 
 HIT_CURRENCIES = {"step": "step", "flops": "flops", "samples": "samples", "forward_equivalents": "forward_equivalents"}
 
 
-def failure_of(error: BaseException) -> tuple[RunStatus, str]:
-    """Return the status and the sentence of an error."""
+def failure_of(
+    error: BaseException, memory: int | None = None, course: Course | None = None
+) -> tuple[RunStatus, str]:
+    """Return the status and the sentence of an error.
+
+    A matrix that cannot be factorised, inverted or decomposed (LinAlgError of torch, numpy or scipy) is how a learner
+    breaks down, as an overflow is, and comes again with the same seed. So it ends the run for good: as non_finite where
+    a parameter is no finite number any more, else as diverged.
+
+    Args:
+        error: what ended the run.
+        memory: the limit that it ran under, in bytes.
+        course: how far it had come.
+    """
     text = " ".join(str(error).split())
     if isinstance(error, Refused):
         return RunStatus.REFUSED, text
     if isinstance(error, KeyboardInterrupt):
         return RunStatus.INTERRUPTED, RunStatus.INTERRUPTED.sentence
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator: can't allocate" in text:
-        return RunStatus.OUT_OF_MEMORY, text or RunStatus.OUT_OF_MEMORY.sentence
+    if _is_memory(error, text):
+        if memory is None:
+            return RunStatus.OUT_OF_MEMORY, text or RunStatus.OUT_OF_MEMORY.sentence
+        return RunStatus.OUT_OF_MEMORY, f"The run needed more than memory={in_words(memory)}" + (f": {text}" if text else ".")
+    if isinstance(error, (torch.linalg.LinAlgError, np.linalg.LinAlgError)):
+        where = f" at step {course.parts.problem.ledger.steps}" if course is not None else ""
+        finite = course is None or all(bool(p.isfinite().all()) for p in course.parts.model.parameters())
+        status = RunStatus.DIVERGED if finite else RunStatus.NON_FINITE
+        return status, f"The learner broke down numerically{where}: {text or 'LinAlgError'}"
     if isinstance(error, SystemExit):
         return RunStatus.FAILED, f"The learner called sys.exit({error.code!r})."
     if isinstance(error, AltpropError):
         return RunStatus.FAILED, text
     return RunStatus.FAILED, f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _is_memory(error: BaseException, text: str) -> bool:
+    """Whether an error says that memory was short; torch and the system say it with errors of other classes too."""
+    return (
+        isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or (isinstance(error, RuntimeError) and ("DefaultCPUAllocator: can't allocate" in text or "bad_alloc" in text))
+    )
 
 
 def make_record(
@@ -69,6 +102,8 @@ def make_record(
         "workload": cell.workload,
         "axes": dict(cell.axes),
         "seed": seed,
+        "role": cell.role,
+        **cell.about,
         "status": str(status),
         "reason": reason,
         "traceback": text,
@@ -78,8 +113,20 @@ def make_record(
         "config": cell.config,
         "result": result,
         "measured": measured,
-        "provenance": collect(s.device_type, s.precision, s.threads),
+        "provenance": {
+            **collect(s.device_type, s.precision, s.threads),
+            "sources": {"algorithm": _source(str(cell.config["algorithm"].get("_target_")), cell_key)},
+        },
     }
+
+
+@functools.lru_cache(maxsize=64)
+def _source(target: str, cell_key: str) -> str | None:
+    """Return the hash of the algorithm's code, which its proof carries as well; the key changes wherever it does."""
+    try:
+        return source_of(target)
+    except AltpropError:
+        return None
 
 
 def _result(course: Course, tests: tuple[dict[str, dict[str, float]], float | None]) -> dict[str, Any]:

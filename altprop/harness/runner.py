@@ -19,6 +19,7 @@ from altprop.harness.building import build_parts
 from altprop.harness.cell import Cell
 from altprop.harness.course import Course
 from altprop.harness.loggers import make_logger
+from altprop.harness.memory import limited
 from altprop.harness.module import LearnerModule, make_trainer
 from altprop.harness.outcome import failure_of, make_record
 from altprop.randomness import derive_seed
@@ -51,7 +52,8 @@ def run_seed(cell: Cell, seed: int, key: str, cell_key: str, store: RunStore) ->
             _fit(cell, course, key, store)
             if course.status in (RunStatus.COMPLETED, RunStatus.REACHED_TARGET):
                 artefacts = course.parts.algorithm.artefacts()
-                tests = course.test()
+                if cell.role != "trial":
+                    tests = course.test()
         except (Exception, SystemExit) as caught:
             # Lightning answers SIGTERM with a SystemExit of its own, after our handler asked the run to stop.
             if course is None or not (course.stop_requested and isinstance(caught, SystemExit)):
@@ -60,7 +62,7 @@ def run_seed(cell: Cell, seed: int, key: str, cell_key: str, store: RunStore) ->
             error, text = caught, None
         if error is not None and course is not None:
             course.status = None
-        status, reason = failure_of(error) if error is not None else _ended(course)
+        status, reason = failure_of(error, cell.settings.memory, course) if error is not None else _ended(course)
         record = make_record(cell, seed, key, cell_key, course, status, reason, text, tests, started)
         trace, clock = (course.trace, course.clock) if course is not None else ([], [])
         if cell.settings.rank > 0:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from altprop.errors import AltpropError
+from altprop.harness.memory import read_bytes
 from altprop.resolve import near
 
 CURRENCIES = ("steps", "epochs", "samples", "evaluations", "forward_equivalents", "flops", "seconds")
@@ -83,6 +84,8 @@ class Settings:
     runs_dir: Path
     isolate: bool
     timeout: float | None
+    memory: int | None = None
+    tune: int = 0
 
     @property
     def device_type(self) -> str:
@@ -118,10 +121,12 @@ class Settings:
         """
         probes = config.get("probes") or {}
         tier = probes.get("tier", "basic")
-        timeout = config.get("timeout")
+        timeout, memory = config.get("timeout"), read_bytes(config.get("memory"))
         task = config.get("task") or {}
         if task.get("validation") == "none" and (config.get("budget") or {}).get("stop_at_target"):
             raise AltpropError("budget.stop_at_target needs a validation split; task.validation=none has none")
+        if config.get("tune") and task.get("validation") == "none":
+            raise AltpropError("tune= chooses on validation data; task.validation=none leaves none")
         return cls(
             budget=Budget.read(config.get("budget") or {}),
             seeds=read_seeds(config.get("seeds", 1)),
@@ -131,8 +136,10 @@ class Settings:
             trainer=dict(config.get("trainer") or {}),
             logger=dict(config.get("logger") or {}),
             runs_dir=Path(str(config.get("runs_dir") or "runs")),
-            isolate=bool(config.get("isolate", False)) or timeout is not None,
+            isolate=bool(config.get("isolate", False)) or timeout is not None or memory is not None,
             timeout=None if timeout is None else _number(timeout, "timeout", 0),
+            memory=memory,
+            tune=0 if config.get("tune") is None else _whole(config["tune"], "tune", 1),
         )
 
 

@@ -78,24 +78,36 @@ def announce(outcomes: Sequence[Outcome], seconds: float) -> None:
     start = next(row for row in rows if row["kind"] == "start")
     cells = [row for row in rows if row["kind"] == "cell"]
     done, total = len(cells), int(start["cells"])
-    failed = sum(1 for row in cells if any(o["status"] in FAILURES for o in row["outcomes"]))
+    failed = sum(1 for row in cells if any(o["status"] in FAILURES and o["role"] != "trial" for o in row["outcomes"]))
     left = (time.time() - start["time"]) / done * (total - done)
     print(_line(outcomes, done, total, failed, left), file=sys.stderr, flush=True)
 
 
-def _line(outcomes: Sequence[Outcome], done: int, total: int, failed: int, left: float) -> str:
+def _line(cell: Sequence[Outcome], done: int, total: int, failed: int, left: float) -> str:
+    outcomes = [o for o in cell if o.role == "run"] or list(cell)
     first = outcomes[0]
-    counts = Counter(_MARKS.get(o.status, o.status) for o in outcomes)
-    states = ", ".join(f"{n} {name}" if len(outcomes) > 1 else name for name, n in counts.items())
-    executed = sum(o.executed for o in outcomes)
+    states = _states(outcomes)
+    executed = sum(o.executed for o in cell)
     cached = "" if executed else ", from records"
-    values = [o.test for o in outcomes if o.test is not None]
-    metric = f"  {first.metric} {sorted(values)[len(values) // 2]:.4g}" if values else ""
+    metric = _median(outcomes)
+    trials, tuned = ([o for o in cell if o.role == role] for role in ("trial", "tuned"))
+    if trials:
+        metric += f"; {len(trials)} trials: {_states(trials)}; tuned: {_states(tuned) or 'none'}{_median(tuned)}"
     reason = next((o.reason for o in outcomes if o.status in FAILURES or o.status == "refused"), "")
     tail = f"  {reason[:200]}" if reason else ""
     time_left = f"  {left // 60:.0f}:{left % 60:02.0f} left" if done < total else ""
     failures = f", {failed} failed" if failed else ""
     return f"[{done}/{total}{failures}] {first.label} on {first.workload}: {states}{cached}{metric}{tail}{time_left}"
+
+
+def _states(outcomes: Sequence[Outcome]) -> str:
+    counts = Counter(_MARKS.get(o.status, o.status) for o in outcomes)
+    return ", ".join(f"{n} {name}" if len(outcomes) > 1 else name for name, n in counts.items())
+
+
+def _median(outcomes: Sequence[Outcome]) -> str:
+    values = sorted(o.test for o in outcomes if o.test is not None)
+    return f"  {outcomes[0].metric} {values[len(values) // 2]:.4g}" if values else ""
 
 
 FAILURES = frozenset({"failed", "out_of_memory", "timed_out"})

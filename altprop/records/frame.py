@@ -76,6 +76,8 @@ _RUN_COLUMNS: dict[str, tuple[str, str]] = {
     "config": ("config", "any"),
     "provenance": ("provenance", "any"),
     "folder": ("", "text"),
+    "role": ("role", "text"),
+    "trial": ("trial.index", "count"),
 }
 RUN_COLUMNS = tuple(_RUN_COLUMNS)
 """The columns of `load`, in order."""
