@@ -32,6 +32,7 @@ class Null(Algorithm):
         return {
             "no weight changes": lambda: (_change(), 0.0),
             "its loss is the objective": lambda: (_loss_error(), 0.0),
+            "not under a step of gradient descent": lambda: (_descent_change(), 0.01),
         }
 
 
@@ -43,6 +44,14 @@ def _change(steps: int = 5) -> float:
     before = problem.flat()
     for _ in range(steps):
         rule.step(batch)
+    return float((problem.flat() - before).abs().max())
+
+
+def _descent_change(rate: float = 0.1) -> float:
+    """What `_change` would see if the weights moved: the largest change over one step along the gradient."""
+    problem, batch = toy()
+    before = problem.flat()
+    problem.assign(before - rate * problem.flatten(problem.gradient(batch)[1]))
     return float((problem.flat() - before).abs().max())
 
 

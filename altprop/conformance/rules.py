@@ -8,21 +8,17 @@ from altprop.conformance.direction import DIRECTION
 from altprop.conformance.learning import LEARNING
 from altprop.conformance.manners import MANNERS
 from altprop.conformance.state import STATE
+from altprop.harness.proof import measure
 
 
 def passes_its_oracles(target: Target) -> str | None:
     """Every oracle is within its tolerance, every negative control outside it."""
-    oracles = type(make(target).algorithm).oracles()
+    oracles, problem = measure(type(make(target).algorithm))
+    if problem:
+        return f"oracles() raised {problem}"
     if not oracles:
         raise NotApplicable("it has no oracles(); write the strongest that exists")
-    for name, oracle in oracles.items():
-        error, tolerance = oracle()
-        if name.startswith("not "):
-            if not error > tolerance:
-                return f"the negative control {name!r} measures {error:.3g}, which must exceed {tolerance:.3g}"
-        elif not error <= tolerance:
-            return f"the oracle {name!r} measures {error:.3g}, above its tolerance {tolerance:.3g}"
-    return None
+    return next((oracle.sentence for oracle in oracles if not oracle.passed), None)
 
 
 # What no learner is excused from are the rules about bits, books and manners.

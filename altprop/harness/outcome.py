@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import errno
+import functools
 import os
 import socket
 from collections.abc import Mapping

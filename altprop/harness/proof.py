@@ -1,0 +1,206 @@
+"""Is each learner what it says? Its oracles are run here, and what they measure is kept beside the runs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from altprop.errors import AltpropError
+from altprop.records.key import KERNEL
+from altprop.records.proof import FOLDER, Oracle, Proof, file_name, read_proof, source_of, write_proof
+from altprop.records.provenance import collect, cpu_model, fingerprint, version
+from altprop.records.record import UnreadableRecordError
+from altprop.records.status import RunStatus
+from altprop.records.store import RunStore
+
+if TYPE_CHECKING:
+    from altprop.algorithm import Algorithm
+
+PRECISION = "64"
+"""The precision under which proofs stand in the fingerprint: oracles measure in float64."""
+
+
+@dataclass
+class Proving:
+    """What the proofs of a command came to.
+
+    Attributes:
+        proofs: one an algorithm, measured now or found.
+        skipped: a sentence for each algorithm that could not be asked.
+        seconds: that it all took.
+    """
+
+    proofs: list[Proof] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def lines(self) -> list[str]:
+        """Return what a command says of it: what does not hold, and the time where it was above a second."""
+        told = [f"{proof.algorithm} fails its proof: {text}" for proof in self.proofs for text in proof.failing]
+        if self.seconds > 1:
+            held = sum(oracle.passed for proof in self.proofs for oracle in proof.oracles)
+            total = sum(len(proof.oracles) for proof in self.proofs)
+            told.append(f"proofs: {held} of {total} hold, in {self.seconds:.1f} s")
+        return [*self.skipped, *told]
+
+
+def prove_runs(runs_dir: str | Path, keys: Iterable[str] | None = None) -> Proving:
+    """Make the proofs of all algorithms that have a result among some runs.
+
+    An algorithm none of whose runs came to a result is left out: it was refused, or its code does not work.
+
+    Args:
+        runs_dir: where the runs are and the proofs go.
+        keys: of the runs; all by default.
+    """
+    started = time.perf_counter()
+    store = RunStore(runs_dir)
+    found: set[tuple[str, str]] = set()
+    for key in store.keys() if keys is None else keys:
+        record = store.settled(key)
+        if record is not None and record.status is not RunStatus.REFUSED:
+            algorithm = record.data["config"].get("algorithm")
+            target = algorithm.get("_target_") if isinstance(algorithm, dict) else None
+            if isinstance(target, str):
+                found.add((str(record.data["axes"].get("algorithm")), target))
+    proving = Proving()
+    for name, target in sorted(found):
+        try:
+            proving.proofs.append(prove(name, target, runs_dir))
+        except AltpropError as error:
+            proving.skipped.append(f"{name} is not proven: {error}")
+    proving.seconds = time.perf_counter() - started
+    return proving
+
+
+def prove(name: str, target: str, runs_dir: str | Path, again: bool = False) -> Proof:
+    """Return the proof of an algorithm, measured now unless its code was measured with these versions before.
+
+    Args:
+        name: of the algorithm, as on the axis of a run.
+        target: import path of its class.
+        runs_dir: where the proof is looked for and goes.
+        again: measure in any case.
+
+    Raises:
+        AltpropError: where the class cannot be imported or the proof cannot be written.
+    """
+    source = source_of(target)
+    known = None if again else _known(Path(runs_dir) / FOLDER / file_name(name, source), name, target, source)
+    if known is not None:
+        return known
+    oracles, problem = measure(_imported(target))
+    provenance = collect("cpu", PRECISION, threads=1)
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    return write_proof(runs_dir, name, target, source, oracles, provenance, finished, problem)
+
+
+def measure(kind: type[Algorithm]) -> tuple[list[Oracle], str]:
+    """Run all oracles of a class, on one thread, from the same state of the global generators each time.
+
+    Returns:
+        What each measured; and why the class could not name them, empty where it could.
+    """
+    with _quiet():
+        try:
+            named = dict(kind.oracles())
+        except (Exception, SystemExit) as error:
+            return [], _line(error, kind)
+        return [_measured(str(name), oracle, kind) for name, oracle in named.items()], ""
+
+
+def _measured(name: str, oracle: Callable[[], Any], kind: type[Algorithm]) -> Oracle:
+    """Run one oracle; whatever it raises is its result."""
+    started = time.perf_counter()
+    try:
+        with _drawing():
+            error, tolerance = oracle()
+        return Oracle(name, float(error), float(tolerance), "", time.perf_counter() - started)
+    except (Exception, SystemExit) as raised:
+        return Oracle(name, None, None, _line(raised, kind), time.perf_counter() - started)
+
+
+def _line(error: BaseException, kind: type[Algorithm]) -> str:
+    """Return an exception in one line, with the last place in the learner's own module that it came through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    places = [frame for frame in frames if frame.filename == own] or list(frames)[1:]
+    text = " ".join(str(error).split())
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{said} ({Path(places[-1].filename).name}, line {places[-1].lineno})" if places else said
+
+
+def _imported(target: str) -> type[Algorithm]:
+    """Import a class of the contract; whatever its module does, an AltpropError is all that comes of it."""
+    from altprop.algorithm import Algorithm
+    from altprop.resolve import resolve_class
+
+    try:
+        return resolve_class(target, Algorithm)  # type: ignore[type-abstract]
+    except SystemExit as error:
+        raise AltpropError(f"importing {target} called sys.exit({error.code!r})") from error
+
+
+def _known(path: Path, name: str, target: str, source: str) -> Proof | None:
+    """Return the proof in a file if it is of this very code, measured with these versions on this kind of machine."""
+    try:
+        proof = read_proof(path)
+    except UnreadableRecordError:
+        return None  # there is none, or it is replaced
+    same = (proof.algorithm, proof.target, proof.source) == (name, target, source)
+    return proof if same and proof.settled and _measured_here(proof.data["provenance"]) else None
+
+
+def _measured_here(known: Mapping[str, Any]) -> bool:
+    """Whether a measurement has this machine's fingerprint.
+
+    Only torch can say which vector instructions it uses, and a command that finds all its runs need not import it: they
+    follow from versions and processor unless a variable of the environment overrules them.
+    """
+    here: dict[str, Any] = {"python": platform.python_version(), "torch": version("torch"), "numpy": version("numpy")}
+    here |= {"cpu": cpu_model(), "kernel": KERNEL}
+    if any(known.get(field_) != value for field_, value in here.items()):
+        return False
+    if "torch" not in sys.modules and "ATEN_CPU_CAPABILITY" not in os.environ:
+        return True
+    return bool(known.get("fingerprint") == fingerprint("cpu", PRECISION, threads=1))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """One torch thread and no warnings; torch's threads and switches are put back whatever an oracle does to them."""
+    import torch
+
+    threads, dtype, records = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
+    torch.set_num_threads(1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(records)
+
+
+@contextmanager
+def _drawing() -> Iterator[None]:
+    """Let what draws from a global generator, as DEAP does, draw the same each time; the generators are put back."""
+    import torch
+
+    from altprop.randomness import Random, derive_seed
+
+    seed = derive_seed(0, "proof")
+    with torch.random.fork_rng(devices=[]), Random(seed).as_global():
+        torch.manual_seed(seed)
+        yield

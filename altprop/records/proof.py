@@ -1,0 +1,288 @@
+"""Proofs: what the oracles of an algorithm measured, one file for each algorithm and state of its code.
+
+They lie in the folder `proofs` beside the runs, so that whoever copies a folder of records copies them with it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from altprop.records import encode, files
+from altprop.records.frame import Folders
+from altprop.records.record import UnreadableRecordError
+from altprop.records.source import source_hash
+
+SCHEMA = 1
+FOLDER = "proofs"
+CONTROL = "not "
+"""What the name of a negative control begins with."""
+_FIELDS: dict[str, type] = {
+    "algorithm": str,
+    "target": str,
+    "source": str,
+    "kernel": int,
+    "problem": str,
+    "oracles": list,
+    "measured": dict,
+    "provenance": dict,
+}
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """What one oracle measured.
+
+    Args:
+        name: In words; a negative control begins with "not ".
+        error: The measured error, None where the oracle raised.
+        tolerance: What it is compared with, None where the oracle raised.
+        reason: The exception in one line with the place where it was raised; empty where there was none.
+        seconds: How long it took.
+    """
+
+    name: str
+    error: float | None
+    tolerance: float | None
+    reason: str = ""
+    seconds: float = 0.0
+
+    @property
+    def control(self) -> bool:
+        """Whether it is a negative control: it must differ from what the oracles are equal to."""
+        return self.name.startswith(CONTROL)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the tolerance, or beyond it for a negative control; NaN is neither.
+
+        >>> Oracle("equals backprop", 1e-16, 1e-12).passed, Oracle("not with random B", 1e-16, 0.05).passed
+        (True, False)
+        """
+        if self.error is None or self.tolerance is None:
+            return False
+        return self.error > self.tolerance if self.control else self.error <= self.tolerance
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong, empty where nothing is."""
+        if self.passed:
+            return ""
+        if self.error is None or self.tolerance is None:
+            return f"the {self._kind} {self.name!r} raised {self.reason}"
+        against = "which must exceed" if self.control else "above its tolerance"
+        return f"the {self._kind} {self.name!r} measures {self.error:.3g}, {against} {self.tolerance:.3g}"
+
+    @property
+    def _kind(self) -> str:
+        return "negative control" if self.control else "oracle"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """All that the oracles of one algorithm measured in one state of its code.
+
+    Args:
+        path: The file.
+        data: Its content; the figures of `oracles` are in the property of that name.
+    """
+
+    path: Path
+    data: dict[str, Any]
+
+    @property
+    def algorithm(self) -> str:
+        """The name of the algorithm, as on the axis of a run."""
+        return str(self.data["algorithm"])
+
+    @property
+    def target(self) -> str:
+        """The import path of its class, as the configuration of a run names it."""
+        return str(self.data["target"])
+
+    @property
+    def source(self) -> str:
+        """The hash of the code, from `source_of`."""
+        return str(self.data["source"])
+
+    @property
+    def fingerprint(self) -> str:
+        """The machine and versions that measured."""
+        return str(self.data["provenance"].get("fingerprint") or "")
+
+    @property
+    def problem(self) -> str:
+        """Why the algorithm could not say what its oracles are, in one line; empty where it could."""
+        return str(self.data["problem"])
+
+    @cached_property
+    def oracles(self) -> tuple[Oracle, ...]:
+        """The oracles in the order in which the algorithm names them."""
+        return tuple(_oracle(entry) for entry in self.data["oracles"])
+
+    @property
+    def failing(self) -> list[str]:
+        """A sentence for everything that does not hold."""
+        said = [oracle.sentence for oracle in self.oracles if not oracle.passed]
+        return [f"oracles() raised {self.problem}", *said] if self.problem else said
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is worth keeping: an exception may have been the machine's and not the learner's."""
+        return not self.problem and all(oracle.error is not None for oracle in self.oracles)
+
+
+def source_of(target: str) -> str:
+    """Returns the hash (64 hex digits) of the code of an algorithm, which its runs and its proof carry.
+
+    Args:
+        target: The import path of its class.
+
+    Raises:
+        AltpropError: The module does not exist or has no source.
+    """
+    return source_hash([target.rpartition(".")[0]])
+
+
+def file_name(algorithm: str, source: str) -> str:
+    """Returns the name of the file of a proof; what no file name may hold becomes an underscore.
+
+    >>> file_name("dfa", "0123456789abcdef" * 4), file_name("../a b", "f" * 64)
+    ('dfa-0123456789abcdef.json', '_a_b-ffffffffffffffff.json')
+    """
+    plain = re.sub(r"[^A-Za-z0-9._+=-]|\.\.+", "_", algorithm)
+    return re.sub("__+", "_", plain)[:100] + f"-{source[:16]}.json"
+
+
+def write_proof(
+    runs_dir: str | PathLike[str],
+    algorithm: str,
+    target: str,
+    source: str,
+    oracles: Iterable[Oracle],
+    provenance: Mapping[str, Any],
+    finished: str,
+    problem: str = "",
+) -> Proof:
+    """Makes a proof permanent, in place of an older one of the same code: after a crash there is the old or the new.
+
+    Args:
+        runs_dir: The folder of records.
+        algorithm: As on the axis of a run.
+        target: The import path of its class.
+        source: The hash of its code.
+        oracles: What was measured.
+        provenance: As in a run's record, with the kernel's number.
+        finished: Date and time, as in a run's record.
+        problem: Why there are no oracles to ask, if there is a reason.
+
+    Raises:
+        AltpropError: The disk is full or the folder cannot be written, in one line.
+    """
+    oracles = list(oracles)
+    data = {
+        "schema": SCHEMA,
+        "algorithm": algorithm,
+        "target": target,
+        "source": source,
+        "kernel": provenance["kernel"],
+        "problem": problem,
+        "oracles": [
+            {
+                "name": one.name,
+                "error": one.error,
+                "tolerance": one.tolerance,
+                "control": one.control,
+                "passed": one.passed,
+                "reason": one.reason,
+                "seconds": one.seconds,
+            }
+            for one in oracles
+        ],
+        "measured": {"seconds": sum(one.seconds for one in oracles), "finished": finished},
+        "provenance": dict(provenance),
+    }
+    folder = Path(runs_dir) / FOLDER
+    path = folder / file_name(algorithm, source)
+    with files.readable_errors(Path(runs_dir)):
+        files.make_folder(folder)
+        files.write_durably(path, encode.dump_record(data))
+        files.sync_folder(folder)
+    return read_proof(path)
+
+
+def read_proof(path: Path) -> Proof:
+    """Returns the proof in a file.
+
+    Raises:
+        UnreadableRecordError: The file cannot be read, or holds something else.
+    """
+    try:
+        data: Any = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnreadableRecordError(f"{path} cannot be read: {error}") from error
+    problem = _problem_of(data)
+    if problem:
+        raise UnreadableRecordError(f"{path} cannot be used: {problem}")
+    return Proof(path, data)
+
+
+def load_proofs(runs: Folders = "runs") -> tuple[list[Proof], list[str]]:
+    """Returns the merged proofs of folders of records, and a sentence for each that is unreadable.
+
+    Args:
+        runs: A folder of records, one run's folder, or several of these. Of two proofs of one algorithm, code and
+            fingerprint the one that was measured last wins.
+
+    Returns:
+        Proofs sorted by algorithm, class, code and fingerprint.
+    """
+    merged: dict[tuple[str, str, str, str], Proof] = {}
+    unreadable = []
+    for folder in [runs] if isinstance(runs, (str, PathLike)) else list(runs):
+        place = Path(folder).absolute()
+        below = place.parent if (place / "record.json").is_file() else place
+        for path in sorted((below / FOLDER).glob("*.json")):
+            try:
+                proof = read_proof(path)
+            except UnreadableRecordError as error:
+                unreadable.append(str(error))
+                continue
+            what = (proof.algorithm, proof.target, proof.source, proof.fingerprint)
+            if what not in merged or finished(merged[what]) <= finished(proof):
+                merged[what] = proof
+    return [merged[what] for what in sorted(merged)], list(dict.fromkeys(unreadable))
+
+
+def finished(proof: Proof) -> str:
+    """Returns when a proof was measured, as text that sorts."""
+    return str(proof.data["measured"].get("finished") or "")
+
+
+def _oracle(entry: Mapping[str, Any]) -> Oracle:
+    error, tolerance = encode.revive([entry.get("error"), entry.get("tolerance")])
+    return Oracle(entry["name"], error, tolerance, str(entry.get("reason") or ""), float(entry.get("seconds") or 0.0))
+
+
+def _problem_of(data: Any) -> str | None:
+    """Returns what is wrong with the content of a proof, or None."""
+    if not isinstance(data, dict):
+        return "it holds no JSON object"
+    if data.get("schema") != SCHEMA:
+        return f"its schema is {data.get('schema')!r}, and this version of altprop reads {SCHEMA}"
+    for field, kind in _FIELDS.items():
+        if not isinstance(data.get(field), kind):
+            return f"its field {field!r} is {'not ' + kind.__name__ if field in data else 'missing'}"
+    for entry in data["oracles"]:
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+            return "an oracle of it has no name"
+        figures = encode.revive([entry.get("error"), entry.get("tolerance")])
+        if any(isinstance(x, bool) or not isinstance(x, (int, float, type(None))) for x in figures):
+            return f"its oracle {entry['name']!r} holds no figures"
+    return None
