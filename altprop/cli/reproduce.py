@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 DESCRIPTION = """Run the experiment of a published report again, into a folder of its own, and say of every figure
-whether it is the same, within the stated spread or different, and whether bitwise equality was to be expected."""
+whether it is the same, within the stated spread or different, and whether bitwise equality was to be expected. The
+proofs of its learners are measured again as well."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -27,6 +28,7 @@ def reproduce(name: str, reports: Path, runs: str | None, overrides: Sequence[st
     """Rerun and compare; see `main`. The comparison is printed."""
     from altprop.errors import AltpropError
     from altprop.records.compare import compare
+    from altprop.records.proof import compare_proofs
 
     folder = Path(name) if (Path(name) / "records").is_dir() else reports / name
     published = folder / "records"
@@ -38,18 +40,21 @@ def reproduce(name: str, reports: Path, runs: str | None, overrides: Sequence[st
             raise AltpropError(f"no published report at {folder}; there is: {', '.join(known) or 'none'}")
         code = 0
         if not compare_only:
-            from altprop.cli.run import run
+            from altprop.cli.run import prove, run
 
             command = ["-m", f"+experiment={stem}", f"runs_dir={here}", "report=false", *overrides]
             code = run(command)
             if code not in (0, 1):
                 return code
-        comparison = compare(published, here)
+            prove(here)
+        comparison, proofs = compare(published, here), compare_proofs(published, here)
     except AltpropError as error:
         print(f"altprop-reproduce: {error}", file=sys.stderr)
         return 2
     print(comparison.table())
-    return 0 if comparison.reproduced else 1
+    if proofs.table():
+        print(f"\n{proofs.table()}")
+    return 0 if comparison.reproduced and not proofs.broken else 1
 
 
 if __name__ == "__main__":

@@ -82,7 +82,11 @@ def run(arguments: Sequence[str]) -> int:
         if outcomes:
             code = code or (1 if any(o.status in FAILURES and o.role != "trial" for o in outcomes) else 0)
             if code in (0, 1):
-                _finish(board, time.perf_counter() - started)
+                try:
+                    _finish(board, time.perf_counter() - started)
+                except KeyboardInterrupt:
+                    print("altprop: interrupted; the runs are safe, the same command makes the report", file=sys.stderr)
+                    code = 130
     return code
 
 
@@ -98,7 +102,7 @@ def _terminate_as_interrupt() -> Any:
 
 
 def _finish(board: Any, seconds: float) -> None:
-    """Print the summary of a command and build its report."""
+    """Print the summary of a command, prove its algorithms and build its report."""
     outcomes = board.outcomes()
     doors: dict[str, Any] = next((row["config"] for row in board.rows() if row["kind"] == "start"), {})
     runs = Path(str(doors.get("runs_dir") or "runs"))
@@ -110,12 +114,24 @@ def _finish(board: Any, seconds: float) -> None:
     from altprop.report.build import build
 
     keys = [o.key for o in outcomes if o.key]
+    prove(runs, keys)
     out = Path(str(doors.get("report_dir") or runs / "report"))
     try:
         page = build([runs], out, str(doors.get("title") or "altprop report"), keys=keys)
         print(f"report: {page}")
     except AltpropError as error:
         print(f"altprop: the runs are safe, but no report was built: {error}", file=sys.stderr)
+
+
+def prove(runs: Path, keys: Sequence[str] | None = None) -> None:
+    """Measure the oracles of all algorithms among some runs, where they were not measured yet, and say what fails."""
+    from altprop.harness.proof import SLOW, prove_runs
+
+    proving = prove_runs(runs, keys)
+    for sentence in proving.complaints():
+        print(f"altprop: {sentence}", file=sys.stderr)
+    if proving.seconds > SLOW:
+        print(f"{proving.count()}; asking took {proving.seconds:.1f} s")
 
 
 if __name__ == "__main__":

@@ -81,6 +81,15 @@ def find_target(text: str, config_dir: str | None = None) -> Target:
     return Target(kind.__name__, ("algorithm=custom", f"algorithm._target_={path}"), kind.requires, config_dir)
 
 
+def target_path(target: Target) -> str:
+    """Return the import path of the class of a target, as its runs name it.
+
+    Raises:
+        AltpropError: for what cannot be composed.
+    """
+    return str(composed(target.overrides, target.config_dir)["algorithm"]["_target_"])
+
+
 def suitable_task(
     requires: frozenset[Capability], offering: frozenset[Capability] = frozenset(), folders: tuple[str, ...] = ()
 ) -> str | None:

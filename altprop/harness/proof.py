@@ -26,6 +26,8 @@ from altprop.records.store import RunStore
 if TYPE_CHECKING:
     from altprop.algorithm import Algorithm
 
+SLOW = 1.0
+"""Seconds above which a command says how long the proofs took."""
 PRECISION = "64"
 """The precision under which proofs stand in the fingerprint: oracles measure in float64."""
 
@@ -44,14 +46,15 @@ class Proving:
     skipped: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
-    def lines(self) -> list[str]:
-        """Return what a command says of it: what does not hold, and the time where it was above a second."""
-        told = [f"{proof.algorithm} fails its proof: {text}" for proof in self.proofs for text in proof.failing]
-        if self.seconds > 1:
-            held = sum(oracle.passed for proof in self.proofs for oracle in proof.oracles)
-            total = sum(len(proof.oracles) for proof in self.proofs)
-            told.append(f"proofs: {held} of {total} hold, in {self.seconds:.1f} s")
-        return [*self.skipped, *told]
+    def complaints(self) -> list[str]:
+        """Return a sentence for everything that was not asked or does not hold."""
+        failing = [f"{proof.algorithm} fails its proof: {text}" for proof in self.proofs for text in proof.failing]
+        return [*self.skipped, *failing]
+
+    def count(self) -> str:
+        """Return how many hold, in words."""
+        held = sum(oracle.passed for proof in self.proofs for oracle in proof.oracles)
+        return f"{held} of {sum(len(proof.oracles) for proof in self.proofs)} proofs hold"
 
 
 def prove_runs(runs_dir: str | Path, keys: Iterable[str] | None = None) -> Proving:

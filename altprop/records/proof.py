@@ -265,6 +265,56 @@ def finished(proof: Proof) -> str:
     return str(proof.data["measured"].get("finished") or "")
 
 
+@dataclass(frozen=True)
+class ProofComparison:
+    """Published proofs beside those of a rerun.
+
+    Args:
+        held: How many of the published proofs that hold, hold here as well.
+        broken: A sentence for each that held and does not hold here.
+        missing: Algorithm and oracle of each that was not measured here.
+    """
+
+    held: int
+    broken: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    def table(self) -> str:
+        """Returns it as plain text; empty where nothing was published."""
+        total = self.held + len(self.broken) + len(self.missing)
+        if not total:
+            return ""
+        lines = [f"{self.held} of {total} published proofs hold here as well."]
+        lines += [f"  no longer: {sentence}" for sentence in self.broken]
+        lines += [f"  not measured here: {name}" for name in self.missing]
+        return "\n".join(lines)
+
+
+def compare_proofs(published: Folders, here: Folders) -> ProofComparison:
+    """Compares the verdicts of oracles of one name, of each algorithm the proof that was measured last.
+
+    The errors themselves may differ with processor and versions.
+    """
+    mine, theirs = _latest(here), _latest(published)
+    held, broken, missing = 0, [], []
+    for algorithm, proof in theirs.items():
+        found = {one.name: one for one in mine[algorithm].oracles} if algorithm in mine else {}
+        for oracle in (one for one in proof.oracles if one.passed):
+            again = found.get(oracle.name)
+            if again is None:
+                missing.append(f"{algorithm}: {oracle.name}")
+            elif again.passed:
+                held += 1
+            else:
+                broken.append(f"{algorithm}: {again.sentence}")
+    return ProofComparison(held, tuple(broken), tuple(missing))
+
+
+def _latest(runs: Folders) -> dict[str, Proof]:
+    """Returns algorithm -> the proof that was measured last, sorted by algorithm."""
+    return {proof.algorithm: proof for proof in sorted(load_proofs(runs)[0], key=lambda p: (p.algorithm, finished(p)))}
+
+
 def _oracle(entry: Mapping[str, Any]) -> Oracle:
     error, tolerance = encode.revive([entry.get("error"), entry.get("tolerance")])
     return Oracle(entry["name"], error, tolerance, str(entry.get("reason") or ""), float(entry.get("seconds") or 0.0))

@@ -1,0 +1,271 @@
+"""The oracles of a class become its proof: measured once for each state of its code, whatever they do."""
+
+import json
+import random
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from altprop import catalogue
+from altprop.algorithm import Algorithm
+from altprop.conformance.state import generator_states
+from altprop.conformance.suite import algorithms
+from altprop.errors import AltpropError
+from altprop.harness import proof as module
+from altprop.harness.proof import measure, prove, prove_runs
+from altprop.records.proof import load_proofs
+from altprop.resolve import resolve_class
+
+DFA = "altprop.algorithms.feedback.dfa.DirectFeedbackAlignment"
+
+RULE = '''
+"""A rule with oracles."""
+import random, sys, warnings
+import numpy as np
+import torch
+from altprop.algorithm import Algorithm
+
+
+class Rule(Algorithm):
+    def _setup(self, problem):
+        self.problem = problem
+
+    def _step(self, batch):
+        return self.problem.objective(batch)
+
+    @classmethod
+    def oracles(cls):
+        return {ORACLES}
+'''
+
+
+def rule(folder: Path, oracles: str, name: str = "proven_rule") -> type[Algorithm]:
+    """Write a rule into a file, import it anew and return the class."""
+    (folder / f"{name}.py").write_text(RULE.replace("{ORACLES}", oracles))
+    sys.modules.pop(name, None)
+    return resolve_class(f"{name}.Rule", Algorithm)  # type: ignore[type-abstract]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two versions of a file within one second
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", algorithms())
+def test_every_algorithm_has_an_oracle_and_a_negative_control(name: str) -> None:
+    kind = resolve_class(catalogue.entries("algorithm")[name].values["_target_"], Algorithm)  # type: ignore[type-abstract]
+    names = list(kind.oracles())
+    assert [one for one in names if not one.startswith("not ")], f"{name} has no oracle"
+    assert [one for one in names if one.startswith("not ")], f"{name} has no negative control"
+
+
+def test_a_proof_holds_what_the_oracles_say(tmp_path: Path) -> None:
+    proof = prove("dfa", DFA, tmp_path)
+    kind = resolve_class(DFA, Algorithm)  # type: ignore[type-abstract]
+    assert {one.name: (one.error, one.tolerance) for one in proof.oracles} == {
+        name: oracle() for name, oracle in kind.oracles().items()
+    }
+    assert [one.control for one in proof.oracles].count(True) == 2
+    assert proof.failing == []
+    assert proof.settled
+    assert proof.data["provenance"]["torch"] == torch.__version__
+    assert proof.data["provenance"]["threads"] == 1
+    assert all(one.seconds > 0 for one in proof.oracles)
+
+
+def test_a_known_proof_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = prove("dfa", DFA, tmp_path)
+    before = first.path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "measure", lambda kind: pytest.fail("it was measured again"))
+        assert prove("dfa", DFA, tmp_path).data == first.data
+    calls = []
+    monkeypatch.setattr(module, "measure", lambda kind: (calls.append(kind), measure(kind))[1])
+    prove("dfa", DFA, tmp_path, again=True)
+    prove("another_name", DFA, tmp_path)
+    assert len(calls) == 2
+    assert first.path.read_bytes() != before  # times differ
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"provenance.torch": "0.1"},
+        {"provenance.cpu": "another"},
+        {"provenance.fingerprint": "0"},
+        {"target": "other.X"},
+    ],
+    ids=str,
+)
+def test_a_proof_of_other_versions_is_measured_again(tmp_path: Path, change: dict[str, str]) -> None:
+    proof = prove("dfa", DFA, tmp_path)
+    data = json.loads(proof.path.read_text())
+    for path, value in change.items():
+        place = data["provenance"] if path.startswith("provenance") else data
+        place[path.rpartition(".")[2]] = value
+    proof.path.write_text(json.dumps(data))
+    again = prove("dfa", DFA, tmp_path)
+    assert again.data["provenance"] == proof.data["provenance"]
+    assert again.target == DFA
+
+
+def test_a_torn_proof_is_measured_again(tmp_path: Path) -> None:
+    proof = prove("dfa", DFA, tmp_path)
+    proof.path.write_text("{")
+    assert prove("dfa", DFA, tmp_path).failing == []
+
+
+def test_other_code_has_another_proof(folder: Path) -> None:
+    rule(folder, '{"a": lambda: (0.0, 1.0)}')
+    first = prove("r", "proven_rule.Rule", folder / "runs")
+    rule(folder, '{"a": lambda: (0.0, 2.0)}')
+    second = prove("r", "proven_rule.Rule", folder / "runs")
+    assert first.source != second.source
+    assert first.path != second.path
+    assert second.oracles[0].tolerance == 2.0
+    assert len(load_proofs(folder / "runs")[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("oracle", "words"),
+    [
+        ("lambda: 1 / 0", "ZeroDivisionError: division by zero (proven_rule.py, line 18)"),
+        ("lambda: sys.exit(3)", "SystemExit: 3 (proven_rule.py, line 18)"),
+        ("lambda: (_ for _ in ()).throw(MemoryError())", "MemoryError (proven_rule.py, line 18)"),
+        ("lambda: None", "TypeError: cannot unpack non-iterable NoneType object"),
+        ("lambda: (torch.zeros(2), 1.0)", "ValueError: only one element tensors can be converted"),
+        ("3", "TypeError: 'int' object is not callable"),
+        ("lambda: torch.ones(2) @ torch.ones(3)", "(proven_rule.py, line 18)"),
+        ('lambda: (_ for _ in ()).throw(ValueError("two\\n lines"))', "ValueError: two lines"),
+    ],
+)
+def test_an_oracle_that_raises_is_a_failed_proof(folder: Path, oracle: str, words: str) -> None:
+    rule(folder, '{"good": lambda: (0.0, 1.0), "bad": ' + oracle + ', "not bad": ' + oracle + "}")
+    proof = prove("r", "proven_rule.Rule", folder / "runs")
+    assert [one.passed for one in proof.oracles] == [True, False, False]
+    assert words in proof.oracles[1].reason
+    assert "\n" not in proof.oracles[1].reason
+    assert len(proof.failing) == 2
+
+
+def test_what_raised_is_asked_again(folder: Path) -> None:
+    """An exception may be the machine's: memory, a missing library."""
+    rule(folder, '{"a": lambda: (0.0, 1.0) if hasattr(sys, "_fine") else 1 / 0}')
+    assert prove("r", "proven_rule.Rule", folder / "runs").failing
+    sys._fine = True  # type: ignore[attr-defined]
+    try:
+        assert prove("r", "proven_rule.Rule", folder / "runs").failing == []
+    finally:
+        del sys._fine  # type: ignore[attr-defined]
+
+
+def test_what_fails_to_hold_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule(folder, '{"a": lambda: (2.0, 1.0)}')
+    assert prove("r", "proven_rule.Rule", folder / "runs").failing
+    monkeypatch.setattr(module, "measure", lambda kind: pytest.fail("it was measured again"))
+    assert prove("r", "proven_rule.Rule", folder / "runs").failing
+
+
+def test_a_class_that_cannot_name_its_oracles(folder: Path) -> None:
+    rule(folder, "1 / 0")
+    proof = prove("r", "proven_rule.Rule", folder / "runs")
+    assert proof.oracles == ()
+    assert proof.failing == ["oracles() raised ZeroDivisionError: division by zero (proven_rule.py, line 18)"]
+
+
+def test_oracles_leave_no_trace_and_see_none(folder: Path) -> None:
+    """They draw the same each time, whatever was drawn before; threads, switches, generators and warnings stay."""
+    kind = rule(
+        folder,
+        """{
+            "draws": lambda: (float(torch.rand(()) + np.random.rand() + random.random()), 9.0),
+            "again": lambda: (float(torch.rand(()) + np.random.rand() + random.random()), 9.0),
+            "switches": lambda: (float(torch.set_default_dtype(torch.float64) is None), torch.get_num_threads()),
+            "grad": lambda: (float(torch.set_grad_enabled(False) is None), 9.0),
+            "warns": lambda: (float(warnings.warn("careful") is None), 9.0),
+        }""",
+    )
+    threads = torch.get_num_threads()
+    before = generator_states()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first, problem = measure(kind)
+    assert problem == ""
+    assert generator_states() == before
+    assert (torch.get_default_dtype(), torch.is_grad_enabled()) == (torch.float32, True)
+    assert torch.get_num_threads() == threads
+    torch.rand(3), random.random()
+    second, _ = measure(kind)
+    assert [one.error for one in first] == [one.error for one in second]
+    assert first[0].error == first[1].error
+    assert first[2].tolerance == 1.0  # one thread
+    assert all(one.passed for one in first)
+
+
+def test_only_algorithms_with_a_result_are_proven(run: Callable[..., Any], tmp_path: Path) -> None:
+    run("budget.amount=10", "seeds=2")
+    run("budget.amount=10", "algorithm=custom", "algorithm._target_=rules.Raises")
+    run("budget.amount=10", "algorithm=bptt")  # refused
+    run("budget.amount=10", "algorithm=custom", "algorithm._target_=rules.ReturnsNaN")
+    proving = prove_runs(tmp_path / "runs")
+    assert [(proof.algorithm, len(proof.oracles) > 0) for proof in proving.proofs] == [
+        ("ReturnsNaN", False),
+        ("backprop", True),
+    ]
+    assert proving.skipped == []
+    assert proving.complaints() == []
+    assert prove_runs(tmp_path / "runs", []).proofs == []
+    assert len(load_proofs(tmp_path / "runs")[0]) == 2
+
+
+def test_the_runs_carry_the_code_that_the_proof_is_of(run: Callable[..., Any], tmp_path: Path) -> None:
+    row = run("budget.amount=10").iloc[0]
+    (proof,) = prove_runs(tmp_path / "runs", [row.key]).proofs
+    assert row.provenance["sources"] == {"algorithm": proof.source}
+
+
+def test_an_algorithm_that_cannot_be_imported_any_more_is_said(
+    run: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule(folder, "{}", "leaving")
+    run("budget.amount=10", "algorithm=custom", "algorithm._target_=leaving.Rule")
+    (folder / "leaving.py").write_text("import sys\nsys.exit(4)\n")
+    monkeypatch.delitem(sys.modules, "leaving")
+    proving = prove_runs(folder / "runs")
+    assert proving.proofs == []
+    assert proving.complaints() == ["Rule is not proven: importing leaving.Rule called sys.exit(4)"]
+
+
+def test_a_path_that_is_no_algorithm_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AltpropError, match="is not a class of"):
+        prove("x", "altprop.harness.proof.Proving", tmp_path)
+
+
+def test_complaints_and_counts(folder: Path) -> None:
+    rule(folder, '{"a": lambda: (2.0, 1.0), "not b": lambda: (2.0, 1.0)}')
+    proving = module.Proving([prove("r", "proven_rule.Rule", folder / "runs")], ["x is not proven: gone"])
+    assert proving.complaints() == [
+        "x is not proven: gone",
+        "r fails its proof: the oracle 'a' measures 2, above its tolerance 1",
+    ]
+    assert proving.count() == "1 of 2 proofs hold"
+
+
+def test_a_cached_proof_needs_no_torch(tmp_path: Path) -> None:
+    """A command that finds all its runs and proofs imports nothing heavy for them."""
+    import subprocess
+
+    prove("dfa", DFA, tmp_path)
+    source = (
+        "import sys\nfrom altprop.harness.proof import prove\n"
+        f"proof = prove('dfa', {DFA!r}, {str(tmp_path)!r})\nprint(len(proof.oracles), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["4", "False"]
