@@ -14,6 +14,7 @@ _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3
 _UNSEEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
+_EXPONENT = re.compile(r"e([+-])0*(\d)")
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -150,6 +151,25 @@ def percent(value: float | None, places: int = 0) -> str:
     return f"{text.lstrip('-') if float(text) == 0 else text} %".replace("-", "−")
 
 
+def figure(value: float | None, digits: int = 2) -> str:
+    """A figure that may be of any size, with so many digits and none that say nothing.
+
+    >>> figure(0.4214), figure(1e-15), figure(2.377e-16, 3), figure(0.0), figure(4.0), figure(math.nan)
+    ('0.42', '10⁻¹⁵', '2.38 × 10⁻¹⁶', '0', '4', 'NaN')
+    """
+    if value is None:
+        return MISSING
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "∞" if value > 0 else "−∞"
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.{max(digits, math.floor(math.log10(abs(value))) + 1) if value else 1}g}".replace("-", "−")
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    if "." in mantissa:
+        mantissa = mantissa.rstrip("0").rstrip(".")
+    power = f"10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+    return {"1": power, "-1": f"−{power}"}.get(mantissa, f"{mantissa} × {power}".replace("-", "−"))
+
+
 def p_value(value: float) -> str:
     """A p-value.
 
@@ -171,6 +191,21 @@ def plural(n: int, word: str, several: str | None = None) -> str:
     ('1 seed', '3 seeds', '2 have')
     """
     return f"{n} {word if n == 1 else several or word + 's'}"
+
+
+def setting(value: object) -> str:
+    """The value of an option, as people type it.
+
+    >>> setting(0.00310001), setting(1e-05), setting(100000.0), setting("relu"), setting(True), setting(None)
+    ('0.0031', '1e-5', '1e5', 'relu', 'true', '–')
+    """
+    if value is None:
+        return MISSING
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return _EXPONENT.sub(r"e\1\2", f"{value:.3g}").replace("e+", "e")
+    return str(value)
 
 
 def visible(text: str) -> str:

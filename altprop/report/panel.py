@@ -21,13 +21,17 @@ LABEL = 10.5
 
 @dataclass(frozen=True)
 class Axis:
-    """A linear or logarithmic axis from `low` to `high` with a label and a way to write its ticks."""
+    """A linear or logarithmic axis from `low` to `high` with a label and a way to write its ticks.
+
+    `fixed` ticks take the place of those that the axis would choose by itself; none at all if it is empty.
+    """
 
     low: float
     high: float
     label: str = ""
     log: bool = False
     write: Callable[[float], str] = number
+    fixed: tuple[float, ...] | None = None
 
     def place(self, values: Sequence[float] | Array) -> Array:
         """Positions of values between 0 (low end) and 1 (high end), NaN for what a logarithm cannot show."""
@@ -40,7 +44,9 @@ class Axis:
         return np.asarray((logs - low) / (high - low))
 
     def ticks(self, wanted: int = 5) -> list[float]:
-        """Round values inside the axis, about as many as wanted."""
+        """Round values inside the axis, about as many as wanted, or the fixed ones."""
+        if self.fixed is not None:
+            return list(self.fixed)
         if self.log:
             return _decades(self.low, self.high, wanted)
         # One tick does not make a scale.

@@ -61,7 +61,7 @@ def in_metric(score: float, sign: int) -> float:
     return score if math.isinf(score) else sign * score + 0.0
 
 
-def _interval(interval: Interval | None, sign: int) -> Interval | None:
+def interval_in_metric(interval: Interval | None, sign: int) -> Interval | None:
     """An interval of scores as one of the metric, a limit that falls on a failure staying minus infinity."""
     if interval is None or sign > 0 or math.isinf(interval.estimate):
         return interval
@@ -92,13 +92,13 @@ def rows(report: Report, table: Table) -> list[Row]:
                 runs,
                 summary,
                 value,
-                _interval(summary.mean, table.sign),
-                _interval(summary.iqm, table.sign),
+                interval_in_metric(summary.mean, table.sign),
+                interval_in_metric(summary.iqm, table.sign),
                 _best(table, name),
                 (value - table.unit[0]) / table.unit[1] if table.unit and finite else None,
                 table.sign * (oracle - value) if oracle is not None and finite else None,
                 comparison,
-                _interval(comparison.difference, table.sign) if comparison else None,
+                interval_in_metric(comparison.difference, table.sign) if comparison else None,
                 _flags(report, table, learner, summaries),
             )
         )

@@ -139,7 +139,7 @@ def bca_interval(
     limits = []
     for tail in (0.5 - confidence / 2, 0.5 + confidence / 2):
         shifted = bias + float(ndtri(tail))
-        limits.append(_quantile(replicates, float(ndtr(bias + shifted / (1 - acceleration * shifted)))))
+        limits.append(quantile(replicates, float(ndtr(bias + shifted / (1 - acceleration * shifted)))))
     return Interval(estimate, limits[0], limits[1], "BCa")
 
 
@@ -161,8 +161,12 @@ def _acceleration(groups: Sequence[Floats], statistic: Statistic) -> float:
     return cubes / (6 * squares**1.5) if squares > 0 else 0.0
 
 
-def _quantile(ordered: Floats, level: float) -> float:
-    """Linear quantile of an ordered sample that may begin with minus infinities."""
+def quantile(ordered: Floats, level: float) -> float:
+    """Linear quantile of an ordered sample that may begin with minus infinities; it is one where it falls on one.
+
+    >>> quantile(np.array([-np.inf, 1.0, 2.0]), 0.25), quantile(np.array([-np.inf, 1.0, 2.0]), 0.75)
+    (-inf, 1.5)
+    """
     place = level * (ordered.size - 1)
     low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
     return float(low) if low == high or math.isinf(low) else float(low + (place - math.floor(place)) * (high - low))

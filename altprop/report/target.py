@@ -126,6 +126,11 @@ class TimeToTarget:
     mean: float
     horizon: float
 
+    @property
+    def order(self) -> tuple[float, float]:
+        """For sorting, the better one first: hit rate before speed."""
+        return -self.rate.estimate, self.mean
+
 
 def time_to_target(outcomes: Sequence[Outcome], horizon: float) -> TimeToTarget:
     """Summarise the outcomes of one learner up to the common horizon."""

@@ -17,6 +17,16 @@ class TargetTimes:
     horizon: float
     learners: dict[str, TimeToTarget]
 
+    @property
+    def places(self) -> dict[str, int]:
+        """Learner -> its place: by hit rate, then by restricted mean; equal ones share a place, without a hit none.
+
+        The rate comes first, for no speed makes up for seeds on which a learner fails: the lucky seeds of a learner
+        that fails on others never rank it before one that always arrives.
+        """
+        order = {name: one.order for name, one in self.learners.items() if one.hits}
+        return {name: 1 + sum(other < mine for other in order.values()) for name, mine in order.items()}
+
 
 def outcomes(table: Table, learner: str, target: str, currency: str) -> list[Outcome]:
     """Outcomes of a learner's runs against a target."""
@@ -52,12 +62,12 @@ def currencies(table: Table) -> list[str]:
 
 
 def ranking_flips(table: Table, target: str) -> list[tuple[str, str, str, str]]:
-    """Pairs whose order by restricted mean hangs on the currency: (ahead, behind, in this one, not in that one)."""
-    known: dict[str, dict[str, float]] = {}
+    """Pairs whose order hangs on the currency: (ahead, behind, in this one, not in that one)."""
+    known: dict[str, dict[str, int]] = {}
     for currency in currencies(table):
         chosen = next((row for row in target_times(table, currency) if row.target == target), None)
         if chosen is not None:
-            known[currency] = {name: one.mean for name, one in chosen.learners.items() if one.hits}
+            known[currency] = chosen.places
     if not known:
         return []
     first = next(iter(known))

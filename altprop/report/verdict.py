@@ -9,6 +9,7 @@ from altprop.report.format import p_value, plural
 from altprop.report.model import CURRENCIES, Report, Table
 from altprop.report.paired import CLAIM_SEEDS, smallest_p
 from altprop.report.results import Row, described
+from altprop.report.robustness import caveats as tuning_caveats
 from altprop.report.times import ranking_flips
 
 
@@ -117,6 +118,7 @@ def _caveats(report: Report, table: Table, ran: list[Row], refused: list[Row]) -
         found += [f"{row.learner.name}: {flag}." for flag in row.flags]
     if not any(row.learner.control for row in ran):
         found.append("No control ran here: nothing shows what doing nothing would have reached.")
+    found += tuning_caveats(report, table)
     found += _flips(table)
     if any(run.status in ("interrupted", "timed_out") for row in ran for run in row.runs):
         found.append("Some runs were cut off: they count as failed above and as censored in the time to target.")

@@ -1,0 +1,220 @@
+"""The drawings of section 6: what the best of k trials reaches, and how the result hangs on each searched option."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from altprop.report.canvas import Array, Canvas
+from altprop.report.draw import (
+    WIDE,
+    Figure,
+    direct_labels,
+    groups,
+    heading,
+    key,
+    marked_line,
+    name_of,
+    name_width,
+    slug,
+)
+from altprop.report.format import setting, short
+from altprop.report.model import Learner, Option, Table
+from altprop.report.panel import LABEL, TICK, Axis, Panel, left_margin, needs_log, spanning
+from altprop.report.results import in_metric
+from altprop.report.robustness import Searched, score
+from altprop.report.statistics import median
+
+TOP, BOTTOM, LINE = 26.0, 40.0, 14.0
+
+
+def best_figures(table: Table, found: Sequence[Searched]) -> list[Figure]:
+    """Expected best of k over k, a line a learner, drawn from the k on where no draw can hold failures alone."""
+    shown = [one for one in found if one.curves.finite_from is not None]
+    if not shown or max(one.curves.n for one in shown) < 2:
+        return []
+    curves = {one.learner.name: _curve(table, one) for one in shown}
+    values = np.concatenate(list(curves.values()))
+    y = spanning(values, log=table.sign < 0 and needs_log(values[np.isfinite(values)]), margin=0.06)
+    largest = max(one.curves.n for one in shown)
+    x = Axis(1.0, float(largest), "k, number of trials", False, setting, tuple(map(float, _whole_ticks(largest))))
+    title = f"expected best of k trials, validation {table.metric}, {short(table.workload, 50)}"
+    figures = []
+    parts = groups([one.learner for one in shown])
+    for part, learners in enumerate(parts):
+        height = 300.0
+        tall = height - TOP - BOTTOM
+        left = left_margin(y, tall)
+        canvas = Canvas(WIDE, height, f"{title}: one line a learner")
+        heading(canvas, title, part, len(parts))
+        panel = Panel(canvas, (left, TOP, WIDE - left - name_width(learners) - 18, tall), x, y)
+        ends = []
+        for learner in reversed(learners):
+            line = curves[learner.name]
+            ks = np.arange(1.0, line.size + 1)
+            marked_line(panel, ks, line, learner.style)
+            across, down = panel.at(ks[-1:], line[-1:])
+            ends.append((learner, float(across[0]), float(down[0])))
+        direct_labels(panel, ends)
+        caption = (
+            "What the best of k trials reaches on average, over all ways to draw k of those that were run; it is on "
+            "the validation metric that trials are chosen by, so it flatters. A line begins at the least k of which "
+            "no draw can hold failed trials alone: below, the expectation is failed."
+        )
+        stem = slug("best_of_k", table.workload) + (f"-{part + 1}" if len(parts) > 1 else "")
+        figures.append(Figure(stem, canvas, caption if part == 0 else ""))
+    return figures
+
+
+def _curve(table: Table, one: Searched) -> Array:
+    """E_k in the metric's unit, NaN where it is failed."""
+    return np.array([in_metric(e, table.sign) if math.isfinite(e) else math.nan for e in one.curves.expected])
+
+
+def _whole_ticks(largest: int) -> list[int]:
+    """Ticks of an axis of counts from 1: at most eight whole numbers, evenly apart.
+
+    >>> _whole_ticks(5), _whole_ticks(16)
+    ([1, 2, 3, 4, 5], [1, 4, 8, 12, 16])
+    """
+    step = next(step for power in range(12) for step in (10**power, 2 * 10**power, 4 * 10**power) if largest / step < 8)
+    return sorted({1, *range(step, largest + 1, step)})
+
+
+def sensitivity(table: Table, found: Sequence[Searched]) -> list[Figure]:
+    """Every trial against each searched option, one figure an option (and group of learners where there are many)."""
+    options: dict[str, list[Searched]] = {}
+    for one in found:
+        for option in one.study.options:
+            options.setdefault(option.path, []).append(one)
+    figures: list[Figure] = []
+    # The option that most learners share, nearly always the learning rate, comes first.
+    for path in sorted(options, key=lambda path: (-len(options[path]), path)):
+        parts = groups(list({one.learner.name: one.learner for one in options[path]}.values()))
+        y = _value_axis(table, options[path])
+        for part, learners in enumerate(parts):
+            chosen = [one for one in options[path] if one.learner in learners]
+            figures.append(_sensitivity(table, path, chosen, y, part, len(parts), not figures))
+    return figures
+
+
+def _value_axis(table: Table, found: Sequence[Searched]) -> Axis:
+    scores = [score(table, trial.run) for one in found for trial in one.study.trials]
+    values = [in_metric(value, table.sign) for value in scores if math.isfinite(value)]
+    values += [at for one in found if (at := _at_default(table, one.learner)) is not None]
+    return spanning(values, log=table.sign < 0 and needs_log(values), margin=0.06)
+
+
+def _at_default(table: Table, learner: Learner) -> float | None:
+    """Median validation metric of a learner's runs at its defaults, None where it failed or has none."""
+    runs = [] if learner.tuned else table.tried(learner.name)
+    middle = median(np.array([score(table, run) for run in runs])) if runs else -math.inf
+    return in_metric(middle, table.sign) if math.isfinite(middle) else None
+
+
+class _Scale:
+    """The horizontal axis of an option that several learners search: one range around all, or the choices of all."""
+
+    def __init__(self, path: str, options: Sequence[Option], values: Sequence[Any]) -> None:
+        numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
+        limits = [at for one in options for at in (one.low, one.high) if at is not None]
+        named = any(one.choices for one in options) or len(numbers) < len(values)
+        self.names = list(dict.fromkeys(setting(v) for v in [*(c for one in options for c in one.choices), *values]))
+        if not named:
+            self.names = []
+            log = all(one.log for one in options) and min([*limits, *numbers], default=0.0) > 0
+            self.axis = spanning(
+                [*limits, *map(float, numbers)], path + (", log scale" if log else ""), log, setting, 0.02
+            )
+        else:
+            places = tuple(float(place) for place in range(len(self.names)))
+            self.axis = Axis(-0.5, len(self.names) - 0.5, path, False, lambda at: self.names[round(at)], places)
+
+    def at(self, value: Any, shift: float) -> float:
+        """Position of a value in data units; choices are spread by `shift`, -0.5 to 0.5, so that learners part."""
+        return self.names.index(setting(value)) + 0.7 * shift if self.names else float(value)
+
+
+def _sensitivity(
+    table: Table, path: str, found: Sequence[Searched], y: Axis, part: int, parts: int, first: bool
+) -> Figure:
+    declared = [option for one in found for option in one.study.options if option.path == path]
+    values = [t.values[path] for one in found for t in one.study.trials if t.values.get(path) is not None]
+    defaults = [option.default for option in declared if option.default is not None]
+    scale = _Scale(path, declared, [*values, *defaults])
+    failed = [one for one in found if one.curves.failed]
+    strip = 8.0 + 6.0 * len(failed) if failed else 0.0
+    height = 300.0 + strip
+    learners = list({one.learner.name: one.learner for one in found}.values())
+    width = name_width(learners) + 46
+    tall = height - TOP - BOTTOM - strip
+    left = max(left_margin(y, tall), 40.0)
+    title = f"validation {table.metric} of every trial over {short(path, 40)}, {short(table.workload, 40)}"
+    canvas = Canvas(WIDE, height, title)
+    heading(canvas, title, part, parts)
+    # Failed trials stand at the worse edge: below where more is better, above where less is.
+    above = bool(strip) and table.sign < 0
+    bare = Axis(scale.axis.low, scale.axis.high, "", scale.axis.log, scale.axis.write, scale.axis.fixed)
+    box = (left, TOP + (strip if above else 0.0), WIDE - left - width, tall)
+    below = bool(strip) and not above
+    panel = Panel(canvas, box, bare if below else scale.axis, y, show_x=not below)
+    edge = None
+    if strip:
+        top = TOP if above else TOP + tall
+        canvas.boxes([(left, top, box[2], strip)], "band")
+        flat = Axis(0.0, 1.0, "", False, setting, ())
+        edge = Panel(canvas, (left, top, box[2], strip), scale.axis if below else bare, flat, below, show_y=False)
+        canvas.text(left - 5, top + strip / 2 + 3.4, "failed", "soft", TICK, "end")
+    for place, one in enumerate(found):
+        shift = (place - (len(found) - 1) / 2) / max(len(found), 1)
+        _trials(table, path, one, panel, scale, shift)
+        if edge is not None and one in failed:
+            xs = [
+                scale.at(t.values[path], shift)
+                for t in one.study.trials
+                if t.values.get(path) is not None and math.isinf(score(table, t.run))
+            ]
+            across, _ = edge.at(xs, [0.5] * len(xs))
+            down = edge.top + 4 + 6.0 * (failed.index(one) + 0.5)
+            canvas.markers(across, [down] * len(xs), "cross", one.learner.style.colour, 6.5)
+    _legend(panel, learners)
+    caption = (
+        "Every trial a marker at the option's value, on the scale of its declared space; a line joins them where "
+        "nothing else was searched. The large marker is the default, at the median of the learner's runs with it (a "
+        "tick on the axis where these failed or are missing). Crosses at the edge: failed trials."
+    )
+    stem = slug("sensitivity", table.workload, path) + (f"-{part + 1}" if parts > 1 else "")
+    return Figure(stem, canvas, caption if first else "")
+
+
+def _trials(table: Table, path: str, one: Searched, panel: Panel, scale: _Scale, shift: float) -> None:
+    """One learner's trials, and its default."""
+    style = one.learner.style
+    points = sorted(
+        (scale.at(trial.values[path], shift), score(table, trial.run))
+        for trial in one.study.trials
+        if trial.values.get(path) is not None
+    )
+    xs = np.array([x for x, _ in points], dtype=float)
+    ys = np.array([in_metric(s, table.sign) if math.isfinite(s) else math.nan for _, s in points], dtype=float)
+    if len(one.study.options) == 1 and not scale.names:
+        panel.line(xs, ys, style.colour, 1.1 * style.width, style.dash, 0.7)
+    panel.canvas.markers(*panel.at(xs, ys), style.marker, style.colour, 5.5, 0.85)
+    default = next(option.default for option in one.study.options if option.path == path)
+    if default is None:
+        return
+    at, height = scale.at(default, shift), _at_default(table, one.learner)
+    across, down = panel.at([at], [panel.y.low if height is None else height])
+    shape, size = ("tick", 13.0) if height is None else (style.marker, 12.0)
+    panel.canvas.markers(across, down, shape, style.colour, size)
+
+
+def _legend(panel: Panel, learners: Sequence[Learner]) -> None:
+    """The learners' keys right of a panel, in their order."""
+    for place, learner in enumerate(learners):
+        y = panel.top + 8 + place * LINE
+        key(panel.canvas, panel.right + 14, y, learner.style, 20)
+        panel.canvas.text(panel.right + 38, y + 3.6, name_of(learner), learner.style.colour, LABEL, bold=True)
