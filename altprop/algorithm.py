@@ -43,6 +43,8 @@ class Algorithm(ABC):
         state: names of the attributes that `_step` changes; they are saved and loaded.
         kind: what the predictor returns.
         distributed: whether all that it learns from is `Problem.gradient`, which is averaged over processes.
+        stacks: whether a step is `Problem.gradient` of its batch, handed whole to `self.updater`, and nothing else: then
+            many seeds may run as one (`altprop.replicas`).
         exempt: name of a rule of the conformance suite about learning -> why this learner need not obey it.
     """
 
@@ -51,6 +53,7 @@ class Algorithm(ABC):
     state: ClassVar[tuple[str, ...]] = ()
     kind: ClassVar[PredictorKind] = PredictorKind.OUTPUT
     distributed: ClassVar[bool] = False
+    stacks: ClassVar[bool] = False
     exempt: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     problem: Problem
@@ -116,7 +119,7 @@ class Algorithm(ABC):
         if batch is None and self.batch is not Appetite.NONE:
             raise AltpropError(f"{type(self).__name__} must be fed a batch; its appetite is {self.batch}")
         problem.begin_step(ledger.steps)
-        if ledger.due_for_audit() or (batch is not None and batch.last):
+        if ledger.due_for_audit(batch is not None and batch.last):
             with ledger.audit():
                 result = self._counted_step(batch)
         else:

@@ -6,7 +6,7 @@ gives each kind of call its FLOPs; between audits FLOPs follow from the counts. 
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -29,10 +29,20 @@ CURRENCIES = ("steps", "epochs", "samples", "evaluations", "forward_equivalents"
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
-class _Section:
-    """Sends the FLOPs of an audited step to one kind while open."""
+class Sectioned(Protocol):
+    """What is told the kind of work at every moment: the counting mode of an audit, or a clock.
 
-    def __init__(self, mode: CountingMode, kind: str) -> None:
+    Attributes:
+        section: one of `KINDS`, the primitive that works; or "charged", for the counting mode, in `Ledger.charged`.
+    """
+
+    section: str
+
+
+class _Section:
+    """Names the kind of work while open: in an audited step its FLOPs go there."""
+
+    def __init__(self, mode: Sectioned, kind: str) -> None:
         self._mode, self._kind = mode, kind
 
     def __enter__(self) -> None:
@@ -90,6 +100,9 @@ class Ledger:
     Args:
         blocks: number of blocks of the model; a pass over one block counts as that share of a forward.
         forward_flops: FLOPs of one model forward on one example, the unit of `forward_equivalents`.
+
+    Attributes:
+        auditing: whether steps are audited where scheduled; without audits FLOPs follow from the earlier ones.
     """
 
     def __init__(self, blocks: int = 1, forward_flops: float = 0.0) -> None:
@@ -106,7 +119,8 @@ class Ledger:
         self._charged: dict[str, float] = {}
         self._rates = {kind: _Rate() for kind in KINDS}
         self._paused = 0
-        self._mode: CountingMode | None = None
+        self._mode: Sectioned | None = None
+        self.auditing = True
         self.uncounted: dict[str, int] = {}
         self.live_bytes = 0
         self.saved_bytes = 0
@@ -123,9 +137,12 @@ class Ledger:
         self._examples[kind] += examples
         return _NOTHING if self._mode is None else _Section(self._mode, kind)
 
-    def charged(self) -> AbstractContextManager[None]:
+    def charged(self, kind: str = "other") -> AbstractContextManager[None]:
         """Work of torch whose FLOPs the caller books by `charge` stands inside: audits learn nothing from it."""
-        return _NOTHING if self._mode is None or self._paused else _Section(self._mode, "charged")
+        mode = self._mode
+        if mode is None or self._paused:
+            return _NOTHING
+        return _Section(mode, "charged" if isinstance(mode, CountingMode) else kind)
 
     def charge(self, kind: str, flops: float) -> None:
         """Book FLOPs of work that torch does not see (numpy, DEAP, an own kernel)."""
@@ -155,7 +172,7 @@ class Ledger:
 
         Work under `torch.func` must stay outside: its transforms refuse the hooks.
         """
-        return _NOTHING if self._mode is None or self._paused else self._measured_graph()
+        return self._measured_graph() if isinstance(self._mode, CountingMode) and not self._paused else _NOTHING
 
     @contextmanager
     def _measured_graph(self) -> Iterator[None]:
@@ -164,9 +181,18 @@ class Ledger:
             yield
         self.saved_bytes = max(self.saved_bytes, saved.total)
 
-    def due_for_audit(self) -> bool:
-        """Whether the step that begins now is one of 0, 1, 3, 7, 15, ..."""
-        return (self.steps + 1) & self.steps == 0
+    def due_for_audit(self, last: bool = False) -> bool:
+        """Whether the step that begins now is audited: one of 0, 1, 3, 7, 15, ..., or the `last` of its context."""
+        return ((self.steps + 1) & self.steps == 0 or last) and self.auditing
+
+    @contextmanager
+    def watched(self, by: Sectioned) -> Iterator[None]:
+        """Tell `by` the kind of work at every moment, in steps that are not audited."""
+        self._mode = by
+        try:
+            yield
+        finally:
+            self._mode = None
 
     @contextmanager
     def audit(self) -> Iterator[None]:

@@ -33,7 +33,7 @@ def counts_what_it_does(target: Target) -> str | None:
 def _observed(parts: Parts, batch: Batch | None) -> tuple[float, float]:
     """Take a step; return the FLOPs that a counter around it sees, outside and inside `ledger.charged`."""
     ledger = parts.problem.ledger
-    audited = ledger.due_for_audit() or (batch is not None and batch.last)
+    audited = ledger.due_for_audit(batch is not None and batch.last)
     mode = CountingMode()
     if not audited:
         ledger._mode = mode  # so that sections are told apart as in an audit
