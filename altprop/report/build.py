@@ -23,6 +23,8 @@ from altprop.report.health_figures import alignments, gradient_scale, heat_maps,
 from altprop.report.identity import Check, checks, fingerprints, origins, problems
 from altprop.report.model import Report, Table
 from altprop.report.page import Workload, render
+from altprop.report.proof import Proven, as_csv, doubts, proven
+from altprop.report.proof import summary as summary_of_proofs
 from altprop.report.reading import read
 from altprop.report.results import dots, rows
 from altprop.report.runs import LAYER_COLUMNS, WHOLE_COLUMNS, run_page
@@ -40,7 +42,7 @@ def build(
     formats: Sequence[str] = FORMATS,
     keys: Collection[str] | None = None,
 ) -> Path:
-    """Read records and write `report.html`, `report.md`, `figures/*.svg`, `data.csv` and `trace.csv.gz` into a folder.
+    """Read records and write `report.html`, `report.md`, `figures/*.svg` and the data as tables into a folder.
 
     Args:
         runs: folders of records, merged by run key.
@@ -66,6 +68,7 @@ def build(
         out.mkdir(parents=True, exist_ok=True)
         _write_figures(out / "figures", context["files"])
         _write_data(out, folders, keys)
+        (out / "proofs.csv").write_bytes(as_csv(context["proofs"]))
         for name in formats:
             (out / f"report.{name}").write_text(render(context, name), encoding="utf-8")
     except OSError as error:
@@ -77,8 +80,9 @@ def assemble(report: Report) -> dict[str, Any]:
     """Everything that the templates need, computed once for all formats."""
     found = checks(report)
     scale = gradient_scale(report)
+    proofs = proven(report)
     small = len(report.runs) <= LAYERS_UP_TO
-    workloads = [_workload(report, table, found, scale, small) for table in report.tables]
+    workloads = [_workload(report, table, found, proofs, scale, small) for table in report.tables]
     pooled = across(report)
     scale_bar = scale_figure(scale) if scale else None
     broken = failures(report)
@@ -92,6 +96,8 @@ def assemble(report: Report) -> dict[str, Any]:
         "scale": scale_bar,
         "failures": broken,
         "failure_summary": summary(broken),
+        "proofs": proofs,
+        "proof_summary": summary_of_proofs(proofs),
         "checks": found,
         "fingerprints": fingerprints(report),
         "origins": origins(report),
@@ -102,14 +108,16 @@ def assemble(report: Report) -> dict[str, Any]:
     }
 
 
-def _workload(report: Report, table: Table, found: list[Check], scale: Any, with_layers: bool) -> Workload:
+def _workload(
+    report: Report, table: Table, found: list[Check], proofs: list[Proven], scale: Any, with_layers: bool
+) -> Workload:
     results = rows(report, table)
     costs = cost_rows(report, table)
     planes = [pareto(report, table, "flops", "FLOPs"), pareto(report, table, "saved_bytes", "bytes saved for backward")]
     return Workload(
         table=table,
         rows=results,
-        verdict=judge(report, table, results, problems(found, table.workload)),
+        verdict=judge(report, table, results, problems(found, table.workload) + doubts(proofs, table)),
         dots=dots(report, table, results),
         views=views(report, table),
         health=examine(report, table),

@@ -74,6 +74,13 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "cost of one forward pass of the model on one example. The residual is the misfit of the fit on audited steps.",
     ),
     (
+        "proof, oracle, negative control",
+        "An oracle measures how far an algorithm is from something known in a limit where the two must be equal, and "
+        "holds within its tolerance. A negative control measures the same outside the limit and holds beyond its "
+        "tolerance: it shows that the oracle can tell. A proof is of one state of the code, named by its hash, which "
+        "the runs carry too.",
+    ),
+    (
         "controls",
         "Learners that must not learn: no update, a random direction, frozen features under a trained head. A learner "
         "that does not beat them has shown nothing; a control that chance beats points at the task.",

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from altprop.records.proof import Proof
 from altprop.records.record import Record, UnreadableRecordError
 from altprop.report.canvas import Array
 from altprop.report.style import LearnerStyle
@@ -282,6 +283,7 @@ class Report:
     unreadable: list[str]
     superseded: list[Record]
     studies: list[Study] = field(default_factory=list)
+    proofs: list[Proof] = field(default_factory=list)
 
     @cached_property
     def by_name(self) -> dict[str, Learner]:

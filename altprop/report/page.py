@@ -14,6 +14,7 @@ from altprop.report.definitions import DEFINITIONS
 from altprop.report.draw import Figure, key
 from altprop.report.health import Health
 from altprop.report.model import CURRENCIES, Table
+from altprop.report.proof import as_numbers
 from altprop.report.results import Row
 from altprop.report.runs import RunPage
 from altprop.report.style import DARK, LIGHT, variables
@@ -26,6 +27,7 @@ SECTIONS = (
     (3, "across", "Across tasks"),
     (4, "health", "Gradient health"),
     (5, "cost", "Cost"),
+    (7, "proof", "Proof"),
     (8, "failures", "Failures"),
     (9, "reproduce", "Reproduce"),
     (10, "definitions", "Definitions"),
@@ -110,6 +112,7 @@ def numbers(context: dict[str, Any]) -> dict[str, Any]:
     """The results as plain data, for scripts that read the page."""
     return {
         "title": context["report"].title,
+        "proofs": as_numbers(context["proofs"]),
         "workloads": [
             {
                 "workload": one.table.workload,

@@ -10,6 +10,7 @@ from typing import Any
 
 from altprop.errors import AltpropError
 from altprop.records.frame import read_all
+from altprop.records.proof import load_proofs
 from altprop.records.record import Record
 from altprop.report.model import Learner, Report, Run, Study, Table
 from altprop.report.naming import name_variants
@@ -45,7 +46,8 @@ def read(runs: Sequence[Path], title: str, keys: Collection[str] | None = None) 
     tables = [_table(name, cells, learners) for name, cells in sorted(workloads.items())]
     found, older = studies(trials)
     placed = [replace(study, learner=_searched(study, tables)) for study in found]
-    return Report(title, learners, tables, unreadable, superseded + older, placed)
+    proofs, broken = load_proofs(list(runs))
+    return Report(title, learners, tables, unreadable + broken, superseded + older, placed, proofs)
 
 
 def _places(runs: Sequence[Path]) -> str:

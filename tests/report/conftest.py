@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+
+from altprop.records.proof import Oracle, Proof, write_proof
 
 
 def _beside(name: str) -> ModuleType:
@@ -30,6 +35,12 @@ def synthetic() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def proving() -> Callable[..., Proof]:
+    """The writer of synthetic proofs."""
+    return prove
+
+
+@pytest.fixture(scope="session")
 def browser() -> ModuleType:
     """The driver of a headless browser."""
     return _beside("browser")
@@ -38,7 +49,11 @@ def browser() -> ModuleType:
 @pytest.fixture(scope="session")
 def tour(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Records of nine learners on three tasks with three seeds, refusals and a divergence among them."""
-    return synthetic.write(tmp_path_factory.mktemp("tour") / "runs")
+    runs: Path = synthetic.write(tmp_path_factory.mktemp("tour") / "runs")
+    for algorithm in ("backprop", "dfa", "newton_cg"):
+        prove(runs, algorithm)
+    prove(runs, "som", ("batch at radius 0 equals a Lloyd iteration", 0.3, 1e-12))
+    return runs
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +62,16 @@ def tour_report(tour: Path) -> Path:
     from altprop.report.build import build
 
     return build([tour], tour.parent / "report", "The tour").parent
+
+
+def prove(folder: Path, algorithm: str, *oracles: tuple[str, float | None, float | None], **more: Any) -> Proof:
+    """Write a proof with the given (oracle, error, tolerance), two that hold by default."""
+    given = oracles or (("its limit is backprop", 2.4e-16, 1e-15), ("not elsewhere", 0.42, 0.01))
+    measured = [Oracle(*one, more.get("reason", "") if one[1] is None else "", 0.1) for one in given]
+    provenance = {"kernel": 1, "fingerprint": more.get("fingerprint", "f" * 32)}
+    when, problem = more.get("finished", "2024-01-01T00:00:00+00:00"), more.get("problem", "")
+    source = more.get("source", "a" * 64)
+    return write_proof(folder, algorithm, more.get("target", ""), source, measured, provenance, when, problem)
 
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -67,4 +92,7 @@ def hostile_runs(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory
         synthetic.Task("w" * 200),
     ]
     error = HOSTILE + "\n```\n# heading\n</pre><script>alert(2)</script>"
-    return synthetic.write(tmp_path_factory.mktemp("hostile") / "runs", learners, tasks, 2, error)
+    runs: Path = synthetic.write(tmp_path_factory.mktemp("hostile") / "runs", learners, tasks, 2, error)
+    prove(runs, "backprop", (HOSTILE, 0.0, 1.0), ("not " + odd, math.nan, 1.0), (error, None, None), reason=error)
+    prove(runs, "null", ("z" * 400, math.inf, 1e300), problem=error, fingerprint=HOSTILE)
+    return runs

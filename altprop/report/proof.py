@@ -1,0 +1,245 @@
+"""Section 7: is each learner what it says? What its oracles measured, held against the code of its runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from altprop.records.proof import Oracle, Proof, finished
+from altprop.report.format import figure, plural
+from altprop.report.model import Learner, Report, Run, Table
+
+
+@dataclass(frozen=True)
+class Line:
+    """One oracle as the page shows it.
+
+    Attributes:
+        oracle: what was measured.
+        error, tolerance: with as many digits as it takes to tell them apart.
+        verdict: in words, with the comparison where it must differ or does not hold.
+    """
+
+    oracle: Oracle
+    error: str
+    tolerance: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Proven:
+    """An algorithm with its proof.
+
+    Attributes:
+        algorithm, target: its name and the import path of its class, as the runs give them.
+        learners: those that use it.
+        proof: of the code that most runs were made with, else the one measured last; None where there is none.
+        lines: its oracles.
+        note: what must be known of the code that the proof is of; empty where it is that of all runs.
+        silent: how many runs do not say which code they were made with.
+        runs: how many there are.
+    """
+
+    algorithm: str
+    target: str
+    learners: list[Learner]
+    proof: Proof | None
+    lines: list[Line]
+    note: str
+    silent: int
+    runs: int
+
+    @property
+    def controls(self) -> list[Line]:
+        """The negative controls."""
+        return [line for line in self.lines if line.oracle.control]
+
+    @property
+    def equalities(self) -> list[Line]:
+        """All other oracles."""
+        return [line for line in self.lines if not line.oracle.control]
+
+    @property
+    def failing(self) -> list[str]:
+        """Names of the oracles that do not hold."""
+        return [line.oracle.name for line in self.lines if not line.oracle.passed]
+
+    @property
+    def problem(self) -> str:
+        """Why the oracles could not be asked, empty where they could."""
+        return self.proof.problem if self.proof is not None else ""
+
+
+def proven(report: Report) -> list[Proven]:
+    """Every algorithm of the report, in the order of its learners; without a proof only those that ran somewhere."""
+    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in report.runs:
+        groups[_algorithm(run)].append(run)
+    users: dict[tuple[str, str], list[Learner]] = defaultdict(list)
+    for learner in report.learners:
+        for what in sorted({_algorithm(run) for table in report.tables for run in table.runs.get(learner.name, [])}):
+            users[what].append(learner)
+    ran = {what for what, runs in groups.items() if any(run.status != "refused" for run in runs)}
+    every = [_proven(report, what, learners, groups[what]) for what, learners in users.items()]
+    return [one for one in every if one.proof is not None or (one.algorithm, one.target) in ran]
+
+
+def _proven(report: Report, what: tuple[str, str], learners: list[Learner], runs: list[Run]) -> Proven:
+    sources = [_source(run) for run in runs]
+    known = [source for source in sources if source]
+    found = [proof for proof in report.proofs if (proof.algorithm, proof.target) == what]
+    proof = max(found, key=lambda p: (known.count(p.source), finished(p), p.source, p.fingerprint), default=None)
+    lines = [_line(oracle) for oracle in proof.oracles] if proof is not None else []
+    note = _note(proof, known) if proof is not None else ""
+    return Proven(*what, learners, proof, lines, note, len(sources) - len(known), len(runs))
+
+
+def _algorithm(run: Run) -> tuple[str, str]:
+    """The algorithm of a run: its name and its class."""
+    config = run.record.data["config"].get("algorithm")
+    target = config.get("_target_") if isinstance(config, dict) else None
+    return str(run.record.data["axes"].get("algorithm") or run.record.label), str(target or "")
+
+
+def _source(run: Run) -> str:
+    """The hash of the algorithm's code that a run was made with, empty where it does not say."""
+    sources = run.record.data["provenance"].get("sources")
+    source = sources.get("algorithm") if isinstance(sources, dict) else None
+    return source if isinstance(source, str) else ""
+
+
+def _note(proof: Proof, known: list[str]) -> str:
+    other = sorted({source for source in known if source != proof.source})
+    if not other:
+        return ""
+    listed = ", ".join(source[:12] for source in other[:3]) + (f" and {len(other) - 3} more" if len(other) > 3 else "")
+    count = sum(source != proof.source for source in known)
+    which = "all runs" if count == len(known) else f"{count} of {plural(len(known), 'run')}"
+    return f"The proof is of other code ({proof.source[:12]}) than {which} ({listed})."
+
+
+def _line(oracle: Oracle) -> Line:
+    if oracle.error is None or oracle.tolerance is None:
+        return Line(oracle, "–", "–", f"raised {oracle.reason}")
+    error, tolerance = _apart(oracle.error, oracle.tolerance)
+    if oracle.error != oracle.error or oracle.tolerance != oracle.tolerance:
+        return Line(oracle, error, tolerance, "fails: not a number")
+    sign = ">" if oracle.error > oracle.tolerance else "≤"
+    compared = f"{error} {sign} {tolerance}"
+    if oracle.control:
+        verdict = f"must differ: {compared}" if oracle.passed else f"must differ and does not: {compared}"
+    else:
+        verdict = "holds" if oracle.passed else f"fails: {compared}"
+    return Line(oracle, error, tolerance, verdict)
+
+
+def _apart(a: float, b: float) -> tuple[str, str]:
+    """Two figures with two digits, or with as many as it takes to see that they differ.
+
+    >>> _apart(0.42, 0.01), _apart(1.00000001e-12, 1e-12)
+    (('0.42', '0.01'), ('1.00000001 × 10⁻¹²', '10⁻¹²'))
+    """
+    for digits in range(2, 18):
+        texts = figure(a, digits), figure(b, digits)
+        if a == b or texts[0] != texts[1]:
+            break
+    return texts
+
+
+def summary(found: Sequence[Proven]) -> list[str]:
+    """How many proofs hold, what fails, who has none, and whether they are of the code that ran: sentences."""
+    lines = [line for one in found for line in one.lines]
+    asked = [one for one in found if one.lines or one.problem]
+    mute = [one.algorithm for one in found if not (one.lines or one.problem)]
+    if not asked:
+        return ["The records hold no proof: nothing here shows that a learner is what it says."]
+    held = sum(line.oracle.passed for line in lines)
+    controls = [line for line in lines if line.oracle.control]
+    said = [
+        f"{held} of {plural(len(lines), 'proof')} of {plural(len(asked), 'algorithm')} "
+        f"{'holds' if len(lines) == 1 else 'hold'}: {_within(lines, controls)}."
+    ]
+    for one in asked:
+        if one.problem or one.failing:
+            said.append(f"{_failure(one)}.")
+    if mute:
+        said.append(f"Without any proof: {', '.join(mute)}.")
+    said += [f"{one.algorithm}: {one.note}" for one in found if one.note]
+    silent = sum(one.silent for one in found if one.proof is not None)
+    if silent:
+        said.append(
+            f"{plural(silent, 'run does', 'runs do')} not say which state of the code made "
+            f"{'it' if silent == 1 else 'them'}: whether the proofs are of that code is unknown."
+        )
+    return said
+
+
+def _within(lines: Sequence[Line], controls: Sequence[Line]) -> str:
+    equal = [line for line in lines if not line.oracle.control]
+    within = sum(line.oracle.passed for line in equal)
+    beyond = sum(line.oracle.passed for line in controls)
+    return (
+        f"{within} of {plural(len(equal), 'oracle')} within {'its' if len(equal) == 1 else 'their'} tolerance, "
+        f"{beyond} of {plural(len(controls), 'negative control')} beyond it"
+    )
+
+
+def _failure(one: Proven) -> str:
+    if one.problem:
+        return f"{one.algorithm} cannot say what its oracles are: {one.problem}"
+    listed = ", ".join(f"“{name}”" for name in one.failing)
+    return f"{one.algorithm} fails {len(one.failing)} of its {plural(len(one.lines), 'proof')}: {listed}"
+
+
+def doubts(found: Sequence[Proven], table: Table) -> list[str]:
+    """The algorithms of a workload whose proofs fail, as caveats of its verdict."""
+    here = {_algorithm(run) for name in table.runs for run in table.tried(name)}
+    return [
+        f"{_failure(one)}; it may not be what its name says (section 7)."
+        for one in found
+        if (one.algorithm, one.target) in here and (one.problem or one.failing)
+    ]
+
+
+_COLUMNS = ("algorithm", "target", "source", "fingerprint", "kernel", "oracle", "negative_control")
+_FIGURES = ("error", "tolerance", "passed", "reason")
+
+
+def as_csv(found: Sequence[Proven]) -> bytes:
+    """One row an oracle, with every digit."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow((*_COLUMNS, *_FIGURES))
+    for one in found:
+        if one.proof is not None:
+            head = (one.algorithm, one.target, one.proof.source, one.proof.fingerprint, one.proof.data["kernel"])
+            for oracle in one.proof.oracles:
+                figures = ("" if x is None else repr(float(x)) for x in (oracle.error, oracle.tolerance))
+                writer.writerow((*head, oracle.name, oracle.control, *figures, oracle.passed, oracle.reason))
+    return text.getvalue().encode(errors="replace")
+
+
+def as_numbers(found: Sequence[Proven]) -> list[dict[str, object]]:
+    """The proofs as plain data, for scripts that read the page."""
+    return [
+        {
+            "algorithm": one.algorithm,
+            "target": one.target,
+            "source": one.proof.source if one.proof is not None else None,
+            "fingerprint": one.proof.fingerprint if one.proof is not None else None,
+            "oracles": [
+                {
+                    "name": line.oracle.name,
+                    "error": line.oracle.error,
+                    "tolerance": line.oracle.tolerance,
+                    "control": line.oracle.control,
+                    "passed": line.oracle.passed,
+                }
+                for line in one.lines
+            ],
+        }
+        for one in found
+    ]
