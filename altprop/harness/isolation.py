@@ -8,6 +8,7 @@ import multiprocessing.connection
 import os
 import signal
 import socket
+import threading
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from altprop.errors import AltpropError
 from altprop.harness import runner
 from altprop.harness.cell import Cell
+from altprop.harness.memory import in_words
 from altprop.harness.outcome import make_record
 from altprop.records.status import RunStatus
 from altprop.records.store import RunStore
@@ -63,7 +65,7 @@ def run_isolated(cell: Cell, seed: int, key: str, cell_key: str, store: RunStore
     fresh = record is not None and (before is None or record.data["measured"] != before.data["measured"])
     if record is not None and fresh:
         return record.data
-    status, reason = _death(children[0].exitcode)
+    status, reason = _death(children[0].exitcode, cell.settings.memory)
     return _commit(cell, seed, key, cell_key, store, status, reason)
 
 
@@ -103,11 +105,20 @@ def _wait(children: list[Any], timeout: float | None) -> bool:
 
 def _child(cell: Cell, seed: int, key: str, cell_key: str, runs_dir: str, place: dict[str, str]) -> None:
     """Run in the child; an AltpropError of the store is told by the exit code alone."""
+    threading.Thread(target=_follow, name="follow the parent", daemon=True).start()
     os.environ.update(place)
     try:
         runner.run_seed(cell, seed, key, cell_key, RunStore(runs_dir))
     except AltpropError as error:
         raise SystemExit(f"altprop: {error}") from error
+
+
+def _follow() -> None:
+    """End with the process that holds the lease: once it is gone, another worker may take the run over."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _kill(children: list[Any]) -> None:
@@ -122,14 +133,15 @@ def _kill(children: list[Any]) -> None:
             child.join()
 
 
-def _death(code: int | None) -> tuple[RunStatus, str]:
+def _death(code: int | None, memory: int | None) -> tuple[RunStatus, str]:
     """Say what an exit code means."""
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         if -code == signal.SIGKILL:
             reason = "The run's process was killed (SIGKILL), as the system does when memory is short."
             return RunStatus.OUT_OF_MEMORY, reason
-        return RunStatus.FAILED, f"The run's process died of {name}."
+        hint = f", perhaps of an allocation beyond memory={in_words(memory)}" if memory is not None else ""
+        return RunStatus.FAILED, f"The run's process died of {name}{hint}."
     return RunStatus.FAILED, f"The run's process ended with exit code {code} and left no record."
 
 

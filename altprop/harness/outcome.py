@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import errno
 import functools
 import os
@@ -23,12 +22,11 @@ from altprop.records.proof import source_of
 from altprop.records.provenance import collect
 from altprop.records.status import RunStatus
 
+_BREAKDOWNS: tuple[type[Exception], ...] = (torch.linalg.LinAlgError, np.linalg.LinAlgError)  # type: ignore[attr-defined]
 HIT_CURRENCIES = {"step": "step", "flops": "flops", "samples": "samples", "forward_equivalents": "forward_equivalents"}
 
 
-def failure_of(
-    error: BaseException, memory: int | None = None, course: Course | None = None
-) -> tuple[RunStatus, str]:
+def failure_of(error: BaseException, memory: int | None = None, course: Course | None = None) -> tuple[RunStatus, str]:
     """Return the status and the sentence of an error.
 
     A matrix that cannot be factorised, inverted or decomposed (LinAlgError of torch, numpy or scipy) is how a learner
@@ -48,8 +46,9 @@ def failure_of(
     if _is_memory(error, text):
         if memory is None:
             return RunStatus.OUT_OF_MEMORY, text or RunStatus.OUT_OF_MEMORY.sentence
-        return RunStatus.OUT_OF_MEMORY, f"The run needed more than memory={in_words(memory)}" + (f": {text}" if text else ".")
-    if isinstance(error, (torch.linalg.LinAlgError, np.linalg.LinAlgError)):
+        detail = f": {text}" if text else "."
+        return RunStatus.OUT_OF_MEMORY, f"The run needed more than memory={in_words(memory)}{detail}"
+    if isinstance(error, _BREAKDOWNS):
         where = f" at step {course.parts.problem.ledger.steps}" if course is not None else ""
         finite = course is None or all(bool(p.isfinite().all()) for p in course.parts.model.parameters())
         status = RunStatus.DIVERGED if finite else RunStatus.NON_FINITE

@@ -48,12 +48,13 @@ def run_seed(cell: Cell, seed: int, key: str, cell_key: str, store: RunStore) ->
     tests: tuple[dict[str, dict[str, float]], float | None] = ({}, None)
     with _quiet(cell.settings.threads, seed):
         try:
-            course = Course(build_parts(cell, seed), cell.settings, seed)
-            _fit(cell, course, key, store)
-            if course.status in (RunStatus.COMPLETED, RunStatus.REACHED_TARGET):
-                artefacts = course.parts.algorithm.artefacts()
-                if cell.role != "trial":
-                    tests = course.test()
+            with limited(cell.settings.memory):
+                course = Course(build_parts(cell, seed), cell.settings, seed)
+                _fit(cell, course, key, store)
+                if course.status in (RunStatus.COMPLETED, RunStatus.REACHED_TARGET):
+                    artefacts = course.parts.algorithm.artefacts()
+                    if cell.role != "trial":
+                        tests = course.test()
         except (Exception, SystemExit) as caught:
             # Lightning answers SIGTERM with a SystemExit of its own, after our handler asked the run to stop.
             if course is None or not (course.stop_requested and isinstance(caught, SystemExit)):

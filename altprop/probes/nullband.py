@@ -48,8 +48,11 @@ def measured_cosines(block: Block, x: Tensor, error: Tensor, gradient: Tensor, g
 
 
 def _reduced(error: Tensor) -> Tensor:
-    """Return (n, r), r <= RANK, the leading principal components of `error` (n, C): normal R do not feel a rotation."""
-    if error.shape[1] <= RANK:
+    """Return (n, r), r <= RANK, the leading principal components of `error` (n, C): normal R do not feel a rotation.
+
+    Where `error` is not finite there are none, and it stays as it is: a probe must not end a run.
+    """
+    if error.shape[1] <= RANK or not bool(error.isfinite().all()):
         return error
     u, values, _ = torch.linalg.svd(error, full_matrices=False)
     leading: Tensor = u[:, :RANK] * values[:RANK]

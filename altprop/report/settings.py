@@ -7,7 +7,7 @@ from typing import Any
 
 from altprop.records.record import Record
 
-_NOT_SETTINGS = ("seed", "seeds", "runs_dir", "hydra", "logger", "trainer", "timeout", "isolate")
+_NOT_SETTINGS = ("seed", "seeds", "runs_dir", "hydra", "logger", "trainer", "timeout", "memory", "isolate")
 
 
 def settings(record: Record) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,10 +82,38 @@ class RunsOut(_Faulty):
         raise MemoryError("no memory is left")
 
 
+class Grows(_Faulty):
+    def _misbehave(self) -> None:
+        kept = [torch.ones(2**20, device="cpu") for _ in range(2000)]  # 8 GB, 4 MB at a time
+        raise AssertionError(f"{len(kept)} tensors fitted")
+
+
 class ReturnsNaN(_Faulty):
     def _step(self, batch: Batch | None) -> Tensor | StepResult:
         bad = self.problem.ledger.steps == 7
         return StepResult(loss=torch.tensor(float("nan") if bad else 1.0, device="cpu"))
+
+
+class PoisonsAParameter(_Faulty):
+    def _misbehave(self) -> None:
+        with torch.no_grad():
+            next(iter(self.problem.params.values())).view(-1)[0] = float("nan")
+
+
+class FactorisesASingularMatrix(_Faulty):
+    def _misbehave(self) -> None:
+        torch.linalg.cholesky(torch.zeros(2, 2, device="cpu"))
+
+
+class InvertsASingularArray(_Faulty):
+    def _misbehave(self) -> None:
+        np.linalg.inv(np.zeros((2, 2)))
+
+
+class FactorisesNaN(PoisonsAParameter):
+    def _misbehave(self) -> None:
+        super()._misbehave()
+        torch.linalg.cholesky(torch.full((2, 2), float("nan"), device="cpu"))
 
 
 class Explodes(_Faulty):

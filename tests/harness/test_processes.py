@@ -1,35 +1,13 @@
 """What several processes do to one sweep: workers side by side, Ctrl-C, and kills."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-BASE = ["probes=off", "report=false", "model.hidden=[8]", "dropout=standard"]
-SHORT = ["budget.currency=steps", "budget.amount=40", "budget.grid=4", "budget.block=10"]
-
-
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "altprop.cli.run", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out, err
-
-
-def results(folder: Path) -> dict[str, Any]:
-    return {path.parent.name: json.loads(path.read_text())["result"] for path in folder.glob("*/record.json")}
+from .commands import BASE, SHORT, finish, results, start
 
 
 @pytest.mark.slow

@@ -94,6 +94,10 @@ def test_resume_after_a_kill_at_each_block_is_bit_identical(
         ("RunsOut", "out_of_memory", "no memory"),
         ("ReturnsNaN", "non_finite", "at step 7"),
         ("Explodes", "diverged", "rose from"),
+        ("PoisonsAParameter", "non_finite", "A parameter stopped being finite"),
+        ("FactorisesASingularMatrix", "diverged", "broke down numerically at step 7: linalg.cholesky"),
+        ("InvertsASingularArray", "diverged", "broke down numerically at step 7: Singular matrix"),
+        ("FactorisesNaN", "non_finite", "broke down numerically at step 7: linalg.cholesky"),
     ],
 )
 def test_a_fault_is_a_row(run: Callable[..., Any], name: str, status: str, words: str) -> None:

@@ -154,6 +154,11 @@ def test_reduced_errors_have_the_same_products():
     torch.testing.assert_close(short @ short.T, error @ error.T)
 
 
+def test_errors_that_are_not_finite_end_no_probe():
+    wide = torch.full((50, 2 * nullband.RANK), math.nan)
+    assert nullband._reduced(wide).isnan().all()
+
+
 @pytest.mark.parametrize("d", [2, 3, 10, 1000])
 def test_isotropic_bound_is_the_quantile(d):
     """100,000 random directions: the standard error of the share is .0007."""
