@@ -37,6 +37,7 @@ class Pooled:
         iqm: interquartile mean of the shares of the gap, with BCa limits stratified by workload.
         rank: place by IQM. ranks: best and worst place when one workload is left out.
         area: of the performance profile, 0 to 1; None where no target is declared.
+        met: hits of all (task, target, seed), and how many these are: the rate that belongs to the speed.
     """
 
     learner: Learner
@@ -47,6 +48,7 @@ class Pooled:
     rank: int
     ranks: tuple[int, int]
     area: float | None
+    met: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -147,9 +149,16 @@ def _pooled(tables: Sequence[Table], learners: Sequence[Learner], ratios: dict[s
                 place,
                 stable[name],
                 profile_area(ratios[name]) if ratios[name].size else None,
+                _met(tables, name),
             )
         )
     return made
+
+
+def _met(tables: Sequence[Table], learner: str) -> tuple[int, int]:
+    """Hits of a learner among all (task, target, seed), and their number."""
+    found = [one for t in tables for target in t.targets for one in outcomes(t, learner, target, CURRENCY)]
+    return sum(one.hit for one in found), len(found)
 
 
 def _ratio_target(tables: Sequence[Table]) -> str:

@@ -15,7 +15,7 @@ from altprop.report.across import Across, across
 from altprop.report.canvas import SIGNATURE
 from altprop.report.convergence import views
 from altprop.report.cost import cost_rows
-from altprop.report.cost_figures import breakdown, pareto
+from altprop.report.cost_figures import breakdown, pareto, time_breakdown
 from altprop.report.draw import Figure
 from altprop.report.failures import failures, matrix, summary, tally
 from altprop.report.health import examine
@@ -27,6 +27,8 @@ from altprop.report.proof import Proven, as_csv, doubts, proven
 from altprop.report.proof import summary as summary_of_proofs
 from altprop.report.reading import read
 from altprop.report.results import dots, rows
+from altprop.report.robustness import COMMAND, beside, orphans, searched, spreads, steps_of_k
+from altprop.report.robustness_figures import best_figures, sensitivity
 from altprop.report.runs import LAYER_COLUMNS, WHOLE_COLUMNS, run_page
 from altprop.report.verdict import judge
 
@@ -94,6 +96,9 @@ def assemble(report: Report) -> dict[str, Any]:
         "workloads": workloads,
         "across": pooled,
         "scale": scale_bar,
+        "trials": sum(len(study.trials) for study in report.studies),
+        "orphans": orphans(report),
+        "tune_command": COMMAND,
         "failures": broken,
         "failure_summary": summary(broken),
         "proofs": proofs,
@@ -113,7 +118,10 @@ def _workload(
 ) -> Workload:
     results = rows(report, table)
     costs = cost_rows(report, table)
+    found_trials = searched(report, table)
     planes = [pareto(report, table, "flops", "FLOPs"), pareto(report, table, "saved_bytes", "bytes saved for backward")]
+    if table.timing is not None and table.timing.complete:
+        planes.append(pareto(report, table, "cpu_seconds", "CPU-seconds"))
     return Workload(
         table=table,
         rows=results,
@@ -127,18 +135,27 @@ def _workload(
         costs=costs,
         paretos=[figure for figure in planes if figure is not None],
         breakdown=breakdown(table, costs),
+        time_breakdown=time_breakdown(report, table),
+        tuned=beside(report, table),
+        searched=found_trials,
+        ks=steps_of_k(found_trials),
+        best=best_figures(table, found_trials),
+        sensitivity=sensitivity(table, found_trials),
+        spreads=spreads(report, table),
         pages=[run_page(table, run, with_layers) for name in table.runs for run in table.tried(name)],
     )
 
 
 def _figures(workloads: Iterable[Workload], pooled: Across | None, scale: Figure | None) -> Iterator[Figure]:
     for one in workloads:
-        yield from [figure for figure in (one.dots, one.breakdown) if figure is not None]
+        yield from [figure for figure in (one.dots, one.breakdown, one.time_breakdown) if figure is not None]
         for view in one.views:
             yield from view.overview
             yield from view.incidence
         yield from one.overlays
         yield from one.paretos
+        yield from one.best
+        yield from one.sensitivity
     yield from pooled.figures if pooled else []
     yield from [scale] if scale else []
 

@@ -46,7 +46,9 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "Cost at the first evaluation that meets the target, known as an interval whose right end is used. Runs that "
         "diverged, became non-finite, failed or ran out of memory never hit and stay in the count; only runs that were "
         "timed out or interrupted, or that stopped at an easier target, are censored. The restricted mean is the mean "
-        "of min(T, τ), τ being the smallest horizon of the compared learners in that currency.",
+        "of min(T, τ), τ being the smallest horizon of the compared learners in that currency. Places go by hit rate "
+        "first and restricted mean second, so a learner that is fast on some seeds and fails on others is never ahead "
+        "of one that arrives on all.",
     ),
     (
         "performance profile",
@@ -81,8 +83,29 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "the runs carry too.",
     ),
     (
+        "trial, tuned",
+        "A trial is a run with options drawn from the space that the learner declares, on one seed; it sees validation "
+        "only and is never a row. The best trial on validation is run again on fresh seeds as a learner of its own, "
+        "tuned, beside the same learner at its defaults. What all trials spent is the cost of tuning.",
+    ),
+    (
+        "best of k",
+        "E_k = Σ x_(i) C(i−1, k−1) / C(N, k) over the N trials sorted from worst to best: the mean over all draws of "
+        "k of them. A failed trial ranks worst, so E_k is failed as long as k failures can be drawn; the curve begins "
+        "behind that; read it beside the share of failed trials. The median best of k is over the same draws and is "
+        "failed where half of them or more hold failures alone.",
+    ),
+    (
+        "seconds a step, spread",
+        "CPU time of a learner's step in the timing pass: one process, one thread, the learners of a workload in turns "
+        "of a block of steps, from the initial state after ten steps and two turns; audits, probes and evaluations are "
+        "left out. Spread is (q75 − q25) / median over the turns: above 10 % nothing is claimed. A ratio is of equal "
+        "turns; its interval lies between two of them and covers the median whatever the distribution.",
+    ),
+    (
         "controls",
         "Learners that must not learn: no update, a random direction, frozen features under a trained head. A learner "
-        "that does not beat them has shown nothing; a control that chance beats points at the task.",
+        "that does not beat them has shown nothing; a control that chance beats points at the task. “At chance” means "
+        "that the 95 % interval of the mean reaches down to chance.",
     ),
 )

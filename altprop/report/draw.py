@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from altprop.report.canvas import Array, Canvas, fit, text_width
+from altprop.report.format import short
 from altprop.report.model import Learner
 from altprop.report.panel import LABEL, Panel, spread
 from altprop.report.style import LearnerStyle
@@ -20,7 +21,7 @@ WIDE = 440.0
 SMALL = 200.0
 CROWD = 12
 GROUP = 8
-NAME = 132.0
+NAME = 148.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,11 @@ def marked_line(panel: Panel, x: Array, y: Array, style: LearnerStyle, marks: in
 
 
 def name_of(learner: Learner) -> str:
-    """A learner's name, cut to the width that figures give to names."""
+    """A learner's name, cut to the width that figures give to names; what marks it as tuned is kept whole."""
+    stem, mark, rest = learner.name.rpartition("·tuned") if learner.tuned else (learner.name, "", "")
+    room = NAME - text_width(mark + rest, LABEL, bold=True)
+    if mark and stem and room > NAME / 2:
+        return fit(stem, room, LABEL, bold=True) + mark + short(rest)
     return fit(learner.name, NAME, LABEL, bold=True)
 
 

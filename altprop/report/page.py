@@ -15,9 +15,11 @@ from altprop.report.draw import Figure, key
 from altprop.report.health import Health
 from altprop.report.model import CURRENCIES, Table
 from altprop.report.proof import as_numbers
-from altprop.report.results import Row
+from altprop.report.results import Row, in_metric
+from altprop.report.robustness import Beside, Searched, Spread, score
 from altprop.report.runs import RunPage
 from altprop.report.style import DARK, LIGHT, variables
+from altprop.report.timing import GREY_ABOVE, UNTIMED
 from altprop.report.verdict import Verdict
 
 SECTIONS = (
@@ -27,6 +29,7 @@ SECTIONS = (
     (3, "across", "Across tasks"),
     (4, "health", "Gradient health"),
     (5, "cost", "Cost"),
+    (6, "robustness", "Robustness"),
     (7, "proof", "Proof"),
     (8, "failures", "Failures"),
     (9, "reproduce", "Reproduce"),
@@ -50,7 +53,19 @@ class Workload:
     costs: list[CostRow]
     paretos: list[Figure]
     breakdown: Figure | None
+    time_breakdown: Figure | None
+    tuned: list[Beside]
+    searched: list[Searched]
+    ks: list[int]
+    best: list[Figure]
+    sensitivity: list[Figure]
+    spreads: list[Spread]
     pages: list[RunPage]
+
+    @property
+    def trials(self) -> str:
+        """How many trials the studies of the workload hold, in words."""
+        return written.plural(sum(one.curves.n for one in self.searched), "trial")
 
     @property
     def used_counts(self) -> list[str]:
@@ -75,9 +90,10 @@ def render(context: dict[str, Any], name: str) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    tools = "number brief signed places span count octets seconds percent p_value quantity plural short".split()
+    tools = "number brief signed places span count octets seconds percent p_value quantity plural short setting".split()
     environment.filters |= {tool: getattr(written, tool) for tool in tools}
     environment.filters |= {
+        "in_metric": in_metric,
         "inline_json": inline_json,
         "drawing": safe_svg,
         "code": code,
@@ -88,6 +104,8 @@ def render(context: dict[str, Any], name: str) -> str:
     template = environment.get_template(f"report.{name}.j2")
     seen = {view.currency for one in context["workloads"] for view in one.views}
     extra = {
+        "untimed": UNTIMED,
+        "grey_above": GREY_ABOVE,
         "sections": SECTIONS,
         "definitions": DEFINITIONS,
         "currencies": [currency for currency in CURRENCIES if currency in seen],
@@ -122,6 +140,8 @@ def numbers(context: dict[str, Any]) -> dict[str, Any]:
                 "verdict": list(one.verdict.sentences),
                 "caveats": list(one.verdict.caveats),
                 "learners": [_row_numbers(row) for row in one.rows],
+                "tuned": [_tuned_numbers(row) for row in one.tuned],
+                "trials": [_trial_numbers(row, one.table) for row in one.searched],
             }
             for one in context["workloads"]
         ],
@@ -137,6 +157,38 @@ def _row_numbers(row: Row) -> dict[str, Any]:
     if row.comparison is not None:
         data |= {"p": row.comparison.p, "p_holm": row.comparison.adjusted, "family": row.comparison.family}
     return data | {"flags": list(row.flags)}
+
+
+def _tuned_numbers(row: Beside) -> dict[str, Any]:
+    difference = row.difference and [row.difference.estimate, row.difference.low, row.difference.high]
+    return {
+        "learner": row.learner.name,
+        "default": row.default and row.default.name,
+        "trials": row.tuned.trials,
+        "failed_trials": row.failed,
+        "values": row.tuned.values,
+        "defaults": {option.path: option.default for option in row.tuned.options},
+        "flops": row.tuned.flops,
+        "seeds": row.seeds,
+        "median_default": _finite(row.before),
+        "median_tuned": _finite(row.after),
+        "difference": difference,
+        "flags": list(row.flags),
+    }
+
+
+def _trial_numbers(row: Searched, table: Table) -> dict[str, Any]:
+    """The trials of a study as plain data, and the best of k = 1, 2, ... of them in the metric's unit."""
+    scores = [score(table, trial.run) for trial in row.study.trials]
+    return {
+        "learner": row.learner.name,
+        "trials": [
+            {"index": trial.index, "values": trial.values, "validation": _finite(in_metric(value, table.sign))}
+            for trial, value in zip(row.study.trials, scores, strict=True)
+        ],
+        "expected_best_of": [_finite(in_metric(value, table.sign)) for value in row.curves.expected],
+        "median_best_of": [_finite(in_metric(value, table.sign)) for value in row.curves.median],
+    }
 
 
 def _finite(value: float | None) -> float | str | None:

@@ -15,6 +15,7 @@ from altprop.records.record import Record
 from altprop.report.model import Learner, Report, Run, Study, Table
 from altprop.report.naming import name_variants
 from altprop.report.style import assign
+from altprop.report.timing import attach
 from altprop.report.trials import agreement, role_of, studies, tuned_block
 
 
@@ -47,7 +48,8 @@ def read(runs: Sequence[Path], title: str, keys: Collection[str] | None = None) 
     found, older = studies(trials)
     placed = [replace(study, learner=_searched(study, tables)) for study in found]
     proofs, broken = load_proofs(list(runs))
-    return Report(title, learners, tables, unreadable + broken, superseded + older, placed, proofs)
+    report = Report(title, learners, tables, unreadable + broken, superseded + older, placed, proofs)
+    return attach(report, runs)
 
 
 def _places(runs: Sequence[Path]) -> str:
@@ -94,12 +96,18 @@ def _learners(records: Sequence[Record], names: dict[str, str]) -> list[Learner]
     base = {name: block.learner if (block := tuned[name]) else firsts[name].label for name in firsts}
     ordered = sorted(firsts, key=lambda name: (rank[roles[name]], base[name], tuned[name] is not None, name))
     # One reference: a second learner that is flagged so is drawn and tested like any other.
+    places = {firsts[name].label: place for place, name in reversed(list(enumerate(ordered))) if not tuned[name]}
+    twins = {
+        place: places[block.learner]
+        for place, name in enumerate(ordered)
+        if (block := tuned[name]) and places.get(block.learner, place) < place
+    }
     drawn = ["learner" if roles[n] == "reference" and i > 0 else roles[n] for i, n in enumerate(ordered)]
     return [
         Learner(
             name, _axes(firsts[name]), role == "reference", role == "control", style, index, tuned[name] is not None
         )
-        for index, (name, role, style) in enumerate(zip(ordered, drawn, assign(drawn), strict=True))
+        for index, (name, role, style) in enumerate(zip(ordered, drawn, assign(drawn, twins), strict=True))
     ]
 
 

@@ -116,18 +116,21 @@ def _best(table: Table, learner: str) -> float | None:
 
 
 def _flags(report: Report, table: Table, learner: Learner, summaries: dict[str, Summary]) -> tuple[str, ...]:
-    """What a reader must not overlook: chance beats it, or it does not beat a control."""
+    """What a reader must not overlook: it is at chance or below, or does not beat a control."""
     mine = summaries[learner.name]
     found = []
     chance = as_number(table.facts.get("chance"))
     if chance is not None and math.isfinite(mine.median):
+        # Scores near chance scatter around it: what counts is where their interval lies.
         level = table.sign * chance
-        # A control that does nothing scatters around chance: it is beaten where its whole interval lies below.
-        best = mine.mean.high if mine.mean is not None and mine.mean.high is not None else mine.median
-        if learner.control and best < level:
-            found.append("control beaten by chance")
-        elif not learner.control and mine.median <= level:
+        limits = (mine.mean.low, mine.mean.high) if mine.mean is not None else (None, None)
+        low, high = (mine.median if limit is None else limit for limit in limits)
+        if learner.control:
+            found += ["control beaten by chance"] if high < level else ["at chance"] if low <= level else []
+        elif mine.median <= level:
             found.append("not above chance")
+        elif low <= level:
+            found.append("cannot be told from chance")
     if not learner.control:
         controls = [one for one in report.learners if one.control and one.name in summaries]
         unbeaten = [one.name for one in controls if summaries[one.name].median >= mine.median]

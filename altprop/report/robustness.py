@@ -277,7 +277,7 @@ def caveats(report: Report, table: Table) -> list[str]:
     found = []
     if len({block.trials for block in tuned.values()}) == 1:
         trials = plural(next(iter(tuned.values())).trials, "trial")
-        found.append(f"Tuned with {trials} each, an equal number: {', '.join(tuned)}.")
+        found.append(f"Tuned with {trials} each: an equal number for {plural(len(tuned), 'tuned learner')}.")
     else:
         listed = ", ".join(f"{name} {block.trials}" for name, block in tuned.items())
         found.append(

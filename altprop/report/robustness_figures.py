@@ -38,7 +38,8 @@ def best_figures(table: Table, found: Sequence[Searched]) -> list[Figure]:
         return []
     curves = {one.learner.name: _curve(table, one) for one in shown}
     values = np.concatenate(list(curves.values()))
-    y = spanning(values, log=table.sign < 0 and needs_log(values[np.isfinite(values)]), margin=0.06)
+    # An error of one bad trial would press all others to the ground.
+    y = spanning(values, log=table.sign < 0 and needs_log(values, 8.0), margin=0.06)
     largest = max(one.curves.n for one in shown)
     x = Axis(1.0, float(largest), "k, number of trials", False, setting, tuple(map(float, _whole_ticks(largest))))
     title = f"expected best of k trials, validation {table.metric}, {short(table.workload, 50)}"

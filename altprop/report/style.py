@@ -8,7 +8,7 @@ controls are grey.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 LIGHT = {
@@ -65,15 +65,26 @@ class LearnerStyle:
     width: float = 1.0
 
 
-def assign(roles: Sequence[str]) -> list[LearnerStyle]:
+def assign(roles: Sequence[str], twins: Mapping[int, int] | None = None) -> list[LearnerStyle]:
     """Styles for learners in their order; each role is "reference", "control" or "learner".
+
+    Args:
+        roles: one a learner.
+        twins: position of a learner -> position, further up, of the one it varies: it takes the hue of that, under
+            another dash and marker. So a tuned learner has the colour of itself at its defaults.
 
     >>> [style.colour for style in assign(["reference", "learner", "control"])]
     ['ink', 'c0', 'grey']
     """
-    styles, plain, controls = [], 0, 0
-    for role in roles:
-        if role == "reference":
+    styles: list[LearnerStyle] = []
+    plain = controls = 0
+    varied: dict[int, int] = {}
+    for place, role in enumerate(roles):
+        base = (twins or {}).get(place)
+        if base is not None:
+            varied[base] = varied.get(base, 0) + 1
+            styles.append(_twin(styles[base], varied[base]))
+        elif role == "reference":
             styles.append(LearnerStyle("ink", None, "circle", 1.25))
         elif role == "control":
             dash = DASHES[1 + controls % (len(DASHES) - 1)]
@@ -85,6 +96,13 @@ def assign(roles: Sequence[str]) -> list[LearnerStyle]:
             styles.append(LearnerStyle(f"c{plain % HUES}", dash, MARKERS[plain % len(MARKERS)]))
             plain += 1
     return styles
+
+
+def _twin(style: LearnerStyle, count: int) -> LearnerStyle:
+    """The look of a learner's `count`-th variant: the dash after next, and a marker that none of that dash has."""
+    dash = DASHES[(DASHES.index(style.dash) + 2 * count) % len(DASHES)]
+    marker = MARKERS[(MARKERS.index(style.marker) + 3 * count) % len(MARKERS)]
+    return LearnerStyle(style.colour, dash, marker)
 
 
 def variables(palette: dict[str, str]) -> str:

@@ -92,7 +92,7 @@ def test_a_failed_run_forbids_the_mean_and_is_counted(tour_report: Path) -> None
     assert any("newton_cg 1 of 3" in caveat for caveat in mnist["caveats"])
 
 
-@pytest.mark.parametrize(("share", "flag"), [(-0.05, ["control beaten by chance"]), (0.0, []), (0.1, [])])
+@pytest.mark.parametrize(("share", "flag"), [(-0.05, ["control beaten by chance"]), (0.0, ["at chance"]), (0.1, [])])
 def test_a_control_that_chance_beats_is_flagged(
     share: float, flag: list[str], synthetic: ModuleType, tmp_path: Path
 ) -> None:
