@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,14 @@ import numpy as np
 from altprop.report.canvas import Canvas, text_width
 from altprop.report.cost import KINDS, CostRow
 from altprop.report.draw import WIDE, Figure, heading, key, name_of, name_width, slug
-from altprop.report.format import count, octets, short
+from altprop.report.format import count, octets, seconds, short
 from altprop.report.health_figures import shades
-from altprop.report.model import Learner, Report, Run, Table, as_number
+from altprop.report.model import CURRENCIES, Learner, Report, Run, Table, as_number
 from altprop.report.panel import LABEL, TICK, Axis, Panel, left_margin, needs_log, spanning, y_ticks
 from altprop.report.results import in_metric
+from altprop.report.timing import TIME_KINDS
+
+SHADE = {"forward": 1, "block passes": 3, "backward": 5, "hvp": 8, "products": 8, "population": 11, "update": 14}
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Point:
 
 
 def points(report: Report, table: Table, cost: str) -> list[Point]:
-    """Quality at each run's best validation point, against the FLOPs up to there or the peak of a kind of bytes.
+    """Quality at each run's best validation point, against what was spent up to there or the peak of a kind of bytes.
 
     A learner whose median run failed has no point.
     """
@@ -54,9 +57,9 @@ def _pair(table: Table, run: Run, cost: str) -> tuple[float, float] | None:
     value = value if value is not None else run.value(table.quality)
     if not run.ended or value is None or not math.isfinite(value):
         return None
-    if cost == "flops":
+    if cost in CURRENCIES:
         curve = run.curve("test_best", table.metric)
-        spent = float(curve.x["flops"][-1]) if curve is not None else run.spent("flops")
+        spent = float(curve.x[cost][-1]) if curve is not None else run.spent(cost)
     else:
         spent = as_number(run.record.measured.get(cost))
     return None if spent is None or not math.isfinite(spent) else (spent, value)
@@ -87,7 +90,7 @@ def pareto(report: Report, table: Table, cost: str, title: str) -> Figure | None
     costs = [value for point in found for value in point.costs]
     positive = [value for value in costs if value > 0]
     log = needs_log(positive, 8.0)
-    write = count if cost == "flops" else octets
+    write = {"flops": count, "cpu_seconds": seconds}.get(cost, octets)
     x = spanning(positive if log else [0.0, *costs], title + (", log scale" if log else ""), log, write, 0.06)
     if not log:
         x = Axis(0.0, x.high, x.label, False, write)
@@ -136,6 +139,8 @@ def pareto(report: Report, table: Table, cost: str, title: str) -> Figure | None
         "Every run that ended as a small marker, the median large; the line joins the medians that nobody beats in "
         "quality and cost at once. A learner whose median run failed has no marker."
     )
+    if cost == "cpu_seconds" and table.timing is not None:
+        caption += f" {table.timing.note}"
     return Figure(slug("pareto", table.workload, cost), canvas, caption)
 
 
@@ -187,33 +192,66 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float,
 
 def breakdown(table: Table, rows: Sequence[CostRow]) -> Figure | None:
     """Shares of FLOPs by kind, one bar a learner, the total beside it."""
-    shown = [row for row in rows if row.kinds]
-    if not shown:
+    bars = [Bar(row.learner, row.kinds, count(row.flops)) for row in rows if row.kinds]
+    caption = "Shares of all FLOPs that the learner spent, over its runs; the total is the median run's."
+    return _bars(table, bars, KINDS, ("flops_by_kind", "where the FLOPs go", "total"), caption)
+
+
+def time_breakdown(report: Report, table: Table) -> Figure | None:
+    """Shares of a step's CPU seconds by kind of work, one bar a learner, the median step beside it."""
+    rows = table.timing.rows.values() if table.timing is not None else ()
+    bars = [Bar(report.by_name[row.name], row.shares, seconds(row.cpu)) for row in rows if row.shares]
+    caption = (
+        "Shares of the CPU seconds of a step, timed in rounds of their own. “Other” is what no primitive of the "
+        "problem does: a rule's own products, and its housekeeping. Beside it: the median step, of the counted rounds."
+    )
+    return _bars(table, bars, TIME_KINDS, ("seconds_by_kind", "where the seconds go", "a step"), caption)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One learner's bar: kind -> share, and the text beside it."""
+
+    learner: Learner
+    shares: Mapping[str, float]
+    total: str
+
+
+def _bars(
+    table: Table, bars: Sequence[Bar], kinds: Sequence[str], words: tuple[str, str, str], caption: str
+) -> Figure | None:
+    """One bar a learner; `words` are the stem of the file's name, the title and the heading of the totals."""
+    if not bars:
         return None
-    used = [kind for kind in KINDS if any(row.kinds.get(kind, 0) > 0 for row in shown)]
-    colours = dict(zip(KINDS, [shades()[i] for i in (1, 5, 8, 11, 14)] + ["grey"], strict=True))
+    stem, title, heads = words
+    used = [kind for kind in kinds if any(bar.shares.get(kind, 0) > 0 for bar in bars)]
     pitch, top, right = 21.0, 46.0, 52.0
-    left = 38 + name_width([row.learner for row in shown])
-    height = top + pitch * len(shown) + 12
-    canvas = Canvas(WIDE, height, f"FLOPs by kind, {short(table.workload)}")
-    heading(canvas, f"where the FLOPs go, {short(table.workload, 60)}")
+    left = 38 + name_width([bar.learner for bar in bars])
+    height = top + pitch * len(bars) + 12
+    what = "FLOPs" if stem == "flops_by_kind" else "CPU seconds"
+    canvas = Canvas(WIDE, height, f"{what} by kind, {short(table.workload)}")
+    heading(canvas, f"{title}, {short(table.workload, 60)}")
     x = 2.0
     for kind in used:
-        canvas.boxes([(x, 25, 10, 10)], colours[kind])
+        canvas.boxes([(x, 25, 10, 10)], _colour(kind))
         canvas.text(x + 14, 34, kind, "soft", TICK)
         x += 26 + text_width(kind, TICK)
-    canvas.text(WIDE - 2, 34, "total", "soft", TICK, "end")
-    span = WIDE - left - right
-    for place, row in enumerate(shown):
+    canvas.text(WIDE - 2, 34, heads, "soft", TICK, "end")
+    room = WIDE - left - right
+    for place, bar in enumerate(bars):
         y = top + pitch * place
-        key(canvas, 2, y + 8, row.learner.style, 20)
-        canvas.text(28, y + 11.6, name_of(row.learner), row.learner.style.colour, LABEL, bold=True)
+        key(canvas, 2, y + 8, bar.learner.style, 20)
+        canvas.text(28, y + 11.6, name_of(bar.learner), bar.learner.style.colour, LABEL, bold=True)
         start = left
         for kind in used:
-            width = span * row.kinds.get(kind, 0.0)
+            width = room * bar.shares.get(kind, 0.0)
             if width > 0:
-                canvas.boxes([(start, y, max(width - 0.8, 0.4), 15)], colours[kind])
+                canvas.boxes([(start, y, max(width - 0.8, 0.4), 15)], _colour(kind))
             start += width
-        canvas.text(WIDE - 2, y + 11.6, count(row.flops), "ink", TICK, "end")
-    caption = "Shares of all FLOPs that the learner spent, over its runs; the total is the median run's."
-    return Figure(slug("flops_by_kind", table.workload), canvas, caption)
+        canvas.text(WIDE - 2, y + 11.6, bar.total, "ink", TICK, "end")
+    return Figure(slug(stem, table.workload), canvas, caption)
+
+
+def _colour(kind: str) -> str:
+    """The same colour for a kind in both breakdowns."""
+    return shades()[SHADE[kind]] if kind in SHADE else "grey"

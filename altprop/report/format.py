@@ -125,13 +125,15 @@ def octets(value: float | None) -> str:
 def seconds(value: float | None) -> str:
     """A duration.
 
-    >>> seconds(0.0042), seconds(1.234), seconds(75), seconds(7500), seconds(math.inf)
-    ('4.2 ms', '1.23 s', '75.0 s', '125 min', 'never')
+    >>> seconds(0.00047), seconds(0.0042), seconds(1.234), seconds(75), seconds(7500), seconds(math.inf)
+    ('470 µs', '4.2 ms', '1.23 s', '75.0 s', '125 min', 'never')
     """
     if value is None or math.isnan(value):
         return MISSING
     if math.isinf(value):
         return "never"
+    if 0 < value < 0.000995:
+        return f"{float(f'{value * 1e6:.2g}'):g} µs"
     if value < 1:
         return f"{value * 1e3:.2g} ms" if value < 0.0995 else f"{value:.2f} s"
     if value < 600:

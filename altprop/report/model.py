@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from altprop.records.proof import Proof
 from altprop.records.record import Record, UnreadableRecordError
 from altprop.report.canvas import Array
 from altprop.report.style import LearnerStyle
+
+if TYPE_CHECKING:
+    from altprop.report.timing import TableTiming
 
 CURRENCIES = {
     "flops": "FLOPs",
@@ -35,10 +38,15 @@ class Curve:
 
 @dataclass(frozen=True)
 class Run:
-    """One run as the report needs it; the dictionaries are those of its record, empty where it has none."""
+    """One run as the report needs it; the dictionaries are those of its record, empty where it has none.
+
+    Attributes:
+        step_seconds: CPU seconds of its learner's step, from the timing pass; None where its own clock stands.
+    """
 
     record: Record
     learner: str
+    step_seconds: float | None = None
 
     @property
     def seed(self) -> int:
@@ -69,6 +77,9 @@ class Run:
     def spent(self, currency: str) -> float | None:
         """What the run spent in all, in a currency."""
         if currency == "cpu_seconds":
+            steps = self.spent("steps")
+            if self.step_seconds is not None and steps is not None:
+                return steps * self.step_seconds
             return as_number(self.record.measured.get("cpu_seconds"))
         return as_number(self.block("ledger").get(currency))
 
@@ -87,7 +98,7 @@ class Run:
 
     @cached_property
     def clock(self) -> tuple[list[float], list[float]]:
-        """Steps and the learner's CPU-seconds at them."""
+        """Steps and the learner's CPU-seconds at them: steps times seconds a step where the timing pass gives these."""
         try:
             rows = self.record.clock()
         except UnreadableRecordError:
@@ -98,6 +109,9 @@ class Run:
             if as_number(row.get("cpu_seconds")) is not None
         }
         steps = sorted(known)
+        if self.step_seconds is not None:
+            ends = sorted({0.0, *steps, self.spent("steps") or 0.0})
+            return ends, [step * self.step_seconds for step in ends]
         return steps, [known[step] for step in steps]
 
     def curve(self, split: str, metric: str) -> Curve | None:
@@ -201,12 +215,17 @@ class Study:
 
 @dataclass(frozen=True)
 class Table:
-    """One workload: its runs by learner (in the order of the learners) and the facts that all runs share."""
+    """One workload: its runs by learner (in the order of the learners) and the facts that all runs share.
+
+    Attributes:
+        timing: seconds a step of its learners; None without a timing record that matches.
+    """
 
     workload: str
     runs: dict[str, list[Run]]
     facts: dict[str, Any]
     reference: str | None
+    timing: TableTiming | None = None
 
     @property
     def metric(self) -> str:
@@ -284,6 +303,7 @@ class Report:
     superseded: list[Record]
     studies: list[Study] = field(default_factory=list)
     proofs: list[Proof] = field(default_factory=list)
+    timing_notes: list[str] = field(default_factory=list)
 
     @cached_property
     def by_name(self) -> dict[str, Learner]:

@@ -62,7 +62,10 @@ def currencies(table: Table) -> list[str]:
 
 
 def ranking_flips(table: Table, target: str) -> list[tuple[str, str, str, str]]:
-    """Pairs whose order hangs on the currency: (ahead, behind, in this one, not in that one)."""
+    """Pairs whose order hangs on the currency: (ahead, behind, in this one, not in that one).
+
+    Seconds count only where the timing pass lets something be claimed of both learners' steps.
+    """
     known: dict[str, dict[str, int]] = {}
     for currency in currencies(table):
         chosen = next((row for row in target_times(table, currency) if row.target == target), None)
@@ -77,6 +80,9 @@ def ranking_flips(table: Table, target: str) -> list[tuple[str, str, str, str]]:
         for b in names[i + 1 :]:
             ahead, behind = (a, b) if known[first][a] <= known[first][b] else (b, a)
             for other in list(known)[1:]:
+                timing = table.timing
+                if "cpu_seconds" in (first, other) and (timing is None or not timing.claims(a, b)):
+                    continue
                 if known[first][ahead] < known[first][behind] and known[other][ahead] > known[other][behind]:
                     flips.append((ahead, behind, first, other))
                     break
