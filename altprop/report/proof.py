@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from altprop.records.proof import Oracle, Proof, finished
 from altprop.report.format import figure, plural
 from altprop.report.model import Learner, Report, Run, Table
+
+NAMED = 3
+"""How many failing oracles a sentence names; the tables show them all."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Proven:
     """An algorithm with its proof.
 
     Attributes:
+        name: of the algorithm, with its class where another algorithm has that name too.
         algorithm, target: its name and the import path of its class, as the runs give them.
         learners: those that use it.
         proof: of the code that most runs were made with, else the one measured last; None where there is none.
@@ -43,6 +47,7 @@ class Proven:
         runs: how many there are.
     """
 
+    name: str
     algorithm: str
     target: str
     learners: list[Learner]
@@ -83,18 +88,22 @@ def proven(report: Report) -> list[Proven]:
         for what in sorted({_algorithm(run) for table in report.tables for run in table.runs.get(learner.name, [])}):
             users[what].append(learner)
     ran = {what for what, runs in groups.items() if any(run.status != "refused" for run in runs)}
-    every = [_proven(report, what, learners, groups[what]) for what, learners in users.items()]
+    several = Counter(name for name, _ in users)
+    every = [
+        _proven(report, f"{what[0]} ({what[1]})" if several[what[0]] > 1 else what[0], what, learners, groups[what])
+        for what, learners in users.items()
+    ]
     return [one for one in every if one.proof is not None or (one.algorithm, one.target) in ran]
 
 
-def _proven(report: Report, what: tuple[str, str], learners: list[Learner], runs: list[Run]) -> Proven:
+def _proven(report: Report, name: str, what: tuple[str, str], learners: list[Learner], runs: list[Run]) -> Proven:
     sources = [_source(run) for run in runs]
     known = [source for source in sources if source]
     found = [proof for proof in report.proofs if (proof.algorithm, proof.target) == what]
     proof = max(found, key=lambda p: (known.count(p.source), finished(p), p.source, p.fingerprint), default=None)
     lines = [_line(oracle) for oracle in proof.oracles] if proof is not None else []
     note = _note(proof, known) if proof is not None else ""
-    return Proven(*what, learners, proof, lines, note, len(sources) - len(known), len(runs))
+    return Proven(name, *what, learners, proof, lines, note, len(sources) - len(known), len(runs))
 
 
 def _algorithm(run: Run) -> tuple[str, str]:
@@ -115,7 +124,8 @@ def _note(proof: Proof, known: list[str]) -> str:
     other = sorted({source for source in known if source != proof.source})
     if not other:
         return ""
-    listed = ", ".join(source[:12] for source in other[:3]) + (f" and {len(other) - 3} more" if len(other) > 3 else "")
+    listed = ", ".join(source[:12] for source in other[:NAMED])
+    listed += f" and {len(other) - NAMED} more" if len(other) > NAMED else ""
     count = sum(source != proof.source for source in known)
     which = "all runs" if count == len(known) else f"{count} of {plural(len(known), 'run')}"
     return f"The proof is of other code ({proof.source[:12]}) than {which} ({listed})."
@@ -153,7 +163,7 @@ def summary(found: Sequence[Proven]) -> list[str]:
     """How many proofs hold, what fails, who has none, and whether they are of the code that ran: sentences."""
     lines = [line for one in found for line in one.lines]
     asked = [one for one in found if one.lines or one.problem]
-    mute = [one.algorithm for one in found if not (one.lines or one.problem)]
+    mute = [one.name for one in found if not (one.lines or one.problem)]
     if not asked:
         return ["The records hold no proof: nothing here shows that a learner is what it says."]
     held = sum(line.oracle.passed for line in lines)
@@ -167,7 +177,7 @@ def summary(found: Sequence[Proven]) -> list[str]:
             said.append(f"{_failure(one)}.")
     if mute:
         said.append(f"Without any proof: {', '.join(mute)}.")
-    said += [f"{one.algorithm}: {one.note}" for one in found if one.note]
+    said += [f"{one.name}: {one.note}" for one in found if one.note]
     silent = sum(one.silent for one in found if one.proof is not None)
     if silent:
         said.append(
@@ -189,9 +199,10 @@ def _within(lines: Sequence[Line], controls: Sequence[Line]) -> str:
 
 def _failure(one: Proven) -> str:
     if one.problem:
-        return f"{one.algorithm} cannot say what its oracles are: {one.problem}"
-    listed = ", ".join(f"“{name}”" for name in one.failing)
-    return f"{one.algorithm} fails {len(one.failing)} of its {plural(len(one.lines), 'proof')}: {listed}"
+        return f"{one.name} cannot say what its oracles are: {one.problem}"
+    listed = ", ".join(f"“{name}”" for name in one.failing[:NAMED])
+    more = f" and {len(one.failing) - NAMED} more" if len(one.failing) > NAMED else ""
+    return f"{one.name} fails {len(one.failing)} of its {plural(len(one.lines), 'proof')}: {listed}{more}"
 
 
 def doubts(found: Sequence[Proven], table: Table) -> list[str]:

@@ -180,6 +180,24 @@ def test_a_proof_of_another_class_of_that_name_is_none(runs: Path, proving: Prov
     assert all(one.proof is None for one in proven(read([runs], "x")))
 
 
+def test_two_classes_of_one_name_are_told_apart(synthetic: ModuleType, tmp_path: Path, proving: Prove) -> None:
+    def change(record: dict[str, Any], trace: list[Any], clock: list[Any]) -> None:
+        record["config"]["algorithm"]["_target_"] = "b.Rule" if record["label"] == "mine" else "a.Rule"
+
+    learners = [synthetic.LEARNERS[0], synthetic.Learner("backprop", label="mine")]
+    folder = synthetic.write(tmp_path / "runs", learners, synthetic.TASKS[:1], 2, change=change)
+    proving(folder, "backprop", *((f"{place}", 1.0, 0.0) for place in range(5)), target="b.Rule", source="b" * 64)
+    one, other = proven(read([folder], "x"))
+    assert (one.name, [learner.name for learner in one.learners], one.proof) == (
+        "backprop (a.Rule)",
+        ["backprop+adam"],
+        None,
+    )
+    assert other.name == "backprop (b.Rule)"
+    assert "backprop (b.Rule) fails 5 of its 5 proofs: “0”, “1”, “2” and 2 more." in summary([one, other])
+    assert "Without any proof: backprop (a.Rule)." in summary([one, other])
+
+
 def test_folders_are_merged_with_their_proofs(runs: Path, tmp_path: Path, proving: Prove) -> None:
     other = tmp_path / "other"
     other.mkdir()
