@@ -43,8 +43,8 @@ class Algorithm(ABC):
         state: names of the attributes that `_step` changes; they are saved and loaded.
         kind: what the predictor returns.
         distributed: whether all that it learns from is `Problem.gradient`, which is averaged over processes.
-        stacks: whether a step is `Problem.gradient` of its batch, handed whole to `self.updater`, and nothing else: then
-            many seeds may run as one (`altprop.replicas`).
+        stacks: whether a step is `Problem.gradient` of its batch, handed whole to `self.updater`, and nothing else:
+            then many seeds may run as one (`altprop.replicas`).
         exempt: name of a rule of the conformance suite about learning -> why this learner need not obey it.
     """
 

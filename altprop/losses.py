@@ -15,10 +15,18 @@ from altprop.randomness import Random
 
 
 class Loss(ABC):
-    """Abstract loss over the last dimension of the outputs."""
+    """Abstract loss over the last dimension of the outputs.
+
+    Class attributes:
+        name: as configuration spells it.
+        least_squares: whether it is a sum of squares.
+        arithmetic: whether an element's value rounds alike wherever in a tensor it stands (`altprop.replicas`): by
+            arithmetic alone, or by kernels that go row by row.
+    """
 
     name: str
     least_squares: bool = False
+    arithmetic: bool = False
 
     @abstractmethod
     def per_element(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -45,6 +53,7 @@ class CrossEntropy(Loss):
     """-log softmax(outputs)[target]; targets are class indices (...,), int64."""
 
     name = "cross_entropy"
+    arithmetic = True
 
     def per_element(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if outputs.dim() == 2:
@@ -76,6 +85,7 @@ class HalfSquaredError(Loss):
 
     name = "half_squared_error"
     least_squares = True
+    arithmetic = True
 
     def per_element(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return 0.5 * (outputs - targets).square().sum(-1)
@@ -95,6 +105,7 @@ class MeanSquaredError(Loss):
 
     name = "mse"
     least_squares = True
+    arithmetic = True
 
     def per_element(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs - targets).square().mean(-1)
@@ -135,6 +146,7 @@ class OneHotSquaredError(Loss):
 
     name = "one_hot_squared_error"
     least_squares = True
+    arithmetic = True
 
     def per_element(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return 0.5 * self.gradient(outputs, targets).square().sum(-1)

@@ -9,6 +9,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -102,7 +103,7 @@ def fitted(steps: int, **options: Any) -> Callable[[], float]:
 
     def go() -> float:
         run = course(steps, **options)
-        module = LearnerModule(run, "unused.pt", 1e9)  # type: ignore[arg-type]
+        module = LearnerModule(run, [(run, Path("unused.pt"))], 1e9)
         make_trainer({"accelerator": "cpu"}, None).fit(module)
         return run.parts.problem.ledger.steps
 

@@ -34,6 +34,7 @@ class Backprop(Algorithm):
 
     requires = frozenset({Capability.GRADIENT})
     distributed = True
+    stacks = True
     state = ("updater",)
 
     def __init__(self, optimizer: OptimizerFactory) -> None:
@@ -68,10 +69,21 @@ class Backprop(Algorithm):
     @classmethod
     def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
         return {
+            "a step of SGD = minus lr times the gradient": lambda: (_against_hand(), 1e-16),
             "gradient = central differences at 1e-5": lambda: (_against_differences(), 1e-8),
             "mean over all mini-batches = full gradient": lambda: (_against_mini_batches(exhaustive=True), 1e-15),
             "not one mini-batch = full gradient": lambda: (_against_mini_batches(exhaustive=False), 1e-2),
         }
+
+
+def _against_hand(lr: float = 0.1) -> float:
+    """Worst absolute difference of a parameter from theta - lr dE/dtheta after one step."""
+    problem, batch = toy()
+    rule = Backprop(OptimizerFactory("torch.optim.SGD", lr=lr))
+    rule.setup(problem)
+    expected = problem.flat() - lr * problem.flatten(problem.gradient(batch)[1])
+    rule.step(batch)
+    return float((problem.flat() - expected).abs().max())
 
 
 def _against_differences(step: float = 1e-5) -> float:

@@ -46,8 +46,12 @@ class Parts:
     identity: dict[str, str]
 
 
-def build_parts(cell: Cell, seed: int) -> Parts:
+def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
     """Build all parts of one run.
+
+    Args:
+        cell, seed: what to run.
+        data: of another seed of the cell, which are the same.
 
     Raises:
         AltpropError: for an unusable value.
@@ -60,7 +64,7 @@ def build_parts(cell: Cell, seed: int) -> Parts:
     dtype = torch.float64 if settings.dtype == "float64" else torch.float32
     streams = Streams(seed, device, dtype)
     task = build(cell.config["task"], Task, "task")  # type: ignore[type-abstract]
-    data = _overfit(task.data(), cell).to(device, dtype)
+    data = _overfit(task.data(), cell).to(device, dtype) if data is None else data
     noise = _noise(cell.config["dropout"])
     spec = task.spec
     model = build(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import shlex
@@ -17,6 +18,8 @@ from altprop.harness.settings import Settings
 from altprop.records import key as keys
 from altprop.records.status import RunStatus
 
+FEWEST = 4
+"""Seeds from which on running them as one pays."""
 AXES = ("algorithm", "optimizer", "dropout", "task", "model")
 
 
@@ -35,6 +38,7 @@ class Cell:
         declared: dotted option -> entry of the learner's `search:`.
         role: run, or trial or tuned in a study.
         about: what records say of the role.
+        command: the whole command line that the cell is a part of, None where there was none.
     """
 
     config: dict[str, Any]
@@ -47,6 +51,7 @@ class Cell:
     declared: Mapping[str, Any] = field(default_factory=dict)
     role: str = "run"
     about: Mapping[str, Any] = field(default_factory=dict)
+    command: str | None = None
 
     @property
     def control(self) -> bool:
@@ -276,12 +281,13 @@ def run_seeds(cell: Cell) -> list[Outcome]:
         code, problem = "unavailable", error
     relevant = keys.relevant(cell.config)
     cell_key = keys.cell_key(relevant, code, s.device_type, s.precision, s.threads)
+    named = {seed: keys.run_key(relevant, code, seed, s.device_type, s.precision, s.threads) for seed in s.seeds}
+    fresh = _together(cell, named, cell_key, store) if problem is None and refuse(cell) is None else frozenset()
     outcomes = []
-    for seed in s.seeds:
-        key = keys.run_key(relevant, code, seed, s.device_type, s.precision, s.threads)
+    for seed, key in named.items():
         settled = store.settled(key)
         if settled is not None:
-            outcomes.append(_outcome(cell, seed, settled.data, executed=False))
+            outcomes.append(_outcome(cell, seed, settled.data, executed=seed in fresh))
             continue
         importlib.import_module("altprop.harness.runner")  # seconds of imports, before the claim
         lease = store.claim(key)
@@ -298,6 +304,41 @@ def run_seeds(cell: Cell) -> list[Outcome]:
         if data["status"] == RunStatus.INTERRUPTED:
             raise KeyboardInterrupt
     return outcomes
+
+
+def _together(cell: Cell, named: Mapping[int, str], cell_key: str, store: Any) -> frozenset[int]:
+    """Run those seeds as one that can, and return them.
+
+    Raises:
+        KeyboardInterrupt: after they were saved so that they can be resumed.
+    """
+    s = cell.settings
+    plain = not (s.isolate or s.ranks > 1 or s.device_type != "cpu" or s.trainer.get("profiler"))
+    if not (s.together and plain and s.budget.currency != "seconds" and cell.axes["dropout"] == "none"):
+        return frozenset()
+    if s.logger.get("kind") is not None:
+        return frozenset()
+    waiting = {
+        seed: key
+        for seed, key in named.items()
+        if store.settled(key) is None and not (store.path(key) / "checkpoint.pt").exists()
+    }
+    if len(waiting) < FEWEST:
+        return frozenset()
+    together = importlib.import_module("altprop.harness.together")
+    with contextlib.ExitStack() as leases:
+        for seed, key in list(waiting.items()):
+            lease = store.claim(key)
+            if lease is None:
+                del waiting[seed]
+            else:
+                leases.enter_context(lease)
+        if len(waiting) < FEWEST or not together.run_together(cell, waiting, cell_key, store):
+            return frozenset()
+    ended = {seed: store.read(key) for seed, key in waiting.items()}
+    if any(record is None or record.status is RunStatus.INTERRUPTED for record in ended.values()):
+        raise KeyboardInterrupt
+    return frozenset(ended)
 
 
 def _run(cell: Cell, seed: int, key: str, cell_key: str, store: Any, problem: Exception | None) -> dict[str, Any]:

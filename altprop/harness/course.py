@@ -29,6 +29,7 @@ class Course:
 
     def __init__(self, parts: Parts, settings: Settings, seed: int) -> None:
         self.parts, self.settings, self.budget = parts, settings, settings.budget
+        self.seed = seed
         self.position = 0
         self.mark = 0
         self.status: RunStatus | None = None
@@ -98,16 +99,14 @@ class Course:
         done = False
         for count in range(budget.block):
             if count == 0 and self._probes is not None:
-                started = time.perf_counter()
-                self._probes.before()
-                self.probe_seconds += time.perf_counter() - started
+                self.before_probe()
                 cpu, wall = time.process_time(), time.perf_counter()
             result = algorithm.step(feed.batch(self.position))
             self.position += 1
             if count == 0 and self._probes is not None:
                 base += time.process_time() - cpu
                 self.wall_seconds += time.perf_counter() - wall
-                self._probe()
+                self.probe()
                 cpu, wall = time.process_time(), time.perf_counter()
             if result.loss is not None:
                 losses.append(result.loss)
@@ -124,6 +123,18 @@ class Course:
                 break
         ledger.seconds = base + time.process_time() - cpu
         self.wall_seconds += time.perf_counter() - wall
+        self.close(losses, scalars, first, done)
+
+    def close(self, losses: list[Tensor], scalars: dict[str, float], first: int, done: bool) -> None:
+        """Write down what a block showed, and evaluate where it ends at a mark.
+
+        Args:
+            losses: scalars, of its steps.
+            scalars: what the rule told last.
+            first: steps before the block.
+            done: whether the learner has nothing left to do.
+        """
+        threshold = self.budget.amount * self.mark / self.budget.grid
         self._note_losses(losses, scalars, first)
         if self.over:
             return
@@ -161,7 +172,19 @@ class Course:
             row = {"kind": "train", "step": step, "fraction": self.fraction, "loss": mean, "scalars": scalars}
             self.trace.append(row)
 
-    def _probe(self) -> None:
+    @property
+    def probed(self) -> bool:
+        """Whether the first step of each block is probed."""
+        return self._probes is not None
+
+    def before_probe(self) -> None:
+        """Look at the learner before a step that is probed."""
+        started = time.perf_counter()
+        self._probes.before()
+        self.probe_seconds += time.perf_counter() - started
+
+    def probe(self) -> None:
+        """Look at it afterwards, and write down what the step did."""
         started = time.perf_counter()
         row = self._probes.after(self.own_model)
         ledger = self.parts.problem.ledger

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from altprop.harness.course import Course
+from altprop.harness.lockstep import Lockstep
 from altprop.records.files import sync_folder
 
 CHECKPOINT_KEY = "altprop"
@@ -52,16 +53,19 @@ class LearnerModule(pl.LightningModule):
     """One run as a LightningModule. The learner's model is no submodule: Lightning would flip its mode.
 
     Args:
-        course: of the run.
-        checkpoint: file that checkpoints go to.
+        course: of the run, or several runs in lockstep.
+        checkpoints: each run's course and the file that its checkpoints go to.
         checkpoint_seconds: between checkpoints; 0 for every block.
     """
 
-    def __init__(self, course: Course, checkpoint: Path, checkpoint_seconds: float) -> None:
+    def __init__(
+        self, course: Course | Lockstep, checkpoints: Sequence[tuple[Course, Path]], checkpoint_seconds: float
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.course = course
-        self._checkpoint, self._interval = checkpoint, checkpoint_seconds
+        self._checkpoints, self._interval = list(checkpoints), checkpoint_seconds
+        self._saving = self._checkpoints[0][0]
         self._saved_at = -1.0
         self._logged = 0
         # DistributedDataParallel wraps no module without a parameter; this one is never used.
@@ -101,7 +105,10 @@ class LearnerModule(pl.LightningModule):
         if self._saved_at < 0:
             self._saved_at = 0.0 if self._interval else -1.0
         if self.course.stop_requested or now - self._saved_at >= self._interval:
-            self.trainer.save_checkpoint(self._checkpoint)
+            for course, path in self._checkpoints:
+                if not course.over:
+                    self._saving = course
+                    self.trainer.save_checkpoint(path)
             self._saved_at = now
 
     def _log(self) -> None:
@@ -115,11 +122,11 @@ class LearnerModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add all that an exact resume needs."""
-        checkpoint[CHECKPOINT_KEY] = self.course.state_dict()
+        checkpoint[CHECKPOINT_KEY] = self._saving.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put it back."""
-        self.course.load_state_dict(checkpoint[CHECKPOINT_KEY])
+        self._saving.load_state_dict(checkpoint[CHECKPOINT_KEY])
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, float]:

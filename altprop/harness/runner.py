@@ -18,6 +18,7 @@ from altprop.errors import AltpropError, Refused
 from altprop.harness.building import build_parts
 from altprop.harness.cell import Cell
 from altprop.harness.course import Course
+from altprop.harness.lockstep import Lockstep
 from altprop.harness.loggers import make_logger
 from altprop.harness.memory import limited
 from altprop.harness.module import LearnerModule, make_trainer
@@ -97,7 +98,7 @@ def _ended(course: Course | None) -> tuple[RunStatus, str]:
 def _fit(cell: Cell, course: Course, key: str, store: RunStore) -> None:
     folder = store.path(key)
     checkpoint = folder / "checkpoint.pt"
-    module = LearnerModule(course, checkpoint, float(cell.settings.trainer.get("checkpoint_seconds", 20)))
+    module = LearnerModule(course, [(course, checkpoint)], float(cell.settings.trainer.get("checkpoint_seconds", 20)))
     trainer = make_trainer(dict(cell.settings.trainer), make_logger(cell.settings.logger, folder, cell.label))
     resume = str(checkpoint) if checkpoint.exists() else None
     with _stoppable(course):
@@ -121,7 +122,7 @@ def _quiet(threads: int, seed: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stoppable(course: Course) -> Iterator[None]:
+def _stoppable(course: Course | Lockstep) -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end the run after the block at hand, so that it can be resumed; a second one is hard."""
     if threading.current_thread() is not threading.main_thread():
         yield

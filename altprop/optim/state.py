@@ -35,8 +35,10 @@ def export(optimizer: torch.optim.Optimizer, params: Named) -> dict[str, Any]:
     by_name: dict[str, Any] = {}
     shared: dict[str, Any] = {}
     for key, value in optimizer.state.items():
-        target = by_name if id(key) in names else shared
-        target[names.get(id(key), str(key))] = _encode(value, names)
+        if id(key) in names:
+            by_name[names[id(key)]] = _encode(value, names)
+        else:
+            shared[str(key)] = _encode(value, names)
     return {
         "state": by_name,
         "shared": shared,

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ROLES", "Evaluate", "Updater", "role_of"]
 
+ELEMENTWISE = frozenset(
+    getattr(torch.optim, name)
+    for name in "SGD Adagrad RMSprop Adadelta Adam AdamW NAdam RAdam Adamax Rprop ASGD".split()
+)
+"""torch's optimizers that step each element by its own numbers alone."""
 Evaluate = Callable[[bool], tuple[Tensor, dict[str, Tensor]]]
 
 
@@ -103,6 +108,38 @@ class Updater:
         self.rebind()
         self._seed = derive_seed(problem.random.seed, "optimizer", *self._params)
 
+    # Many seeds as one.
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether each element is stepped by its own numbers alone, so that parameters of many seeds can be stacked."""
+        factory = self._factory
+        return factory.kind in ELEMENTWISE and factory.roles is None and not self._clips and not self.wants_closure
+
+    def like(self, module: nn.Module) -> Updater:
+        """Return a fresh updater of the same recipe on another module."""
+        return Updater(self._factory, module, self._roles, self._problem, self.direction)
+
+    def share(self, place: int, other: Updater) -> None:
+        """Give an updater on one of the modules whose parameters are stacked here this one's state of it.
+
+        Args:
+            place: of that module in the first dimension of the parameters here.
+            other: its updater, of the same recipe.
+        """
+        for part, theirs in zip(self._parts, other._parts, strict=True):
+            for name, p in part.params.items():
+                state = part.optimizer.state.get(p, {})
+                theirs.optimizer.state[theirs.params[name]] = {
+                    key: (value[place] if value.shape == p.shape else value).clone()
+                    if isinstance(value, Tensor)
+                    else value
+                    for key, value in state.items()
+                }
+            for group, given in zip(theirs.optimizer.param_groups, part.optimizer.param_groups, strict=True):
+                group["lr"] = given["lr"]
+        other._steps, other._fresh = self._steps, self._fresh
+
     # What a rule asks before and after its gradient.
 
     @property
@@ -152,8 +189,8 @@ class Updater:
                 if self.wants_graph:
                     # The products inside are calls of their own; their FLOPs are metered with the update's.
                     ledger.primitive("hvp", 0, getattr(self._parts[0].optimizer, "num_samples", 1))
-                with self._secluded(derive_seed(self._seed, self._steps)), ledger.charged():
-                    ledger.charge("update", self._meter.run(self._step))
+                with self._secluded(derive_seed(self._seed, self._steps)), ledger.charged("update"):
+                    ledger.charge("update", self._meter.run(self._step, ledger.auditing))
             else:
                 with ledger.primitive("update", 0):
                     self._step()
@@ -228,7 +265,7 @@ class Updater:
             meter = LbfgsMeter(optimizer, not fixed)
             if not fixed:
                 self._drop_pending_pair(optimizer)
-            with ledger.charged():
+            with ledger.charged("update"):
                 step(closure)
             ledger.charge("update", meter.flops(evaluations))
         else:
