@@ -325,7 +325,8 @@ class _SavedBytes:
         self._seen: set[int] = set()
 
     def pack(self, tensor: torch.Tensor) -> torch.Tensor:
-        if not (tensor.is_leaf and tensor.requires_grad):
+        owner = tensor if tensor._base is None else tensor._base  # W^T is kept as a view of the parameter W
+        if not (owner.is_leaf and owner.requires_grad):
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in self._seen:
                 self._seen.add(storage.data_ptr())

@@ -192,6 +192,7 @@ def _against_lloyd(radius: float) -> float:
     """Return the largest difference of one batch update from cluster means, on drawn data."""
     random = Random(3, "cpu", torch.float64)
     x, codebook = random.normal(60, 3), random.normal(6, 3)
+    codebook[5] += 100  # no row is near: this unit stays
     som = SelfOrganizingMap(2, 3)
     units = torch.arange(6, device="cpu")
     place = torch.stack([units // 3, units % 3], dim=1).to(x.dtype)

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import hydra
@@ -19,7 +20,7 @@ from altprop import catalogue
 from altprop.errors import AltpropError
 from altprop.harness.cell import Cell, Outcome, make_cell, run_cell
 from altprop.harness.composition import register_search_path, spell
-from altprop.harness.sweep import Board, announce
+from altprop.harness.sweep import Board, announce, begin
 from altprop.resolve import near
 
 GROUPS = ("algorithm", "optimizer", "dropout", "task", "model", "budget", "probes", "trainer", "logger")
@@ -76,7 +77,7 @@ def _application(config: DictConfig) -> None:
     overrides = list(hydra_config.overrides.task)
     multirun = "MULTIRUN" in str(hydra_config.mode)
     try:
-        cell = cell_of(config, overrides)
+        cell = replace(cell_of(config, overrides), command=_command())
     except AltpropError as error:
         if not multirun:
             _tell(error)
@@ -86,11 +87,17 @@ def _application(config: DictConfig) -> None:
         announce([Outcome(label, task, 0, "failed", str(error), True)], time.perf_counter() - started)
         return
     try:
+        begin(f"{cell.label} on {cell.workload}")
         outcomes = run_cell(cell)
     except AltpropError as error:  # no record can be written: the folder is missing, full or not ours
         _tell(error)
         return
     announce(outcomes, time.perf_counter() - started)
+
+
+def _command() -> str | None:
+    board = Board.open()
+    return None if board is None else board.command()
 
 
 def _tell(error: AltpropError) -> None:

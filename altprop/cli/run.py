@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -22,7 +25,7 @@ axes:    algorithm=  optimizer=  dropout=  task=  model=        altprop-list sho
 run:     seeds=N|[..]  tune=TRIALS  budget.currency=  budget.amount=  probes=off
          runs_dir=  isolate=true  timeout=SECONDS
 where:   trainer=cpu|gpu|ddp  logger=none|csv|tensorboard|mlflow|wandb  +debug=fast|overfit|profile
-         hydra/launcher=joblib runs cells side by side
+         hydra/launcher=joblib runs cells side by side; submitit_slurm and ray (extras slurm, ray) on a cluster
 more:    --config-dir DIR adds a folder of yours, --cfg job shows the configuration, --hydra-help Hydra's options
 other:   altprop-list  altprop-report  altprop-reproduce  altprop-check
 
@@ -48,12 +51,14 @@ def run(arguments: Sequence[str]) -> int:
     """Run the application and return its exit code: 0, 1 (a cell failed), 2 (a mistake), 130 (interrupted)."""
     from altprop.cli.application import start
     from altprop.errors import AltpropError
-    from altprop.harness.sweep import FAILURES, SWEEP_VARIABLE, Board
+    from altprop.harness.sweep import FAILURES, SCRATCH_VARIABLE, SWEEP_VARIABLE, Board, Relay, death_of_worker
 
-    with tempfile.TemporaryDirectory(prefix="altprop-") as folder:
+    with contextlib.ExitStack() as leftovers:
+        folder = leftovers.enter_context(tempfile.TemporaryDirectory(prefix="altprop-"))
         board = Board(Path(folder) / "cells.jsonl")
+        board.write({"kind": "command", "text": shlex.join(["altprop", *arguments])})
         os.environ[SWEEP_VARIABLE] = str(board.path)
-        os.environ["ALTPROP_SCRATCH"] = folder
+        os.environ[SCRATCH_VARIABLE] = folder
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())  # a rule in one file beside you is found by its name
@@ -61,7 +66,8 @@ def run(arguments: Sequence[str]) -> int:
         code = 0
         before = _terminate_as_interrupt()
         try:
-            start(list(arguments))
+            with Relay():
+                start(list(arguments))
         except AltpropError as error:
             print(f"altprop: {error}", file=sys.stderr)
             code = 2
@@ -70,15 +76,31 @@ def run(arguments: Sequence[str]) -> int:
             code = 130
         except SystemExit as exit_:
             code = exit_.code if isinstance(exit_.code, int) else 2
+        except Exception as error:
+            sentence = death_of_worker(error, Board.open() or board)
+            if sentence is None:
+                raise
+            print(f"altprop: {sentence}", file=sys.stderr)
+            code = 1
         finally:
             if before is not None:
                 signal.signal(signal.SIGTERM, before)
+            board = Board.open() or board
+            if board.path.parent != Path(folder):  # it was moved to where workers on other machines find it
+                leftovers.callback(shutil.rmtree, board.path.parent, ignore_errors=True)
             os.environ.pop(SWEEP_VARIABLE, None)
-            os.environ.pop("ALTPROP_SCRATCH", None)
+            os.environ.pop(SCRATCH_VARIABLE, None)
         outcomes = board.outcomes()
         for text in dict.fromkeys(row["text"] for row in board.rows() if row["kind"] == "mistake"):
             print(f"altprop: {text}", file=sys.stderr)
             code = 2
+        if code == 0 and board.silent() > 0:
+            print(
+                f"altprop: {board.silent()} cells did not report; are {SWEEP_VARIABLE} and the folder of records known "
+                "to the workers? The same command runs what has no record yet",
+                file=sys.stderr,
+            )
+            code = 1
         if outcomes:
             code = code or (1 if any(o.status in FAILURES and o.role != "trial" for o in outcomes) else 0)
             if code in (0, 1):

@@ -115,6 +115,7 @@ def make_record(
         "measured": measured,
         "provenance": {
             **collect(s.device_type, s.precision, s.threads),
+            "command": cell.command,
             "sources": {"algorithm": _source(str(cell.config["algorithm"].get("_target_")), cell_key)},
         },
     }

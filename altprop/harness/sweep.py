@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from altprop.harness.cell import Outcome
+from altprop.records import files, process
 
 SWEEP_VARIABLE = "ALTPROP_SWEEP"
+SCRATCH_VARIABLE = "ALTPROP_SCRATCH"
 _MARKS = {
     "completed": "done",
     "reached_target": "done",
@@ -59,13 +64,41 @@ class Board:
             return []
         return [json.loads(line) for line in self.path.read_text().splitlines() if line.strip()]
 
+    def command(self) -> str | None:
+        """Return the command line as it was given."""
+        return next((str(row["text"]) for row in self.rows() if row["kind"] == "command"), None)
+
+    def at_work(self) -> list[str]:
+        """Return the cells that a process has begun and not ended."""
+        last = {(row["host"], row["pid"]): row for row in self.rows() if "pid" in row}
+        return [str(row["name"]) for row in last.values() if row["kind"] == "begin"]
+
     def cells(self) -> list[dict[str, Any]]:
         """Return the lines of finished cells."""
         return [row for row in self.rows() if row["kind"] == "cell"]
 
+    def lines(self) -> list[str]:
+        """Return the lines of progress that nobody has printed yet."""
+        return [str(row["text"]) for row in self.rows() if row["kind"] == "line"]
+
+    def silent(self) -> int:
+        """Return how many cells of the sweep did not report."""
+        return sum(int(row["cells"]) for row in self.rows() if row["kind"] == "start") - len(self.cells())
+
     def outcomes(self) -> list[Outcome]:
         """Return all outcomes so far."""
         return [Outcome(**item) for row in self.cells() for item in row["outcomes"]]
+
+
+def begin(name: str) -> None:
+    """Put on the board that this process begins a cell, so that it can be named if the process dies of it."""
+    board = Board.open()
+    if board is not None:
+        board.write({"kind": "begin", "name": name, **_process()})
+
+
+def _process() -> dict[str, Any]:
+    return {"host": process.host(), "pid": os.getpid()}
 
 
 def announce(outcomes: Sequence[Outcome], seconds: float) -> None:
@@ -73,14 +106,18 @@ def announce(outcomes: Sequence[Outcome], seconds: float) -> None:
     board = Board.open()
     if board is None:
         return
-    board.write({"kind": "cell", "outcomes": [asdict(o) for o in outcomes], "seconds": seconds})
+    board.write({"kind": "cell", "outcomes": [asdict(o) for o in outcomes], "seconds": seconds, **_process()})
     rows = board.rows()
     start = next(row for row in rows if row["kind"] == "start")
     cells = [row for row in rows if row["kind"] == "cell"]
     done, total = len(cells), int(start["cells"])
     failed = sum(1 for row in cells if any(o["status"] in FAILURES and o["role"] != "trial" for o in row["outcomes"]))
     left = (time.time() - start["time"]) / done * (total - done)
-    print(_line(outcomes, done, total, failed, left), file=sys.stderr, flush=True)
+    line = _line(outcomes, done, total, failed, left)
+    if start["relayed"]:
+        board.write({"kind": "line", "text": line})
+    else:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _line(cell: Sequence[Outcome], done: int, total: int, failed: int, left: float) -> str:
@@ -124,8 +161,79 @@ def count_cells(overrides: Sequence[str], params: Mapping[str, Any] | None) -> i
     return total
 
 
+_LOCAL = (["hydra", "_internal"], ["hydra_plugins", "hydra_joblib_launcher"])
+"""Packages of the launchers whose workers are on this machine and share its terminal."""
+
+
+def _share(runs: Path) -> None:
+    """Move the board, and the folder that launchers use, to where workers on other machines find them.
+
+    Raises:
+        AltpropError: the folder of records cannot be written.
+    """
+    with files.readable_errors(runs):
+        files.make_folder(runs)
+        folder = Path(tempfile.mkdtemp(prefix=".altprop-", dir=runs.resolve()))
+        board = Board.open()
+        if board is not None:
+            shared = folder / board.path.name
+            shared.write_bytes(board.path.read_bytes() if board.path.exists() else b"")
+            os.environ[SWEEP_VARIABLE] = str(shared)
+    os.environ[SCRATCH_VARIABLE] = str(folder)
+
+
+def death_of_worker(error: Exception, board: Board) -> str | None:
+    """Return what to say where an error means that a launcher lost a worker, None for any other error.
+
+    Cells never raise, so what a launcher raises is its own: a worker that was killed, or took itself away, with the
+    cell at hand. loky then ends the other workers too.
+    """
+    launchers = {one.__module__.partition(".")[0] for one in type(error).__mro__} & {"joblib", "ray", "submitit"}
+    if not launchers:
+        return None
+    codes = re.search(r"exit codes of the workers are (\{.*?\})", str(error))
+    detail = codes[1] if codes else type(error).__name__
+    lost = ", ".join(board.at_work()) or "none that had begun"
+    return (
+        f"a worker of {launchers.pop()} died ({detail}) while at work on: {lost}. Ended runs are kept. The same "
+        "command runs the rest; with isolate=true a run that takes its process along ends alone, with its reason"
+    )
+
+
+class Relay:
+    """Prints the progress of workers that have another terminal, or none, as they put it on the board.
+
+    A context manager around the command; callbacks cannot hold it, because launchers pickle them.
+    """
+
+    def __init__(self) -> None:
+        self._shown = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="progress of workers", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._show()
+
+    def _follow(self) -> None:
+        while not self._ended.wait(0.5):
+            self._show()
+
+    def _show(self) -> None:
+        board = Board.open()
+        lines = board.lines() if board is not None else []
+        for line in lines[self._shown :]:
+            print(line, file=sys.stderr, flush=True)
+        self._shown = max(self._shown, len(lines))
+
+
 class SweepCallback(Callback):
-    """Hydra's callback: opens the board before the cells and builds the report after them."""
+    """Hydra's callback: opens the board before the cells, where all workers find it."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """A single cell."""
@@ -134,12 +242,16 @@ class SweepCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """A sweep."""
         hydra = config.hydra
-        self._start(config, count_cells(list(hydra.overrides.task), hydra.sweeper.get("params")))
+        remote = str(hydra.launcher.get("_target_", "")).split(".")[:2] not in _LOCAL
+        if remote:
+            _share(Path(str(config.get("runs_dir") or "runs")))
+        self._start(config, count_cells(list(hydra.overrides.task), hydra.sweeper.get("params")), remote)
 
-    def _start(self, config: DictConfig, cells: int) -> None:
+    def _start(self, config: DictConfig, cells: int, relayed: bool = False) -> None:
         board = Board.open()
-        if board is not None and not board.rows():
-            board.write({"kind": "start", "cells": cells, "time": time.time(), "config": _doors(config)})
+        if board is not None and not any(row["kind"] == "start" for row in board.rows()):
+            place = {"cells": cells, "time": time.time(), "relayed": relayed}
+            board.write({"kind": "start", **place, "config": _doors(config)})
 
 
 def _doors(config: DictConfig) -> dict[str, Any]:

@@ -350,13 +350,31 @@ def test_bytes_kept_for_the_backward_pass() -> None:
     assert problem.ledger.live_bytes >= 8 * (8 * 7 + 8 * 3)
 
 
+def test_parameters_are_not_kept_for_the_backward_pass() -> None:
+    problem, batch = toy((5, 70, 60), rows=1)
+    steps = Steps(STEP["gradient"])
+    steps.setup(problem)
+    steps.step(batch)
+    assert 0 < problem.ledger.saved_bytes < 8 * 70 * 60
+
+
+def test_work_after_a_primitive_is_not_its_own() -> None:
+    problem, batch = toy()
+    steps = Steps(lambda p, b: (p.objective(b), spd(30) @ ones(30)))
+    steps.setup(problem)
+    for _ in range(3):
+        steps.step(batch)
+    assert problem.ledger.flops_by_kind() == {"forward": 3 * 8 * 2 * 95, "other": 3 * 1800.0}
+
+
 def test_uncounted_operations_reach_the_books() -> None:
     problem, batch = toy()
     steps = Steps(lambda p, b: torch.linalg.eigvals(p.flat()[:9].reshape(3, 3)))
     steps.setup(problem)
     for _ in range(2):
         steps.step(batch)
-    assert any("eig" in name for name in problem.ledger.uncounted)
+    counts = [count for name, count in problem.ledger.uncounted.items() if "eig" in name]
+    assert counts == [2]  # once in each of two audited steps
 
 
 # Rates, currencies, state.

@@ -426,7 +426,14 @@ def test_pulls_of_the_blocks_chain_to_the_gradient(name: str) -> None:
 def test_a_pull_ends_at_its_input() -> None:
     problem, _ = toy()
     x = torch.ones(2, 5, dtype=torch.float64, requires_grad=True)
-    y, vjp = problem.pull(lambda u: (u**3).sum(1), 2 * x)
+    ends = []
+
+    def cubes(u: Tensor) -> Tensor:
+        ends.append(u.grad_fn is None)
+        return (u**3).sum(1)
+
+    y, vjp = problem.pull(cubes, 2 * x)
+    assert ends == [True]
     assert y.tolist() == [40.0, 40.0]
     pulled = vjp(torch.tensor([1.0, 10.0], dtype=torch.float64))
     assert pulled.parameters == {}

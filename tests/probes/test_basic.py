@@ -138,6 +138,18 @@ def test_frozen_layer_is_blank_and_the_others_are_not():
     assert row["layers"]["blocks.2"]["alignment"] == pytest.approx(1.0)
 
 
+def test_the_band_of_the_whole_weighs_its_layers_by_this_very_step():
+    """Where one layer moves alone, its null cosines are all there is, over the share of its gradient in the whole."""
+    problem, batch = toy()
+    _, grads = problem.gradient(batch)
+    row = row_of(problem, batch, {n: g if n.startswith("blocks.1") else torch.zeros_like(g) for n, g in grads.items()})
+    own = torch.cat([g.flatten() for n, g in grads.items() if n.startswith("blocks.1")]).norm()
+    share = float(own / problem.flatten(grads).norm())
+    assert 0.1 < share < 0.9
+    expected = share * row["layers"]["blocks.1"]["alignment_high"]
+    assert row["values"]["alignment_high"] == pytest.approx(expected, rel=1e-9)
+
+
 def test_own_model_is_not_applicable():
     problem, batch = toy()
     probe = BasicProbes(problem, batch, 0)

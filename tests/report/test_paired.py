@@ -86,6 +86,26 @@ def test_indistinguishable_is_said_only_when_it_could_have_been_told() -> None:
     assert few.verdict == "5 seeds cannot show a difference here"
 
 
+def test_what_a_family_can_tell_depends_on_its_size() -> None:
+    """6 seeds reach 1/32: below .05 for one comparison, .0625 for two."""
+    reference, better = by_seed(*[0.0] * 6), by_seed(*range(1, 7))
+    alone = compare_family({"ref": reference, "x": better}, "ref")["x"]
+    assert alone.verdict == "better, on too few seeds to claim"
+    pooled = compare_family({"ref": reference, "x": better, "y": better}, "ref")["x"]
+    assert pooled.verdict == "6 seeds cannot show a difference here"
+
+
+def test_the_verdict_is_on_the_adjusted_p() -> None:
+    """Sums of +-1 (8 times) and +-1.5 that reach 6.5: 20 of 512, p = .039, times three .117."""
+    reference, close = by_seed(*[0.0] * 9), by_seed(*[1.0] * 8, -1.5)
+    alone = compare_family({"ref": reference, "x": close}, "ref")["x"]
+    assert alone.p == 20 / 512
+    assert alone.verdict.startswith("better")
+    pooled = compare_family({"ref": reference, "x": close, "y": reference, "z": reference}, "ref")["x"]
+    assert pooled.adjusted == pytest.approx(60 / 512)
+    assert pooled.verdict == "indistinguishable"
+
+
 @pytest.mark.parametrize(
     ("seeds", "lead", "verdict"),
     [

@@ -31,6 +31,7 @@ def test_profile_by_hand() -> None:
     jumps, values = profile(np.array([1.0, 3.0, 5.0, INF]))
     assert jumps == [1.0, 3.0]
     assert values == [0.25, 0.5]
+    assert profile(np.array([1.0, 4.0])) == ([1.0, 4.0], [0.5, 1.0])  # the limit itself counts
     assert profile_area(np.array([1.0, 3.0, 5.0, INF])) == pytest.approx((0.25 * 2 + 0.5 * 1) / 3)
 
 

@@ -85,6 +85,10 @@ def test_a_diverged_run_stays_in_the_risk_set() -> None:
     assert cumulative_incidence([hit(5.0), cut(1.0)])[1] == [1.0]
 
 
+def test_a_cut_at_the_time_of_a_hit_comes_after_it() -> None:
+    assert cumulative_incidence([hit(2.0), cut(2.0)]) == ([2.0], [0.5])
+
+
 @pytest.mark.parametrize(
     ("runs", "expected"),
     [

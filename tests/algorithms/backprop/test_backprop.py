@@ -126,6 +126,17 @@ def test_lbfgs_learns_curvature_across_steps_on_the_whole_set_alone(whole: bool)
     assert bool(dict(part["state"]["blocks.0.weight"]["items"])["old_dirs"]) == whole
 
 
+def test_lbfgs_learns_no_curvature_across_masks() -> None:
+    """The whole set under dropout is another function at each step."""
+    problem, batch = toy(noise=StandardDropout(0.3))
+    rule = Backprop(OptimizerFactory("torch.optim.LBFGS", lr=0.1, max_iter=1))
+    rule.setup(problem)
+    for _ in range(4):
+        rule.step(batch)
+    (part,) = rule.updater.state_dict()["parts"]
+    assert not dict(part["state"]["blocks.0.weight"]["items"])["old_dirs"]
+
+
 MUTANTS = {
     "one row is left out": ("for subset in subsets:", "for subset in subsets[1:]:"),
     "no step": ("self.updater.apply(grads)", "self.updater.apply({n: 0 * g for n, g in grads.items()})"),

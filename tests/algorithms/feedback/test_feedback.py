@@ -352,6 +352,15 @@ def test_scale_of_dfa_is_the_size_of_the_projected_error() -> None:
             assert float(rule.feedback[0].abs().max()) <= 2.5 * math.sqrt(3 / 50)
 
 
+def test_scale_of_feedback_alignment_is_the_size_of_the_signal_that_is_passed_on() -> None:
+    delta = toy(seed=3)[0].random.normal(4000, 50)
+    problem, _ = toy((5, 400, 50))
+    rule = FeedbackAlignment(SGD, scale=2.5)
+    rule.setup(problem)
+    assert rule.feedback[0].shape == (50, 400)
+    assert float((delta @ rule.feedback[0]).std() / delta.std()) == pytest.approx(2.5, rel=0.05)
+
+
 def test_shapes_of_the_feedback() -> None:
     problem, _ = toy((5, 7, 6, 3))
     assert block_shapes(problem) == [(7,), (6,), (3,)]

@@ -183,6 +183,17 @@ def test_optimizers_that_search_see_one_function():
     assert len(phases) > 1
 
 
+@pytest.mark.parametrize("noise", [None, StandardDropout(0.3, 0.3)])
+def test_curvature_is_learned_across_steps_of_one_function_alone(noise):
+    problem, batch = toy_sequence("gru", noise=noise)
+    rule = ready(problem, OptimizerFactory("torch.optim.LBFGS", lr=0.1, max_iter=1))
+    for _ in range(4):
+        rule.step(batch)
+    (part,) = rule.updater.state_dict()["parts"]
+    first = next(iter(problem.params))
+    assert bool(dict(part["state"][first]["items"])["old_dirs"]) == (noise is None)
+
+
 def test_a_stream_is_refused():
     problem, batch = toy_sequence()
     stream = Batch(batch.inputs, batch.targets, batch.index, reset=torch.tensor([True, True, False, True]))

@@ -184,6 +184,50 @@ def test_it_tells_the_objective_or_nothing(update):
             assert float(told.loss) == pytest.approx(float(before), rel=1e-14)
 
 
+@pytest.mark.parametrize("update", ["window", "sequence"])
+def test_windows_that_overlap_see_the_same_masks(update):
+    problem, batch = toy_sequence(per_step=True, noise=Everywhere())
+    drawn, uniform = {}, problem.clock.uniform
+
+    def watched(shape, site, layer, position, like):
+        draw = uniform(shape, site, layer, position, like)
+        drawn.setdefault((site, layer, position, problem.clock.time, draw.shape), []).append(draw)
+        return draw
+
+    problem.clock.uniform = watched
+    ready(problem, 2, 5, update).step(batch)
+    assert max(map(len, drawn.values())) > 1
+    assert all(torch.equal(draws[0], draw) for draws in drawn.values() for draw in draws)
+
+
+class Taxed(StandardDropout):
+    """Drops nothing, and adds 1 / 2 |theta|^2 of the weight that it is shown to the objective."""
+
+    def __init__(self):
+        super().__init__(0.0)
+        self.taxed = []
+
+    def penalty(self):
+        return 0.5 * self.taxed[0].square().sum() if self.taxed else torch.zeros(())
+
+
+@pytest.mark.parametrize("update", ["window", "sequence"])
+def test_a_penalty_of_the_noise_is_learned(update):
+    """In each update, whole: one update a batch or one a window."""
+    moves = []
+    for taxed in (False, True):
+        problem, batch = toy_sequence(per_step=True, noise=Taxed())
+        weight = problem.params["readout.weight"]
+        start = weight.detach().clone()
+        if taxed:
+            problem.model.noise.taxed.append(weight)
+        rule = ready(problem, 4, 4, update, OptimizerFactory("torch.optim.SGD", lr=1e-4))
+        rule.step(batch)
+        moves.append(weight.detach() - start)
+    expected = -1e-4 * start * (2 if update == "window" else 1)
+    torch.testing.assert_close(moves[1] - moves[0], expected, rtol=1e-2, atol=1e-8)  # the state moved between windows
+
+
 def stream(problem, batch, cuts, reset=None):
     """Return a sequence cut into batches that continue each other, but where `reset` says a row begins."""
     pieces, rows = [], batch.inputs.shape[1]

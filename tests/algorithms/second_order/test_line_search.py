@@ -17,6 +17,16 @@ def spd(n: int, seed: int = 0) -> Any:
     return draw @ draw.T + torch.eye(n, dtype=torch.float64)
 
 
+def table(values: dict[float, float]) -> Any:
+    """Return a function that is known at a few steps; any other must not be tried."""
+
+    def phi(step: float) -> float:
+        assert step in values, f"tried {step}"
+        return values[step]
+
+    return phi
+
+
 def check_search(module: Any) -> None:
     search = module.Backtracking()
     # Newton's step on a quadratic is taken as it is.
@@ -26,9 +36,9 @@ def check_search(module: Any) -> None:
     found = search.search(lambda a: 2 * a * a - a, 0.0, -1.0)
     assert (found.step, found.value, found.first, found.evaluations) == (0.25, -0.125, 1.0, 2)
     # Armijo's condition: a decrease that is no fair share of the promise is refused; trials shrink by .1 to .5.
-    found = module.Backtracking(share=0.1).search({1.0: -0.05, 0.5: -0.04, 0.25: -0.2}.__getitem__, 0.0, -1.0)
+    found = module.Backtracking(share=0.1).search(table({1.0: -0.05, 0.5: -0.04, 0.25: -0.2}), 0.0, -1.0)
     assert (found.step, found.value, found.first, found.evaluations) == (0.25, -0.2, -0.05, 3)
-    found = search.search({1.0: 1000.0, 0.1: -0.01}.__getitem__, 0.0, -1.0)
+    found = search.search(table({1.0: 1000.0, 0.1: -0.01}), 0.0, -1.0)
     assert (found.step, found.evaluations) == (0.1, 2)
     # What is not finite is refused and divides by ten.
     found = search.search(lambda a: math.nan if a > 0.05 else -a, 0.0, -1.0)

@@ -104,6 +104,27 @@ def test_negative_curvature_leaves_a_saddle(point: Any, mutate: Any) -> None:
     assert float(from_the_saddle(point, blind).norm()) <= 1e-8  # Newton's own step walks into it
 
 
+def test_a_step_along_negative_curvature_grows_while_it_falls(point: Any) -> None:
+    """-g has no length of its own there: from y = .01 the full step would end at y = .02."""
+    problem, batch = point(saddle, (0.0, 0.01))
+    rule = NewtonCG("hessian", damping=0.0, factor=1.0)
+    rule.setup(problem)
+    scalars = rule.step(batch).scalars
+    assert scalars["negative_curvature"] == 1.0
+    assert scalars["step"] == 64.0
+    assert float(problem.flat()[1]) == pytest.approx(0.65, abs=0.01)
+
+
+def test_the_ratio_is_of_the_full_step_even_where_a_shorter_one_is_taken(point: Any) -> None:
+    """Armijo refuses a full step whose decrease is below 1e-4 of the slope's promise, at most twice the model's."""
+    problem, batch = point(RosenbrockFunction(), (-1.2, 1.0))
+    rule = NewtonCG("hessian")
+    rule.setup(problem)
+    shorter = [s for s in (rule.step(batch).scalars for _ in range(30)) if 0 < s["step"] < 1]
+    assert shorter
+    assert all(s["rho"] < 1e-3 for s in shorter)
+
+
 @pytest.mark.parametrize(
     ("curvature", "dimension", "most"), [("hessian", 2, 40), ("gauss_newton", 2, 40), ("hessian", 10, 120)]
 )

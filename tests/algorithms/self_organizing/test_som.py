@@ -93,6 +93,71 @@ def test_the_online_rule_follows_its_equation() -> None:
     np.testing.assert_allclose(module.online_update(codebook, x, h, 0.3).numpy(), expected, atol=1e-14)
 
 
+def test_the_neighbourhood_is_a_gaussian_of_the_grid_distance() -> None:
+    som, _, _ = learner(normal(10, 2, 0), rows=2, columns=3)
+    place = [(i // 3, i % 3) for i in range(6)]
+    for radius in (0.7, 1.5, 3.0):
+        expected = [[np.exp(-((a - c) ** 2 + (b - d) ** 2) / (2 * radius**2)) for c, d in place] for a, b in place]
+        np.testing.assert_allclose(som.neighbourhood(radius).numpy(), expected, atol=1e-15)
+    assert torch.equal(som.neighbourhood(0.0), torch.eye(6, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("mode", ["batch", "online"])
+@pytest.mark.parametrize("progress", [0.0, 0.25, 1.0])
+def test_radius_and_rate_follow_the_budget(mode: str, progress: float) -> None:
+    """They fall on the line from start to end over the share of the budget, whatever the number of steps."""
+    x = normal(30, 2, 3)
+    options = {"radius": 2.0, "radius_end": 0.5, "rate": 0.4, "rate_end": 0.1}
+    som, problem, batch = learner(x, rows=2, columns=3, mode=mode, **options)
+    start = x[:6].clone()
+    som.codebook, som.counts = start, torch.zeros(6, 2, dtype=x.dtype)
+    problem.progress = progress
+    som.step(batch)
+    h = som.neighbourhood(2.0 - 1.5 * progress)
+    if mode == "batch":
+        won = functional.one_hot(distances(x, start).argmin(1), 6).to(x.dtype)
+        expected = module.batch_update(start, x, won, h)
+    else:
+        expected = module.online_update(start, x, h, 0.4 - 0.3 * progress)
+    assert som.codebook is not None
+    torch.testing.assert_close(som.codebook, expected, atol=1e-14, rtol=0)
+
+
+def test_the_online_rule_forgets_labels() -> None:
+    x = normal(30, 2, 3)
+    som, _, batch = learner(x, rows=2, columns=2, mode="online", forget=0.25)
+    som.codebook, som.counts = x[:4].clone(), torch.full((4, 2), 8.0, dtype=x.dtype)
+    labels = functional.one_hot(batch.targets, 2).to(x.dtype)
+    won = functional.one_hot(distances(x, som.codebook).argmin(1), 4).to(x.dtype)
+    som.step(batch)
+    torch.testing.assert_close(som.counts, 6.0 + won.T @ labels)
+
+
+def test_a_unit_that_won_no_row_names_none() -> None:
+    som, _, batch = learner(normal(10, 2, 0), rows=1, columns=2)
+    near, far = batch.inputs[:1], batch.inputs[:1] + 10
+    som.codebook, som.counts = torch.cat([near, far]), torch.tensor([[0.0, 0.0], [0.0, 3.0]], dtype=near.dtype)
+    with som.predictor() as predict:
+        assert predict(near).exp().tolist() == [pytest.approx([0.5 / 4, 3.5 / 4])]
+
+
+@pytest.mark.parametrize(("runner_up", "torn"), [((1, 0), 0.0), ((1, 1), 0.0), ((0, 2), 1.0), ((2, 1), 1.0)])
+def test_a_tear_is_a_runner_up_that_is_no_neighbour(runner_up: tuple[int, int], torn: float) -> None:
+    """The 8 units around a unit are its neighbours."""
+    som, _, batch = learner(normal(1, 2, 0), rows=3, columns=3, radius=0.0, radius_end=0.0)
+    som.codebook, som.counts = batch.inputs + 10 + torch.zeros(9, 2).double(), torch.zeros(9, 2).double()
+    som.codebook[0], som.codebook[3 * runner_up[0] + runner_up[1]] = batch.inputs[0], batch.inputs[0] + 1
+    assert som.step(batch).scalars["topographic_error"] == torn
+
+
+def test_it_starts_from_rows_of_the_data_each_once() -> None:
+    x = 100 * normal(12, 2, 6)
+    codebook = module.initial_codebook(x, 9, toy()[0].random)
+    nearest = distances(x, codebook).min(0)
+    assert nearest.indices.unique().numel() == 9
+    assert float(nearest.values.max().sqrt()) < 0.01 * float(x.std())
+
+
 def test_distances_are_distances() -> None:
     x, w = normal(5, 3, 0), normal(4, 3, 1)
     expected = (x[:, None] - w[None]).square().sum(2)
