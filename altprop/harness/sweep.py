@@ -71,7 +71,7 @@ class Board:
     def at_work(self) -> list[str]:
         """Return the cells that a process has begun and not ended."""
         last = {(row["host"], row["pid"]): row for row in self.rows() if "pid" in row}
-        return [str(row["name"]) for row in last.values() if row["kind"] == "begin"]
+        return sorted({str(row["name"]) for row in last.values() if row["kind"] == "begin"})
 
     def cells(self) -> list[dict[str, Any]]:
         """Return the lines of finished cells."""

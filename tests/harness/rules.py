@@ -35,6 +35,25 @@ class Honest(Algorithm):
         return loss
 
 
+class AlsoHonest(Algorithm):
+    """Half the gradient, so that it is another learner."""
+
+    requires = frozenset({Capability.GRADIENT})
+    state = ("updater",)
+
+    def __init__(self, optimizer: OptimizerFactory) -> None:
+        self.optimizer = optimizer
+
+    def _setup(self, problem: Problem) -> None:
+        self.updater = problem.updater(self.optimizer)
+
+    def _step(self, batch: Batch | None) -> Tensor | StepResult:
+        assert batch is not None
+        loss, grads = self.problem.gradient(batch)
+        self.updater.apply({name: 0.5 * grad for name, grad in grads.items()})
+        return loss
+
+
 class _Faulty(Algorithm):
     """Abstract: misbehaves at step 7."""
 

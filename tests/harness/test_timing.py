@@ -193,7 +193,7 @@ def test_mistakes(sweep: Callable[..., Path], tmp_path: Path) -> None:
     runs = sweep("Single")
     with pytest.raises(AltpropError, match="5 rounds or more; got 4"):
         time_runs(runs, rounds=4)
-    with pytest.raises(AltpropError, match="no run has the workload 'digit'; .*digits"):
+    with pytest.raises(AltpropError, match=r"no run has the workload 'digit'; .*digits"):
         time_runs(runs, workloads=["digit"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(AltpropError, match="there are no records in"):

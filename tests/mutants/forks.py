@@ -1,4 +1,4 @@
-"""Children of one warmed process: each imports altprop afresh in a few hundredths of a second, and dies with its mutant.
+"""Children of a warmed process; each imports altprop afresh in a few hundredths of a second, then dies with its mutant.
 
 The parent has imported what is slow (torch, pytest, scipy) and runs no thread, so that a fork of it is whole.
 """

@@ -170,7 +170,7 @@ def test_order_and_repetition_of_the_names_do_not_matter(files):
 
 
 def test_what_has_no_source_or_is_no_python_is_said(files):
-    with pytest.raises(AltpropError, match=r"homely\.nothing has no source file"):
+    with pytest.raises(AltpropError, match=r"there is no module homely\.nothing"):
         source_hash(["homely.nothing"])
     files("homely/broken.py", "def f(:")
     with pytest.raises(AltpropError, match=r"broken\.py is not valid Python"):
