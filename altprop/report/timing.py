@@ -162,10 +162,8 @@ def _choose(table: Table, timings: Sequence[Timing]) -> tuple[TableTiming | None
         return None, notes
     timing, matched = max(usable, key=lambda pair: sum(bool(one.cpu) for one in pair[1].values()))
     if len(usable) > 1:
-        left = plural(len(usable) - 1, "further timing record")
-        notes.append(
-            f"{left} of {table.workload} left out: the one shown times most learners, or is the latest of equals."
-        )
+        left = plural(len(usable) - 1, "timing record")
+        notes.append(f"Ignored: {left} of {table.workload} with fewer learners, or earlier than the one that is shown.")
     return _summarise(table, timing, matched), notes
 
 

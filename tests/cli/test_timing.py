@@ -20,11 +20,11 @@ def call(*arguments: str) -> int:
     return int(stop.value.code or 0)
 
 
-def test_a_sweep_is_timed(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_is_timed(command: Command, capfd: pytest.CaptureFixture[str]) -> None:
     runs = command("-m", "algorithm=backprop,'null'").runs
-    capsys.readouterr()
+    capfd.readouterr()
     assert call(str(runs), "--rounds", "5") == 0
-    captured = capsys.readouterr()
+    captured = capfd.readouterr()
     assert "digits[20 steps]: 2 learners, 5 rounds" in captured.err
     lines = captured.out.splitlines()
     assert lines[0].startswith("digits[20 steps]")
@@ -34,7 +34,7 @@ def test_a_sweep_is_timed(command: Command, capsys: pytest.CaptureFixture[str]) 
     (timing,), _ = load_timings(runs)
     assert [len(one.cpu) for one in timing.learners] == [5, 5]
     assert call(str(runs), "--missing") == 0
-    assert capsys.readouterr().out == ""
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_spread_is_numpys_quartiles_over_the_median() -> None:
 
 def test_ratios_are_of_one_round() -> None:
     assert ratios(TWICE.cpu, BASE.cpu) == pytest.approx([2, 2, 3, 2, 2])
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="argument 2 is longer"):
         ratios([1.0], [1.0, 2.0])
 
 
