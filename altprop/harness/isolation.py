@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
 import multiprocessing.connection
@@ -10,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,7 +42,8 @@ def run_isolated(cell: Cell, seed: int, key: str, cell_key: str, store: RunStore
         The committed record.
     """
     serves = cell.settings.device_type == "cpu" and "forkserver" in multiprocessing.get_all_start_methods()
-    context: Any = multiprocessing.get_context("forkserver" if serves else "spawn")
+    method = "forkserver" if serves else "spawn"
+    context: Any = multiprocessing.get_context(method)
     if serves:
         context.set_forkserver_preload(["altprop.harness.runner"])
         _warm(context)
@@ -48,8 +51,9 @@ def run_isolated(cell: Cell, seed: int, key: str, cell_key: str, store: RunStore
     work = (cell, seed, key, cell_key, str(store.runs_dir))
     children = [context.Process(target=_child, args=(*work, place), daemon=False) for place in places]
     before = store.read(key)
-    for child in children:
-        child.start()
+    with _as_default(method):
+        for child in children:
+            child.start()
     try:
         in_time = _wait(children, cell.settings.timeout)
     except KeyboardInterrupt:
@@ -73,8 +77,20 @@ def run_isolated(cell: Cell, seed: int, key: str, cell_key: str, store: RunStore
 def _warm(context: Any) -> None:
     """Let the fork server finish its imports, so that no run's timeout pays for them."""
     child = context.Process(target=os.getpid)
-    child.start()
+    with _as_default(context.get_start_method()):
+        child.start()
     child.join()
+
+
+@contextlib.contextmanager
+def _as_default(method: str) -> Iterator[None]:
+    """Make a start method the default for the moment: children adopt it, and know nothing of joblib's own, "loky"."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method(method, force=True)
+    try:
+        yield
+    finally:
+        multiprocessing.set_start_method(before, force=True)
 
 
 def _places(ranks: int) -> list[dict[str, str]]:

@@ -18,7 +18,8 @@ from altprop.randomness import generator_for
 from altprop.task import Batch, ModelSpec
 from altprop.workbench import make_problem, toy
 
-OURS_ALONE = {"schedule", "warmup", "end", "clip_norm", "clip_value", "needs", "roles", "partner", "name", "_target_"}
+OURS_ALONE = {"schedule", "warmup", "end", "clip_norm", "clip_value", "needs", "roles", "partner", "name", "search"}
+OURS_ALONE |= {"_target_"}
 
 
 def plain(name: str, model: nn.Module) -> list[torch.optim.Optimizer]:
