@@ -225,18 +225,23 @@ def _bars(
         return None
     stem, title, heads = words
     used = [kind for kind in kinds if any(bar.shares.get(kind, 0) > 0 for bar in bars)]
-    pitch, top, right = 21.0, 46.0, 52.0
+    keys, line, x = [], 0, 2.0
+    for kind in used:
+        width = 14 + text_width(kind, TICK)
+        if x + width > WIDE - 12 - text_width(heads, TICK):
+            line, x = line + 1, 2.0
+        keys.append((kind, x, 25.0 + 15 * line))
+        x += width + 12
+    pitch, top, right = 21.0, 46.0 + 15 * line, 52.0
     left = 38 + name_width([bar.learner for bar in bars])
     height = top + pitch * len(bars) + 12
     what = "FLOPs" if stem == "flops_by_kind" else "CPU seconds"
     canvas = Canvas(WIDE, height, f"{what} by kind, {short(table.workload)}")
     heading(canvas, f"{title}, {short(table.workload, 60)}")
-    x = 2.0
-    for kind in used:
-        canvas.boxes([(x, 25, 10, 10)], _colour(kind))
-        canvas.text(x + 14, 34, kind, "soft", TICK)
-        x += 26 + text_width(kind, TICK)
-    canvas.text(WIDE - 2, 34, heads, "soft", TICK, "end")
+    for kind, x, y in keys:
+        canvas.boxes([(x, y, 10, 10)], _colour(kind))
+        canvas.text(x + 14, y + 9, kind, "soft", TICK)
+    canvas.text(WIDE - 2, top - 12, heads, "soft", TICK, "end")
     room = WIDE - left - right
     for place, bar in enumerate(bars):
         y = top + pitch * place

@@ -110,7 +110,8 @@ class TableTiming:
             return f"{UNTIMED} The one that is here leaves out {', '.join(self.untimed)}."
         text = "CPU-seconds are steps times the seconds a step of the timing pass (section 5)."
         grey = [row.name for row in self.rows.values() if row.grey]
-        return f"{text} Spread above {percent(GREY_ABOVE)}, hence no claim: {', '.join(grey)}." if grey else text
+        whose = "every learner" if len(grey) == len(self.rows) else ", ".join(grey)
+        return f"{text} Spread above {percent(GREY_ABOVE)}, hence no claim: {whose}." if grey else text
 
     def claims(self, *names: str) -> bool:
         """Whether something may be said of these learners' seconds."""
