@@ -36,9 +36,16 @@ class _Batched(NamedTuple):
     bias: bool
 
 
-@cache
 def _batched(size: int, rows: int, inputs: int, outputs: int, dtype: torch.dtype) -> _Batched:
-    """Compare batched with single products of these shapes on random numbers; kernels, and so rounding, go by shape."""
+    """Compare batched with single products of these shapes on random numbers.
+
+    Kernels, and so rounding, go by shape and by the number of threads.
+    """
+    return _compared(size, rows, inputs, outputs, dtype, torch.get_num_threads())
+
+
+@cache
+def _compared(size: int, rows: int, inputs: int, outputs: int, dtype: torch.dtype, _threads: int) -> _Batched:
     generator = torch.Generator(device="cpu").manual_seed(0)
 
     def draw(*shape: int) -> Tensor:

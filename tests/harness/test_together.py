@@ -1,7 +1,7 @@
 """Seeds at once: bit for bit what the loop over seeds does, and the loop wherever that cannot be."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,16 @@ def test_seeds_that_reach_the_target_end_each_at_its_own_mark(both: Callable[...
     assert "reached_target" in {record["status"] for record in found}
 
 
-def test_products_that_round_differently_are_taken_one_by_one() -> None:
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("count", [1, 2])  # a comparison with one thread says nothing about two
+def test_products_that_round_differently_are_taken_one_by_one(threads: Callable[[int], None], count: int) -> None:
+    threads(count)
     shapes = [(5, rows, i, o) for rows in (1, 15, 37, 64) for i in (4, 13, 64) for o in (1, 3, 10)]
     found = {shape: replicas._batched(*shape, torch.float32) for shape in shapes}
     assert _Batched(True, True, True, True) in found.values()  # else nothing would be gained
