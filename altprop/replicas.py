@@ -87,7 +87,8 @@ class _Affine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(x, w)
-        ctx.how = _batched(*x.shape, w.shape[1], x.dtype)
+        size, rows, inputs = x.shape
+        ctx.how = _batched(size, rows, inputs, w.shape[1], x.dtype)
         return _forward(x, w, b, ctx.how)
 
     @staticmethod
