@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from altprop.errors import AltpropError
-from altprop.resolve import near
+from altprop.errors import AltpropError, near
 
 # The names of the tables in altprop.models.parts and altprop.losses; a test compares.
 ACTIVATIONS = ("identity", "relu", "tanh", "sigmoid", "leaky_relu", "elu", "softplus", "gelu", "silu", "sign")

@@ -1,4 +1,7 @@
-"""The one error type that a user is meant to read."""
+"""The one error type that a user is meant to read, and the hint that ends its line."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class AltpropError(Exception):
@@ -7,3 +10,14 @@ class AltpropError(Exception):
 
 class Refused(AltpropError):
     """A cell that cannot run, with the sentence that becomes its row in the report."""
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Return a hint with the nearest known names, or all of them where none is near.
+
+    >>> near("bakprop", ["backprop", "dfa"])
+    'did you mean backprop?'
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    return f"did you mean {', '.join(close)}?" if close else f"known are: {', '.join(names)}"

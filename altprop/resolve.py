@@ -4,13 +4,12 @@ Hydra would call any `_target_`, torch.load included. Here a path must resolve t
 anything is called.
 """
 
-import difflib
 import importlib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from altprop.errors import AltpropError
+from altprop.errors import AltpropError, near
 
 T = TypeVar("T")
 
@@ -18,17 +17,6 @@ T = TypeVar("T")
 METADATA = frozenset({"name", "requires", "offers", "control", "reference", "search", "paper"})
 # What a task's yaml says for others: defaults of its model and budget.
 TASK_METADATA = METADATA | {"hidden", "activation", "budget"}
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """Return a hint with the nearest known names, or all of them where none is near.
-
-    >>> near("bakprop", ["backprop", "dfa"])
-    'did you mean backprop?'
-    """
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    return f"did you mean {', '.join(close)}?" if close else f"known are: {', '.join(names)}"
 
 
 def resolve_class(path: Any, base: type[T]) -> type[T]:

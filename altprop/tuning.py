@@ -13,8 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from altprop.errors import AltpropError
-from altprop.resolve import near
+from altprop.errors import AltpropError, near
 
 SCALES = ("linear", "log")
 KINDS = ("float", "int")

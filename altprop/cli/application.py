@@ -17,11 +17,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from altprop import catalogue
-from altprop.errors import AltpropError
+from altprop.errors import AltpropError, near
 from altprop.harness.cell import Cell, Outcome, make_cell, run_cell
 from altprop.harness.composition import register_search_path, spell
 from altprop.harness.sweep import Board, announce, begin
-from altprop.resolve import near
 
 GROUPS = ("algorithm", "optimizer", "dropout", "task", "model", "budget", "probes", "trainer", "logger")
 

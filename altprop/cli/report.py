@@ -17,19 +17,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("runs", nargs="*", default=["runs"], metavar="RUNS", help="folders of records (default: runs)")
     parser.add_argument("--out", default="report", metavar="DIR", help="where the report goes (default: report)")
     parser.add_argument("--title", default=None, help="heading of the page")
+    parser.add_argument("--reference", default=None, metavar="LEARNER", help="whom all others are compared with")
     parser.add_argument("--format", default="html,md", help="html, md or both, with a comma (default: html,md)")
     options = parser.parse_args(argv)
-    sys.exit(report(options.runs, options.out, options.title, options.format.split(",")))
+    sys.exit(report(options.runs, options.out, options.title, options.format.split(","), options.reference))
 
 
-def report(runs: Sequence[str], out: str, title: str | None, formats: Sequence[str]) -> int:
+def report(
+    runs: Sequence[str], out: str, title: str | None, formats: Sequence[str], reference: str | None = None
+) -> int:
     """Build the report and print where it lies; see `main`."""
     from altprop.errors import AltpropError
     from altprop.report.build import TITLE, build
 
     try:
         folders = [Path(folder) for folder in runs]
-        place = build(folders, Path(out), title or TITLE, [name.strip() for name in formats if name.strip()])
+        chosen = [name.strip() for name in formats if name.strip()]
+        place = build(folders, Path(out), title or TITLE, chosen, reference=reference)
     except AltpropError as error:
         print(f"altprop-report: {error}", file=sys.stderr)
         return 2

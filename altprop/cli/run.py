@@ -139,7 +139,8 @@ def _finish(board: Any, seconds: float) -> None:
     prove(runs, keys)
     out = Path(str(doors.get("report_dir") or runs / "report"))
     try:
-        page = build([runs], out, str(doors.get("title") or "altprop report"), keys=keys)
+        title, reference = str(doors.get("title") or "altprop report"), doors.get("reference")
+        page = build([runs], out, title, keys=keys, reference=None if reference is None else str(reference))
         print(f"report: {page}")
     except AltpropError as error:
         print(f"altprop: the runs are safe, but no report was built: {error}", file=sys.stderr)

@@ -18,11 +18,11 @@ from omegaconf.errors import OmegaConfBaseException
 from altprop import catalogue
 from altprop.algorithm import Algorithm, StepResult
 from altprop.capabilities import Capability
-from altprop.errors import AltpropError
+from altprop.errors import AltpropError, near
 from altprop.harness.building import Parts, build_parts
 from altprop.harness.cell import make_cell
 from altprop.harness.composition import compose_cell
-from altprop.resolve import near, resolve_class
+from altprop.resolve import resolve_class
 
 # The smallest tasks first; any other that offers what is required comes after them.
 PREFERRED = ("iris", "diabetes", "adding", "quadratic")

@@ -13,10 +13,10 @@ from altprop import catalogue
 from altprop.capabilities import PredictorKind
 from altprop.conformance.case import NotApplicable, composed, difference
 from altprop.conformance.state import generator_states, global_generators
-from altprop.errors import AltpropError
+from altprop.errors import AltpropError, near
 from altprop.harness.building import build_parts
 from altprop.harness.cell import make_cell
-from altprop.resolve import build, near
+from altprop.resolve import build
 from altprop.task import Split, Task, TaskData
 
 

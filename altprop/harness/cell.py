@@ -60,7 +60,7 @@ class Cell:
 
     def rerun(self, seed: int) -> str:
         """Return the command that runs one seed again."""
-        left = ("seeds", "runs_dir", "report", "report_dir", "tune", "+tune")
+        left = ("seeds", "runs_dir", "report", "report_dir", "title", "reference", "tune", "+tune")
         kept = [o for o in self.overrides if o.split("=")[0] not in left]
         return shlex.join(["altprop", *kept, f"seeds=[{seed}]"])
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from altprop.errors import AltpropError
+from altprop.errors import AltpropError, near
 from altprop.harness.memory import read_bytes
-from altprop.resolve import near
 
 CURRENCIES = ("steps", "epochs", "samples", "evaluations", "forward_equivalents", "flops", "seconds")
 TIERS = ("off", "basic")

@@ -11,12 +11,11 @@ from typing import Any
 
 import yaml
 
-from altprop.errors import AltpropError
+from altprop.errors import AltpropError, near
 from altprop.harness.cell import Cell, Outcome, run_seeds
 from altprop.records.record import Record
 from altprop.records.status import RunStatus
 from altprop.records.store import RunStore
-from altprop.resolve import near
 from altprop.tuning import Space
 
 TRIAL_SEED = 10_000

@@ -256,6 +256,6 @@ class SweepCallback(Callback):
 
 def _doors(config: DictConfig) -> dict[str, Any]:
     """Return what the end of a command needs of its configuration, even where a cell's own is broken."""
-    names = ("runs_dir", "report", "report_dir", "title")
+    names = ("runs_dir", "report", "report_dir", "title", "reference")
     found = {name: config.get(name) for name in names if name in config}
     return {name: value for name, value in found.items() if value is None or isinstance(value, (str, bool))}

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from altprop.errors import AltpropError
+from altprop.errors import AltpropError, near
 from altprop.harness.cell import Cell, sources
 from altprop.harness.outcome import failure_of
 from altprop.harness.settings import Settings
@@ -34,7 +34,6 @@ from altprop.records.provenance import collect, differences
 from altprop.records.record import Record
 from altprop.records.status import RunStatus
 from altprop.records.timing import LEAST_ROUNDS, Timed, Timing, load_timings, write_timing
-from altprop.resolve import near
 
 ROUNDS = 10
 WARM_ROUNDS = 2

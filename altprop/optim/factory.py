@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from altprop.errors import AltpropError
+from altprop.errors import AltpropError, near
 from altprop.optim.foreign import KNOWN_NEEDS, LIBRARY, MATRICES_ONLY, Seclusion, create, library, named_class
 from altprop.optim.schedule import Schedule
-from altprop.resolve import near, resolve_class
+from altprop.resolve import resolve_class
 
 ROLES = ("hidden", "input", "output", "bias", "norm")
 NEEDS = ("closure", "graph", "swap")

@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from altprop.errors import AltpropError
+from altprop.errors import AltpropError, near
 from altprop.randomness import Random
-from altprop.resolve import near
 
 LIBRARY = "pytorch_optimizer"
 

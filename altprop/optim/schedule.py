@@ -4,8 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from altprop.errors import AltpropError
-from altprop.resolve import near
+from altprop.errors import AltpropError, near
 
 # name -> (factor at the end by default, function of (s, end)), where s runs from 0 to 1 after the warm-up.
 SHAPES: dict[str, tuple[float, Callable[[float, float], float]]] = {

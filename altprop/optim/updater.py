@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from altprop.errors import AltpropError, Refused
+from altprop.errors import AltpropError, Refused, near
 from altprop.optim.cost import CostMeter, LbfgsMeter
 from altprop.optim.factory import ROLES, OptimizerFactory
 from altprop.optim.foreign import Seclusion
 from altprop.optim.state import export, restore
 from altprop.randomness import derive_seed
-from altprop.resolve import near
 
 if TYPE_CHECKING:
     from altprop.problem import Problem

@@ -43,6 +43,7 @@ def build(
     title: str = TITLE,
     formats: Sequence[str] = FORMATS,
     keys: Collection[str] | None = None,
+    reference: str | None = None,
 ) -> Path:
     """Read records and write `report.html`, `report.md`, `figures/*.svg` and the data as tables into a folder.
 
@@ -52,18 +53,21 @@ def build(
         title: heading of the page.
         formats: "html", "md" or both.
         keys: run keys to report on, where the folders hold more; all by default.
+        reference: the learner that all others are compared with, by its name on the page; by default the first by
+            name whose configuration says `reference: true`.
 
     Returns:
         The page: the HTML file, or the Markdown file if only that was asked for.
 
     Raises:
-        AltpropError: a folder is missing or holds no record, a format is unknown, or `out` cannot be written.
+        AltpropError: a folder is missing or holds no record, a format is unknown, no learner has the name of the
+            reference, or `out` cannot be written.
     """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise AltpropError(f"unknown report format {', '.join(unknown) or 'none'}: choose from {', '.join(FORMATS)}")
     folders = [Path(folder) for folder in runs]
-    report = read(folders, title, keys)
+    report = read(folders, title, keys, reference)
     context = assemble(report)
     out = Path(out)
     try:

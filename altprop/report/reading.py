@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from altprop.errors import AltpropError
+from altprop.errors import AltpropError, near
 from altprop.records.frame import read_all
 from altprop.records.proof import load_proofs
 from altprop.records.record import Record
@@ -19,11 +19,11 @@ from altprop.report.timing import attach
 from altprop.report.trials import agreement, role_of, studies, tuned_block
 
 
-def read(runs: Sequence[Path], title: str, keys: Collection[str] | None = None) -> Report:
+def read(runs: Sequence[Path], title: str, keys: Collection[str] | None = None, reference: str | None = None) -> Report:
     """Read the records below some folders, all of them or those with the given run keys.
 
     Raises:
-        AltpropError: a folder is missing, or there is no record in any of them.
+        AltpropError: a folder is missing, there is no record in any of them, or no learner has the reference's name.
     """
     records, unreadable = read_all(list(runs))
     if keys is not None:
@@ -43,7 +43,7 @@ def read(runs: Sequence[Path], title: str, keys: Collection[str] | None = None) 
     workloads: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for record in kept:
         workloads[record.workload][names[record.key]].append(Run(record, names[record.key]))
-    learners = _learners(kept, names)
+    learners = _learners(kept, names, reference)
     tables = [_table(name, cells, learners) for name, cells in sorted(workloads.items())]
     found, older = studies(trials)
     placed = [replace(study, learner=_searched(study, tables)) for study in found]
@@ -81,14 +81,21 @@ def _newest(records: Sequence[Record], names: dict[str, str]) -> tuple[list[Reco
     return kept, left
 
 
-def _learners(records: Sequence[Record], names: dict[str, str]) -> list[Learner]:
-    """The reference first, then learners, then controls, each by name."""
+def _learners(records: Sequence[Record], names: dict[str, str], reference: str | None) -> list[Learner]:
+    """The reference first, then learners, then controls, each by name.
+
+    Without a name the reference is the first learner by name whose records are flagged so.
+    """
+    known = {names[record.key] for record in records}
+    if reference is not None and reference not in known:
+        raise AltpropError(f"no learner of the report is called {reference}; {near(reference, known)}")
     firsts: dict[str, Record] = {}
     roles: dict[str, str] = {}
     for record in records:
         name = names[record.key]
         firsts.setdefault(name, record)
-        role = "reference" if record.data.get("reference") else "control" if record.data.get("control") else "learner"
+        first = name == reference if reference is not None else bool(record.data.get("reference"))
+        role = "reference" if first else "control" if record.data.get("control") else "learner"
         roles[name] = min(role, roles.get(name, role), key=("reference", "control", "learner").index)
     rank = {"reference": 0, "learner": 1, "control": 2}
     # A tuned learner stands right behind itself at its defaults.

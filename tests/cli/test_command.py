@@ -36,6 +36,19 @@ def test_the_same_command_again_executes_nothing(command: Command) -> None:
     assert "4 runs, 0 executed" in again.out
 
 
+def test_whom_the_report_compares_with_can_be_named(command: Command) -> None:
+    small = ["task=iris", "budget.currency=steps", "budget.amount=20", "budget.grid=2", "budget.block=10", "probes=off"]
+    sweep = ["-m", "optimizer=sgd,adam", "seeds=2", *small]
+    answer = command(*sweep, "reference=backprop+sgd", small=False)
+    page = answer.runs / "report" / "report.md"
+    assert "backprop+sgd (reference)" in page.read_text()
+    again = command(*sweep, small=False)
+    assert "4 runs, 0 executed" in again.out  # it is no part of a run
+    assert "backprop+adam (reference)" in page.read_text()
+    wrong = command(*sweep, "reference=sgd", small=False)
+    assert "no report was built: no learner of the report is called sgd; known are: backprop+adam, backprop+sgd" in wrong.err
+
+
 def test_more_seeds_run_only_the_new_ones(command: Command) -> None:
     command("seeds=2")
     assert "3 runs, 1 executed" in command("seeds=3").out

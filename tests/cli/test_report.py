@@ -37,6 +37,12 @@ def test_defaults(runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert run() == 0
     assert capsys.readouterr().out == f"report: {Path('report') / 'report.html'}\n"
     assert (runs.parent / "report" / "report.md").is_file()
+    page = (runs.parent / "report" / "report.md").read_text()
+    assert "backprop+adam (reference)" in page
+    assert run("--reference", "backprop+sgd") == 0
+    page = (runs.parent / "report" / "report.md").read_text()
+    assert "backprop+sgd (reference)" in page
+    assert "backprop+adam (reference)" not in page
 
 
 def test_options(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,6 +60,7 @@ def test_options(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["empty"], "there are no records in 'empty'"),
         (["runs", "--format", "pdf"], "unknown report format pdf: choose from html, md"),
         (["runs", "--format", ","], "unknown report format none: choose from html, md"),
+        (["runs", "--reference", "backprop"], "no learner of the report is called backprop; did you mean backprop+"),
         (["runs", "--out", "taken"], "the report cannot be written to 'taken'"),
     ],
 )

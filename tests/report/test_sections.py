@@ -38,6 +38,19 @@ def test_order_and_roles(report: Report) -> None:
     assert [one.workload for one in report.tables] == ["adding", "digits", "mnist1d"]
 
 
+def test_the_reference_can_be_named(tour: Path) -> None:
+    report = read([tour], "tour", reference="dfa+adam")
+    assert [one.name for one in report.learners if one.reference] == ["dfa+adam"]
+    assert report.learners[0].name == "dfa+adam"
+    assert [table.reference for table in report.tables if "dfa+adam" in table.runs] == ["dfa+adam"] * 3
+    digits = table(report, "digits")
+    row = next(row for row in rows(report, digits) if row.learner.name == "backprop+adam")
+    assert row.comparison is not None
+    assert row.comparison.direction == 1
+    assert row.difference is not None
+    assert row.difference.estimate > 0
+
+
 def test_rows_are_in_the_metrics_own_direction(report: Report) -> None:
     adding = table(report, "adding")
     row = next(row for row in rows(report, adding) if row.learner.name == "backprop+sgd")
