@@ -1,7 +1,7 @@
 """`python -m tests.mutants [FAMILY ...]`: plant known mistakes and see that the oracles and tests notice each.
 
-Each killer must pass on the code as it is, and fail on the mutant by a check of its own: a mutant that cannot be
-imported, or that only makes its killer trip over an error, proves nothing about the killer.
+A mutant is killed where a check fails on it that passes on the code as it is. One that cannot be imported, or that only
+makes its killers trip over an error, proves nothing about them.
 Exit code: 0 all mutants are killed, 1 one is not, 2 a mistake in the call.
 """
 
@@ -10,15 +10,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
 from .catalogue import FOLDER, Mutant, Unusable, load
 from .forks import run, warm
-from .killing import Outcome, try_killers, try_mutant
-
-Row = tuple[Outcome, float]
+from .killing import Outcome, source, try_killers, try_mutant, try_together
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,42 +31,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Unusable as error:
         print(f"tests.mutants: {error}", file=sys.stderr)
         return 2
-    started = time.monotonic()
+    started, jobs = time.monotonic(), max(1, options.jobs)
     warm()
-    failing = _baselines(mutants, max(1, options.jobs))
-    lost = _judge(mutants, failing, max(1, options.jobs))
-    killed = len(mutants) - lost
+    rows = _judge(mutants, jobs)
+    unsound = _unsound({outcome.by for outcome in rows if outcome.status == "killed"}, jobs)
+    for mutant, outcome in zip(mutants, rows, strict=True):
+        if outcome.status == "killed" and outcome.by in unsound:
+            print(f"NOT KILLED {mutant.family}, {mutant.name}: the check fails without it too, {unsound[outcome.by]}")
+    killed = sum(outcome.status == "killed" and outcome.by not in unsound for outcome in rows)
     print(f"{killed} of {len(mutants)} mutants killed, {time.monotonic() - started:.0f} s")
-    return 1 if lost or failing or not mutants else 0
+    return 0 if mutants and killed == len(mutants) else 1
 
 
-def _baselines(mutants: Sequence[Mutant], jobs: int) -> dict[str, str]:
-    """Run every killer on the code as it is; return those that do not pass, with what they found."""
-    killers = list(dict.fromkeys(killer for mutant in mutants for killer in mutant.killers))
-    started, failing = time.monotonic(), {}
-    for index, outcome, _ in run([partial(try_killers, [killer]) for killer in killers], jobs):
-        if outcome.status != "survived":
-            failing[killers[index]] = outcome.by
-            print(f"BASELINE fails: {killers[index]}: {outcome.status}, {outcome.by}")
-    print(f"{len(killers)} killers run on the code as it is, {time.monotonic() - started:.0f} s")
-    return failing
+def _unsound(checks: Collection[str], jobs: int) -> dict[str, str]:
+    """Run checks on the code as it is; return those that do not pass, with what they found."""
+    groups: dict[str, list[str]] = {}
+    for check in sorted(checks):
+        groups.setdefault(source(check), []).append(check)
+    together = list(groups.values())
+    work = [partial(try_together, group) for group in together]
+    apart = [
+        check for index, outcome, _ in run(work, jobs) if outcome.status != "survived" for check in together[index]
+    ]
+    alone = [partial(try_killers, [check]) for check in apart]
+    return {
+        apart[index]: f"{outcome.status} {outcome.by}"
+        for index, outcome, _ in run(alone, jobs)
+        if outcome.status != "survived"
+    }
 
 
-def _judge(mutants: Sequence[Mutant], failing: dict[str, str], jobs: int) -> int:
-    """Run the mutants, print a row for each in the order of the catalogue; return how many are not killed."""
-    rows: dict[int, Row] = {}
-    waiting: list[int] = []
+def _judge(mutants: Sequence[Mutant], jobs: int) -> list[Outcome]:
+    """Run the mutants, print a row for each in the order of the catalogue, and return what became of them."""
+    rows: dict[int, tuple[Outcome, float]] = {}
     for index, mutant in enumerate(mutants):
         reason = mutant.stale()
         if reason is not None:
             rows[index] = Outcome("stale", reason), 0.0
-        elif not failing.keys().isdisjoint(mutant.killers):
-            rows[index] = Outcome("not tried", "a killer fails without it"), 0.0
-        else:
-            waiting.append(index)
+    waiting = [index for index in range(len(mutants)) if index not in rows]
     wide = max((len(mutant.name) for mutant in mutants), default=0)
-    print(f"\n{'family':<16}{'mutant':<{wide + 2}}{'killed by':<70}seconds")
-    work: list[Callable[[], Outcome]] = [partial(try_mutant, mutants[index]) for index in waiting]
+    print(f"{'family':<16}{'mutant':<{wide + 2}}{'seconds':>7}  killed by")
     printed = 0
 
     def print_ready() -> None:
@@ -76,14 +78,14 @@ def _judge(mutants: Sequence[Mutant], failing: dict[str, str], jobs: int) -> int
         while printed in rows:
             mutant, (outcome, seconds) = mutants[printed], rows[printed]
             by = outcome.by if outcome.status == "killed" else f"{outcome.status.upper()} {outcome.by}".strip()
-            print(f"{mutant.family:<16}{mutant.name:<{wide + 2}}{by:<70}{seconds:7.1f}", flush=True)
+            print(f"{mutant.family:<16}{mutant.name:<{wide + 2}}{seconds:7.1f}  {by}", flush=True)
             printed += 1
 
     print_ready()
-    for position, outcome, seconds in run(work, jobs):
+    for position, outcome, seconds in run([partial(try_mutant, mutants[index]) for index in waiting], jobs):
         rows[waiting[position]] = outcome, seconds
         print_ready()
-    return sum(outcome.status != "killed" for outcome, _ in rows.values())
+    return [rows[index][0] for index in range(len(mutants))]
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class Outcome:
     Attributes:
         status: "killed", "survived", "crashed" where a killer met an error that is no failed check, or "broken" where
             the mutant cannot even be imported. Only the first counts as found by its test.
-        by: the oracle or the test, or the error.
+        by: the error; or the check that failed, written as a killer, so that it can be run again.
     """
 
     status: str
@@ -82,7 +82,7 @@ def try_killers(killers: Iterable[str]) -> Outcome:
     """Return the first failed check of the killers; else their first error; else that all of them pass."""
     crash = None
     for killer in killers:
-        outcome = _oracles(killer.removeprefix(ORACLES)) if killer.startswith(ORACLES) else _tests(killer)
+        outcome = _oracles(*_named(killer)) if killer.startswith(ORACLES) else _tests([killer])
         if outcome.status == "killed":
             return outcome
         if outcome.status == "crashed" and crash is None:
@@ -90,17 +90,37 @@ def try_killers(killers: Iterable[str]) -> Outcome:
     return crash or Outcome("survived")
 
 
+def try_together(checks: Sequence[str]) -> Outcome:
+    """Return whether checks of one `source` all pass; tests run in one session."""
+    return try_killers(checks) if checks[0].startswith(ORACLES) else _tests(checks)
+
+
+def source(check: str) -> str:
+    """Return what a check belongs to: its algorithm or its test file."""
+    return _named(check)[0] if check.startswith(ORACLES) else check.partition("::")[0]
+
+
+def _named(killer: str) -> tuple[str, str]:
+    """Split "oracles of NAME: ORACLE" into the algorithm and one oracle of it, or "" for all."""
+    name, _, oracle = killer.removeprefix(ORACLES).partition(": ")
+    return name, oracle
+
+
 def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
 
 
-def _oracles(name: str) -> Outcome:
-    """Run the oracles of an algorithm by its name in `conf/algorithm`."""
+def _oracles(name: str, only: str) -> Outcome:
+    """Run the oracles, or the only one asked for, of an algorithm by its name in `conf/algorithm`."""
     from altprop import catalogue
 
     module, _, kind = str(catalogue.entries("algorithm")[name].values["_target_"]).rpartition(".")
     oracles: dict[str, Callable[[], tuple[float, float]]]
     oracles = getattr(importlib.import_module(module), kind).oracles()
+    if only:
+        oracles = {oracle: measure for oracle, measure in oracles.items() if oracle == only}
+    if not oracles:
+        return Outcome("crashed", f"{name} has no oracle {only}".rstrip())
     crash = None
     for oracle, measure in oracles.items():
         try:
@@ -110,8 +130,8 @@ def _oracles(name: str) -> Outcome:
             continue
         holds = error > tolerance if oracle.startswith("not ") else error <= tolerance
         if not holds:
-            return Outcome("killed", f"{name}: {oracle}")
-    return crash or Outcome("survived" if oracles else "crashed", "" if oracles else f"{name} has no oracle")
+            return Outcome("killed", f"{ORACLES}{name}: {oracle}")
+    return crash or Outcome("survived")
 
 
 class _Watch:
@@ -136,13 +156,13 @@ class _Watch:
             self.crashed = self.crashed or f"{report.nodeid}: {' '.join(report.longreprtext.split())[-200:]}"
 
 
-def _tests(node: str) -> Outcome:
-    """Run the tests of an id, without the doctests, which read the source on the disk."""
+def _tests(nodes: Sequence[str]) -> Outcome:
+    """Run the tests of some ids, without the doctests, which read the source on the disk."""
     watch = _Watch()
     options = ["-o", "addopts=", "--import-mode=importlib", "-p", "no:cacheprovider", "--disable-plugin-autoload"]
-    code = pytest.main([*options, f"--rootdir={ROOT}", str(ROOT / node)], plugins=[watch])
+    code = pytest.main([*options, f"--rootdir={ROOT}", *(str(ROOT / node) for node in nodes)], plugins=[watch])
     if watch.failed:
         return Outcome("killed", watch.failed)
     if watch.crashed or not watch.passed:
-        return Outcome("crashed", watch.crashed or f"{node}: no test ran (pytest ended with {int(code)})")
+        return Outcome("crashed", watch.crashed or f"{nodes[0]}: no test ran (pytest ended with {int(code)})")
     return Outcome("survived")

@@ -309,6 +309,58 @@ def test_a_value_that_is_no_number_ranks_last():
     assert [i.row for i in tools.selBest(individuals, 4)][:2] == [3, 1]
 
 
+def test_draws_are_mirrored_pairs_in_random_order():
+    """Of 10 pairs in random order, 10 (10/20) (9/19) = 2.37 lie in the first half; observed 2.35 over 300 draws."""
+    problem, _ = toy()
+    strategy = EvolutionStrategy(population=20)
+    strategy.setup(problem)
+    pairs = 0
+    for _ in range(300):
+        draws = strategy.draws(3)
+        mirrored = (draws[:, None] == -draws[None]).all(2)
+        assert mirrored.sum(1).tolist() == [1] * 20
+        pairs += int(mirrored[:10, :10].sum()) // 2
+    assert pairs / 300 == pytest.approx(10 * (10 / 20) * (9 / 19), abs=0.25)
+
+
+def test_constants_of_the_strategy_are_hansens():
+    """The weights of 5 parents, ln 5.5 - ln i over their sum, and D / mu_w generations of memory, by hand."""
+    problem, _ = checks.sphere([0.0] * 10, [1.0] * 10, 0)
+    strategy = EvolutionStrategy(population=10)
+    strategy.setup(problem)
+    assert strategy.weights.tolist() == pytest.approx([0.45627, 0.27075, 0.16223, 0.08523, 0.02551], abs=5e-6)
+    assert 1 / float(strategy.weights.square().sum()) == pytest.approx(3.1673, abs=5e-5)
+    assert strategy.effective == pytest.approx(1 / (1 / 3.1673 - (1 - 1 / 3.1673) / 9), rel=1e-4)
+    assert strategy.rate == pytest.approx((strategy.effective + 2) / (10 + strategy.effective + 5), rel=1e-12)
+
+
+def test_path_and_width_follow_the_moves():
+    """The rule of the docstring, from what the model did: z_w is its move in units of the width."""
+    problem, batch = checks.sphere([0.0] * 10, [1.0] * 10, 0)
+    strategy = EvolutionStrategy(population=10, sigma=0.5)
+    strategy.setup(problem)
+    c, mu = strategy.rate, strategy.effective
+    damping = 1 + c + 2 * max(0.0, math.sqrt((mu - 1) / 11) - 1)
+    expected_norm = math.sqrt(2) * math.gamma(5.5) / math.gamma(5)
+    path, sigma = torch.zeros(10, dtype=torch.float64), 0.5
+    for _ in range(20):
+        mean = problem.flat()
+        strategy.step(batch)
+        path = (1 - c) * path + math.sqrt(c * (2 - c) * mu) * (problem.flat() - mean) / sigma
+        sigma *= math.exp(c / damping * (float(path.norm()) / expected_norm - 1))
+        assert torch.allclose(strategy.path, path, rtol=0, atol=1e-3)  # Hansen's E|N(0, I)| is good to 3e-5
+        assert strategy.sigma == pytest.approx(sigma, rel=1e-3)
+
+
+def test_the_first_population_surrounds_the_start():
+    problem, _ = toy()
+    start = problem.flat()
+    learner = Genetic(population=200, sigma=0.3)
+    learner.setup(problem)
+    assert torch.equal(learner.genomes[0], start)
+    assert float((learner.genomes[1:] - start).std()) == pytest.approx(0.3, rel=0.02)
+
+
 # Operators.
 
 

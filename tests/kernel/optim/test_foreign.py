@@ -165,7 +165,7 @@ def test_flops_are_what_a_counter_around_every_step_sees(name: str) -> None:
         with mode:
             run.take(1)
         seen += sum(mode.flops.values())
-    assert run.problem.ledger.flops == seen
+        assert run.problem.ledger.flops == seen
 
 
 def test_a_cost_without_a_period_is_met_by_its_mean() -> None:
