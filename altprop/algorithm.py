@@ -45,6 +45,7 @@ class Algorithm(ABC):
         distributed: whether all that it learns from is `Problem.gradient`, which is averaged over processes.
         stacks: whether a step is `Problem.gradient` of its batch, handed whole to `self.updater`, and nothing else:
             then many seeds may run as one (`altprop.replicas`).
+        shuffles: whether it is fed the training rows with each other's targets, by a permutation of the run's own.
         exempt: name of a rule of the conformance suite about learning -> why this learner need not obey it.
     """
 
@@ -54,6 +55,7 @@ class Algorithm(ABC):
     kind: ClassVar[PredictorKind] = PredictorKind.OUTPUT
     distributed: ClassVar[bool] = False
     stacks: ClassVar[bool] = False
+    shuffles: ClassVar[bool] = False
     exempt: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     problem: Problem

@@ -111,6 +111,11 @@ class Split:
         """Return all rows as one batch."""
         return self.batch(torch.arange(len(self), device=self.inputs.device))
 
+    def with_targets_of(self, order: Tensor) -> "Split":
+        """Return a copy in which row i has the target of row `order[i]`, (N,) int64: the labels shuffled."""
+        rows = 1 if per_step(self.targets) else 0
+        return replace(self, targets=self.targets.index_select(rows, order.to(self.targets.device)))
+
     def to(self, device: torch.device, dtype: torch.dtype) -> "Split":
         """Return a copy on `device`, real values as `dtype`."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from functools import cache
 from statistics import mean
 
@@ -40,9 +39,7 @@ def _shuffle(parts: Parts, seed: int) -> None:
     """Feed the training rows with each other's targets."""
     train = parts.data.train
     order = torch.randperm(len(train), generator=torch.Generator(device="cpu").manual_seed(seed + 1), device="cpu")
-    rows = 1 if train.whole().per_step else 0
-    shuffled = replace(train, targets=train.targets.index_select(rows, order.to(train.targets.device)))
-    parts.feed = Feed(shuffled, parts.task.batch_size, parts.algorithm.batch, seed)
+    parts.feed = Feed(train.with_targets_of(order), parts.task.batch_size, parts.algorithm.batch, seed)
 
 
 def _measure(target: Target) -> tuple[str, int]:

