@@ -14,17 +14,26 @@ failures, in HTML and Markdown, with every figure as SVG and the raw data as CSV
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the console script: exit code 0 the report lies where it says, 2 a mistake."""
     parser = argparse.ArgumentParser(prog="altprop-report", description=DESCRIPTION)
-    parser.add_argument("runs", nargs="*", default=["runs"], metavar="RUNS", help="folders of records (default: runs)")
+    parser.add_argument(
+        "runs", nargs="*", default=["runs"], metavar="RUNS", help="folders or archives of records (default: runs)"
+    )
     parser.add_argument("--out", default="report", metavar="DIR", help="where the report goes (default: report)")
     parser.add_argument("--title", default=None, help="heading of the page")
     parser.add_argument("--reference", default=None, metavar="LEARNER", help="whom all others are compared with")
+    parser.add_argument("--pack", action="store_true", help="put the records beside the page as one archive")
     parser.add_argument("--format", default="html,md", help="html, md or both, with a comma (default: html,md)")
     options = parser.parse_args(argv)
-    sys.exit(report(options.runs, options.out, options.title, options.format.split(","), options.reference))
+    formats = options.format.split(",")
+    sys.exit(report(options.runs, options.out, options.title, formats, options.reference, options.pack))
 
 
 def report(
-    runs: Sequence[str], out: str, title: str | None, formats: Sequence[str], reference: str | None = None
+    runs: Sequence[str],
+    out: str,
+    title: str | None,
+    formats: Sequence[str],
+    reference: str | None = None,
+    packed: bool = False,
 ) -> int:
     """Build the report and print where it lies; see `main`."""
     from altprop.errors import AltpropError
@@ -33,7 +42,7 @@ def report(
     try:
         folders = [Path(folder) for folder in runs]
         chosen = [name.strip() for name in formats if name.strip()]
-        place = build(folders, Path(out), title or TITLE, chosen, reference=reference)
+        place = build(folders, Path(out), title or TITLE, chosen, reference=reference, packed=packed)
     except AltpropError as error:
         print(f"altprop-report: {error}", file=sys.stderr)
         return 2

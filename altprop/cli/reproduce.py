@@ -30,13 +30,13 @@ def reproduce(name: str, reports: Path, runs: str | None, overrides: Sequence[st
     from altprop.records.compare import compare
     from altprop.records.proof import compare_proofs
 
-    folder = Path(name) if (Path(name) / "records").is_dir() else reports / name
-    published = folder / "records"
+    folder = Path(name) if _records(Path(name)) else reports / name
+    published = _records(folder)
     stem = folder.resolve().name
     here = Path(runs) if runs is not None else Path("runs") / f"reproduce-{stem}"
     try:
-        if not published.is_dir():
-            known = sorted(p.parent.name for p in reports.glob("*/records")) if reports.is_dir() else []
+        if published is None:
+            known = sorted(p.name for p in reports.iterdir() if _records(p)) if reports.is_dir() else []
             raise AltpropError(f"no published report at {folder}; there is: {', '.join(known) or 'none'}")
         code = 0
         if not compare_only:
@@ -55,6 +55,11 @@ def reproduce(name: str, reports: Path, runs: str | None, overrides: Sequence[st
     if proofs.table():
         print(f"\n{proofs.table()}")
     return 0 if comparison.reproduced and not proofs.broken else 1
+
+
+def _records(report: Path) -> Path | None:
+    """Return where a published report has its records: in a folder, or packed."""
+    return next((path for path in (report / "records", report / "records.tar.xz") if path.exists()), None)
 
 
 if __name__ == "__main__":

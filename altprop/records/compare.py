@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from altprop.records import provenance
-from altprop.records.frame import Folders, read_all
+from altprop.records.frame import read_all
 from altprop.records.judge import ROUNDING, Verdict, differing_paths, finite, judge
 from altprop.records.key import canonical_json, relevant
+from altprop.records.places import Folders
 from altprop.records.record import Record
 
 MEASURED_SPREAD = 0.25

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from altprop.errors import AltpropError
+from altprop.records.places import Folders, places
 from altprop.records.record import Record, UnreadableRecordError, committed, read_record
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Folders = str | PathLike[str] | Iterable[str | PathLike[str]]
 
 _AXES = ("algorithm", "optimizer", "dropout", "task", "model")
 _COUNTS = ("steps", "samples", "forwards", "backwards", "hvps", "evaluations")
@@ -109,8 +108,8 @@ def load(runs: Folders = "runs") -> pd.DataFrame:
     The columns `targets` to `provenance` hold dictionaries, as recorded.
 
     Args:
-        runs: A folder of records, one run's folder, or several of these. Of two records of one key the later folder's
-            wins only if it is final.
+        runs: A folder of records, one run's folder, an archive of records (`records.tar.xz`), or several of these. Of
+            two records of one key the later folder's wins only if it is final.
 
     Returns:
         The columns `RUN_COLUMNS`; `attrs["unreadable"]` lists a sentence for each record that was passed over.
@@ -170,11 +169,10 @@ def load_trace(runs: Folders = "runs") -> pd.DataFrame:
 
 def read_all(runs: Folders = "runs") -> tuple[list[Record], list[str]]:
     """Returns the merged records of `runs`, in the order of `load`, and a sentence for each unreadable one."""
-    folders = [runs] if isinstance(runs, (str, PathLike)) else list(runs)
     merged: dict[str, Record] = {}
     unreadable: list[str] = []
-    for folder in folders:
-        for record in _readable(Path(folder), unreadable):
+    for folder in places(runs):
+        for record in _readable(folder, unreadable):
             if record.key not in merged or record.status.final:
                 merged[record.key] = record
     return sorted(merged.values(), key=lambda run: (run.workload, run.label, run.seed, run.key)), unreadable

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from altprop.records import encode, files
-from altprop.records.frame import Folders
+from altprop.records.places import Folders, places
 from altprop.records.record import UnreadableRecordError
 from altprop.records.source import source_hash
 
@@ -245,8 +245,7 @@ def load_proofs(runs: Folders = "runs") -> tuple[list[Proof], list[str]]:
     """
     merged: dict[tuple[str, str, str, str], Proof] = {}
     unreadable = []
-    for folder in [runs] if isinstance(runs, (str, PathLike)) else list(runs):
-        place = Path(folder).absolute()
+    for place in (folder.absolute() for folder in places(runs)):
         below = place.parent if (place / "record.json").is_file() else place
         for path in sorted((below / FOLDER).glob("*.json")):
             try:

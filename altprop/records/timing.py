@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from altprop.records import encode, files
-from altprop.records.frame import Folders
+from altprop.records.places import Folders, places
 from altprop.records.record import UnreadableRecordError
 
 SCHEMA = 1
@@ -273,8 +273,7 @@ def load_timings(runs: Folders = "runs") -> tuple[list[Timing], list[str]]:
     """
     found: dict[str, Timing] = {}
     unreadable = []
-    for folder in [runs] if isinstance(runs, (str, PathLike)) else list(runs):
-        place = Path(folder)
+    for place in places(runs):
         below = place.absolute().parent if (place / "record.json").is_file() else place
         for path in sorted((below / FOLDER).glob("*.json")):
             try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from altprop.errors import AltpropError
+from altprop.records.archive import pack
 from altprop.report.across import Across, across
 from altprop.report.canvas import SIGNATURE
 from altprop.report.convergence import views
@@ -44,6 +45,7 @@ def build(
     formats: Sequence[str] = FORMATS,
     keys: Collection[str] | None = None,
     reference: str | None = None,
+    packed: bool = False,
 ) -> Path:
     """Read records and write `report.html`, `report.md`, `figures/*.svg` and the data as tables into a folder.
 
@@ -55,6 +57,7 @@ def build(
         keys: run keys to report on, where the folders hold more; all by default.
         reference: the learner that all others are compared with, by its name on the page; by default the first by
             name whose configuration says `reference: true`.
+        packed: put the records beside the page, as one archive, in place of the tables of all their numbers.
 
     Returns:
         The page: the HTML file, or the Markdown file if only that was asked for.
@@ -68,12 +71,15 @@ def build(
         raise AltpropError(f"unknown report format {', '.join(unknown) or 'none'}: choose from {', '.join(FORMATS)}")
     folders = [Path(folder) for folder in runs]
     report = read(folders, title, keys, reference)
-    context = assemble(report)
+    context = assemble(report) | {"packed": packed}
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         _write_figures(out / "figures", context["files"])
-        _write_data(out, folders, keys)
+        if packed:
+            pack(folders, out, keys)
+        else:
+            _write_data(out, folders, keys)
         (out / "proofs.csv").write_bytes(as_csv(context["proofs"]))
         for name in formats:
             (out / f"report.{name}").write_text(render(context, name), encoding="utf-8")
