@@ -375,6 +375,12 @@ def test_crossovers_copy_and_keep_every_gene_in_its_place():
         assert torch.equal((child - 100).abs(), first)
 
 
+def test_uniform_crossover_takes_half_of_either():
+    """10,000 genes: the share of the second parent has standard deviation .005."""
+    child = uniform_crossover(torch.zeros(100, 100), torch.ones(100, 100), Random(0))
+    assert float(child.mean()) == pytest.approx(0.5, abs=0.02)
+
+
 def test_two_points_cut_one_segment():
     child = two_point_crossover(torch.zeros(2000, 5), torch.ones(2000, 5), Random(0))
     changes = (torch.cat([torch.zeros(2000, 1), child, torch.zeros(2000, 1)], 1).diff(dim=1) != 0).sum(1)
