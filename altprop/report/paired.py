@@ -105,9 +105,14 @@ class Comparison:
     family: int = 1
 
     @property
+    def telling(self) -> int:
+        """Seeds that can tell: the sign test leaves ties out, so that seeds on which both failed show nothing."""
+        return self.seeds - self.ties if self.test == "sign" else self.seeds
+
+    @property
     def could_tell(self) -> bool:
         """Whether any data on so many seeds could have been significant."""
-        return smallest_p(self.seeds, self.family) < LEVEL
+        return smallest_p(self.telling, self.family) < LEVEL
 
     @property
     def direction(self) -> int:
@@ -126,7 +131,8 @@ class Comparison:
         if self.seeds == 0:
             return "no seed in common"
         if not self.could_tell:
-            return f"{self.seeds} {'seed' if self.seeds == 1 else 'seeds'} cannot show a difference here"
+            among = f" without a tie, of {self.seeds}," if self.telling < self.seeds else ""
+            return f"{self.telling} {'seed' if self.telling == 1 else 'seeds'}{among} cannot show a difference here"
         if self.adjusted >= LEVEL:
             return "indistinguishable"
         word = "better" if self.direction > 0 else "worse"

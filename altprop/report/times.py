@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 from altprop.report.model import CURRENCIES, Table
 from altprop.report.target import Outcome, TimeToTarget, common_horizon, outcome, time_to_target
@@ -71,19 +72,18 @@ def ranking_flips(table: Table, target: str) -> list[tuple[str, str, str, str]]:
         chosen = next((row for row in target_times(table, currency) if row.target == target), None)
         if chosen is not None:
             known[currency] = chosen.places
-    if not known:
-        return []
-    first = next(iter(known))
-    names = list(known[first])
     flips = []
-    for i, a in enumerate(names):
-        for b in names[i + 1 :]:
-            ahead, behind = (a, b) if known[first][a] <= known[first][b] else (b, a)
-            for other in list(known)[1:]:
-                timing = table.timing
-                if "cpu_seconds" in (first, other) and (timing is None or not timing.claims(a, b)):
-                    continue
-                if known[first][ahead] < known[first][behind] and known[other][ahead] > known[other][behind]:
-                    flips.append((ahead, behind, first, other))
-                    break
+    for a, b in combinations(dict.fromkeys(name for places in known.values() for name in places), 2):
+        # Where a learner has no place its time is not known in that currency.
+        told = [c for c, places in known.items() if a in places and b in places and _told(table, c, a, b)]
+        for one, other in combinations(told, 2):
+            lead = [known[c][a] - known[c][b] for c in (one, other)]
+            if lead[0] * lead[1] < 0:
+                flips.append((*((a, b) if lead[0] < 0 else (b, a)), one, other))
+                break
     return flips
+
+
+def _told(table: Table, currency: str, a: str, b: str) -> bool:
+    """Whether the order of two learners may be told in a currency."""
+    return currency != "cpu_seconds" or (table.timing is not None and table.timing.claims(a, b))

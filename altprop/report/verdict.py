@@ -68,16 +68,16 @@ def _tested(table: Table, ran: list[Row]) -> list[str]:
     if not compared:
         return ["There is no reference learner to compare with on the same seeds: nothing is tested."]
     said = []
-    mute: dict[tuple[int, int], int] = {}
+    mute: set[tuple[int, int]] = set()
     groups: dict[str, list[str]] = {}
     for row in compared:
         comparison = row.comparison
         assert comparison is not None  # Filtered above.
         if not comparison.could_tell:
-            mute[comparison.seeds, comparison.family] = mute.get((comparison.seeds, comparison.family), 0) + 1
+            mute.add((comparison.telling, comparison.family))
         else:
             groups.setdefault(comparison.verdict, []).append(f"{row.learner.name} (p {_equals(comparison.adjusted)})")
-    for (seeds, family), _ in sorted(mute.items()):
+    for seeds, family in sorted(mute):
         least = min(1.0, smallest_p(seeds, family))
         reach = "1, whatever the data" if least == 1.0 else f"{least:.2g}"
         said.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -92,3 +93,24 @@ def test_large_numbers_of_trials_do_not_overflow() -> None:
 def test_k_trials_are_needed(k: int, statistic: object) -> None:
     with pytest.raises(ValueError, match=f"the best of {k} cannot be told from 3 trials"):
         statistic([1.0, 2.0, 3.0], k)
+
+
+@pytest.mark.parametrize("failures", [False, True])
+def test_every_small_set_of_trials_with_all_its_ties(failures: bool) -> None:
+    """All multisets of up to 6 trials of four values, for every k, in exact fractions."""
+    values = (-INF, 0.0, 0.25, 1.0) if failures else (-0.5, 0.0, 0.25, 1.0)
+    for n in range(1, 7):
+        for x in itertools.combinations_with_replacement(values, n):
+            for k, expected in enumerate(best_of_k(x[::-1]).expected, start=1):
+                found = bests(list(x), k)
+                if -INF in found:
+                    assert expected == -INF
+                else:
+                    assert expected == pytest.approx(float(statistics.mean(map(Fraction, found))), rel=1e-14, abs=1e-16)
+
+
+def test_expected_is_unbiased() -> None:
+    """Dodge's claim, by enumeration: over all samples of N=4 from a population of 7, E_2's mean is the true E_2."""
+    population = [0.0, 0.1, 0.1, 0.4, 0.7, 0.7, 0.9]
+    means = [expected_best_of(sample, 2) for sample in itertools.combinations(population, 4)]
+    assert statistics.fmean(means) == pytest.approx(statistics.fmean(bests(population, 2)), rel=1e-12)

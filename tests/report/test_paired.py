@@ -150,3 +150,55 @@ def test_family_is_each_learner_against_the_reference() -> None:
     assert set(result) == {"a", "b", "c"}
     assert [result[name].family for name in "abc"] == [3, 3, 3]
     assert [result[name].adjusted for name in "abc"] == pytest.approx([3 / 128, 3 / 128, 1.0])
+
+
+def test_seeds_on_which_both_failed_cannot_show_anything() -> None:
+    """12 seeds, both failed on 8: four are left, whose smallest p is 1/8. To call that indistinguishable is untrue."""
+    reference = by_seed(*[-INF] * 8, 0.5, 0.5, 0.5, 0.5)
+    result = compare_family({"ref": reference, "x": by_seed(*[-INF] * 8, 0.9, 0.9, 0.9, 0.9)}, "ref")["x"]
+    assert (result.test, result.ties, result.telling, result.p) == ("sign", 8, 4, smallest_p(4, 1))
+    assert result.verdict == "4 seeds without a tie, of 12, cannot show a difference here"
+    both = compare_family({"ref": by_seed(*[-INF] * 12), "x": by_seed(*[-INF] * 12)}, "ref")["x"]
+    assert both.verdict == "0 seeds without a tie, of 12, cannot show a difference here"
+
+
+def test_equal_scores_are_told_from_none() -> None:
+    """Without a failure ties stay in: twelve equal scores are indistinguishable, and twelve seeds could have told."""
+    same = by_seed(*[0.5] * 12)
+    assert compare_family({"ref": same, "x": same}, "ref")["x"].verdict == "indistinguishable"
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 6, 8])
+def test_sign_flip_is_exact_under_the_null(n: int) -> None:
+    """Of all 2^n equally likely sign patterns no more than a share a has p <= a; untied, exactly the shares reached."""
+    sizes = 2.0 ** np.arange(n)  # No two sums are equal.
+    ps = np.array([sign_flip_p(sizes * signs) for signs in itertools.product((1, -1), repeat=n)])
+    for level in np.unique(ps):
+        assert np.mean(ps <= level) == level
+    assert ps.min() == smallest_p(n, 1)
+
+
+def test_sign_test_is_exact_under_the_null() -> None:
+    for n in range(1, 12):
+        ps = {k: sign_test_p(k, n - k) for k in range(n + 1)}
+        for level in ps.values():
+            assert sum(math.comb(n, k) for k in ps if ps[k] <= level) / 2**n == pytest.approx(level)
+        assert min(ps.values()) == smallest_p(n, 1)
+
+
+def test_holm_is_the_closed_test_of_bonferroni() -> None:
+    """Holm's adjusted p is the largest Bonferroni p of all subsets that hold the hypothesis: by enumeration."""
+    rng = np.random.default_rng(0)
+    for size in range(1, 6):
+        for _ in range(40):
+            ps = (rng.random(size) ** 3).round(2).tolist()
+            closed = [
+                max(
+                    min(1.0, len(group) * min(ps[j] for j in group))
+                    for count in range(1, size + 1)
+                    for group in itertools.combinations(range(size), count)
+                    if i in group
+                )
+                for i in range(size)
+            ]
+            assert holm(ps) == pytest.approx(closed)
