@@ -126,20 +126,14 @@ def _caveats(report: Report, table: Table, ran: list[Row], refused: list[Row]) -
 
 
 def _flips(table: Table) -> list[str]:
-    """Whether the order of the learners depends on the currency, at the hardest target that two of them met."""
-    met = [
-        target
-        for target in table.targets
-        if sum(any(run.hit(target, "steps") for run in table.tried(name)) for name in table.runs) > 1
-    ]
-    if not met:
+    """Whether the order of the learners depends on the currency, at the hardest target where it does."""
+    found = [(target, flips) for target in table.targets if (flips := ranking_flips(table, target))]
+    if not found:
         return []
-    flips = ranking_flips(table, met[-1])
-    if not flips:
-        return []
+    target, flips = found[-1]
     ahead, behind, one, other = flips[0]
     more = f", and {plural(len(flips) - 1, 'more pair')}" if len(flips) > 1 else ""
     return [
-        f"The ranking by time to the {met[-1].replace('%', ' %')} target flips between currencies: {ahead} is ahead of "
+        f"The ranking by time to the {target.replace('%', ' %')} target flips between currencies: {ahead} is ahead of "
         f"{behind} in {CURRENCIES[one]} and behind in {CURRENCIES[other]}{more}."
     ]
