@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,23 @@ def test_options(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == f"report: {out / 'report.md'}\n"
     assert not (out / "report.html").exists()
     assert (out / "report.md").read_text().startswith("# A &lt;title&gt;\n")
+
+
+def test_two_folders_give_the_page_of_one(runs: Path, tmp_path: Path) -> None:
+    """As after a sweep on two machines: each has its runs, and some are in both."""
+    keys = sorted(path.parent.name for path in runs.glob("*/record.json"))
+    assert len(keys) == 4
+    for name, mine in (("a", keys[:3]), ("b", keys[2:])):
+        for key in mine:
+            shutil.copytree(runs / key, tmp_path / name / key)
+    pages = []
+    for folders in ([runs], [tmp_path / "a", tmp_path / "b"], [tmp_path / "b", tmp_path / "a"]):
+        out = tmp_path / f"page-{len(pages)}"
+        assert run(*map(str, folders), "--out", str(out)) == 0
+        pages.append([(out / name).read_bytes() for name in ("report.html", "report.md")])
+    assert pages[0] == pages[1] == pages[2]
+    assert run(str(tmp_path / "a"), "--out", str(tmp_path / "part")) == 0
+    assert (tmp_path / "part" / "report.md").read_bytes() != pages[0][1]
 
 
 @pytest.mark.parametrize(
