@@ -62,7 +62,7 @@ def compose_cell(overrides: Sequence[str], config_dir: str | Path | None = None)
 def spell(argument: str, config_dirs: Sequence[str] = ()) -> str:
     """Write an override so that Hydra reads what was meant.
 
-    `tune=` adds a value. A bare `null` would mean "no such group", and a glob would take it for that and `custom` for
+    `+tune=` sets what is there. A bare `null` would mean "no such group", and a glob would take it for that and `custom` for
     an algorithm: both are spelled out.
 
     Args:
@@ -74,8 +74,8 @@ def spell(argument: str, config_dirs: Sequence[str] = ()) -> str:
     >>> spell("algorithm=glob(*_direction)")
     'algorithm=random_direction'
     """
-    if argument.startswith("tune="):
-        return "+" + argument  # no run has it, so it stands in no yaml
+    if argument.startswith("+tune="):
+        return argument[1:]  # it stands in the configuration, and Hydra would refuse to add it
     if not argument.startswith("algorithm="):
         return argument
     if "glob(" in argument:

@@ -3,8 +3,9 @@
 Each learner is rebuilt from its record's configuration with the record's seed and data. It takes `WARM_STEPS` steps
 from its initial state, so that a learner that gets slower as it goes is timed as it was then and in the steps that
 follow, never in a state that was made for the purpose; where its run was shorter it returns to that point. Then the
-learners go round robin, A B C A B C ..., a block of steps each; the first rounds are discarded. Probes and evaluations
-do not run. Audits are left out, not spread over the steps: there is one at step 2^k - 1 only, so their share of a run
+learners go round robin, a block of steps each; the first rounds are discarded. Each round begins one learner later than
+the one before, and every second one goes backwards, so that nobody is always first or always in the wake of the same
+neighbour. Probes and evaluations do not run. Audits are left out, not spread over the steps: there is one at step 2^k - 1 only, so their share of a run
 goes to nothing, while a block that held one would be several times too slow.
 """
 
@@ -19,7 +20,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -29,7 +30,8 @@ from altprop.harness.outcome import failure_of
 from altprop.harness.settings import Settings
 from altprop.harness.turns import BLOCK, KINDS, LONGEST, SHORTEST, SIZING_STEPS, WARM_STEPS, Clock, Turn
 from altprop.records import key as keys
-from altprop.records.frame import Folders, read_all
+from altprop.records.frame import read_all
+from altprop.records.places import Folders
 from altprop.records.provenance import collect, differences
 from altprop.records.record import Record
 from altprop.records.status import RunStatus
@@ -39,7 +41,7 @@ ROUNDS = 10
 WARM_ROUNDS = 2
 BREAKDOWN_ROUNDS = 3
 PROTOCOL = {
-    "order": "round robin, one process, one torch thread",
+    "order": "round robin, one process, one torch thread; begins one learner later each round, every second backwards",
     "warm_steps": WARM_STEPS,
     "warm_rounds": WARM_ROUNDS,
     "block": f"{BLOCK} steps; fewer where they take over {LONGEST:g} s, more where under {SHORTEST:g} s",
@@ -50,6 +52,7 @@ PROTOCOL = {
 }
 _ENDED = frozenset({RunStatus.COMPLETED, RunStatus.REACHED_TARGET})
 Say = Callable[[str], None]
+Of = TypeVar("Of")
 
 
 @dataclass
@@ -192,15 +195,26 @@ def measure(group: Sequence[Candidate], rounds: int, clock: Clock | None = None,
 
     with _one_thread():
         _round(group, rebuild, say)
-        for _ in range(WARM_ROUNDS):
-            _round(group, lambda one: _turn(one).go(_turn(one).block), say)
-        for _ in range(rounds):
-            _round(group, count, say)
-        for _ in range(BREAKDOWN_ROUNDS):
-            _round(group, watch, say)
+        for number in range(WARM_ROUNDS):
+            _round(turns(group, number), lambda one: _turn(one).go(_turn(one).block), say)
+        for number in range(rounds):
+            _round(turns(group, number), count, say)
+        for number in range(BREAKDOWN_ROUNDS):
+            _round(turns(group, number), watch, say)
     for one in group:
         if not one.reason and not all(value > 0 for value in (*one.cpu, *one.wall)):
             one.reason = "its steps are too short for the clock"
+
+
+def turns(group: Sequence[Of], number: int) -> list[Of]:
+    """Return the order of a round: it begins one learner later than the last, and every second round goes backwards.
+
+    >>> [''.join(turns("ABC", number)) for number in range(6)]
+    ['ABC', 'BAC', 'CAB', 'ACB', 'BCA', 'CBA']
+    """
+    start = number % len(group)
+    order = [*group[start:], *group[:start]]
+    return order if number % 2 == 0 else [order[0], *reversed(order[1:])]
 
 
 def _turn(one: Candidate) -> Turn:
