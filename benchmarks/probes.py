@@ -9,7 +9,7 @@ from benchmarks.harness import STEPS, fitted
 from benchmarks.timing import Table, interleave
 
 
-def run(rounds: int) -> Table:
+def run(rounds: int) -> list[Table]:
     """Measure; see the module."""
     torch.set_num_threads(1)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)

@@ -1,0 +1,79 @@
+"""What many seeds at once cost over the loop over seeds: whole cells, 32 seeds x 480 steps, records included.
+
+A second table is the whole of a comparison, four learners x 32 seeds x 480 steps, from the command line with all
+imports, against the same runs as a Hydra multirun over Lightning's defaults.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import altprop
+from benchmarks.timing import Table, interleave
+
+SEEDS, STEPS = 32, 480
+OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
+SAME = ("task=digits", "task.batch_size=64", "budget.currency=steps", f"budget.amount={STEPS}", f"seeds={SEEDS}")
+CELLS = {
+    "64-32-10, sgd": ("model.hidden=[32]", "optimizer=sgd"),
+    "64-32-10, adam": ("model.hidden=[32]", "optimizer=adam"),
+    "64-128-128-10, adam": ("model.hidden=[128,128]", "optimizer=adam"),
+}
+PEER = Path(__file__).with_name("peers") / "multirun.py"
+
+
+def cell(*overrides: str) -> Callable[[], float]:
+    """Return a function that runs a cell into a new folder."""
+
+    def go() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            altprop.run([*SAME, *overrides, "probes=off", f"runs_dir={folder}"])
+        return SEEDS
+
+    return go
+
+
+def command(*arguments: str) -> Callable[[], float]:
+    """Return a function that runs a program in a new folder."""
+
+    def go() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run(
+                [sys.executable, *arguments],
+                cwd=folder,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                capture_output=True,
+                text=True,
+            )
+            if done.returncode:
+                raise RuntimeError(done.stderr[-2000:])
+        return SEEDS * len(OPTIMIZERS)
+
+    return go
+
+
+def run(rounds: int) -> list[Table]:
+    """Measure; see the module. A round is minutes long, so a fifth of the rounds is done, and at least three."""
+    torch.set_num_threads(1)
+    rounds = max(3, rounds // 5)
+    tables = []
+    for name, overrides in CELLS.items():
+        loop, once = f"{name}: one by one", f"{name}: at once"
+        ways = {loop: cell(*overrides, "together=false"), once: cell(*overrides)}
+        title = f"seeds: {SEEDS} seeds x {STEPS} steps of MLP {name}, batch 64, digits; {rounds} rounds"
+        tables.append(Table(title, loop, "seconds a seed", interleave(ways, rounds, warm=1)))
+    sweep = ["-m", "altprop.cli.run", "-m", *SAME, "model.hidden=[32]", f"optimizer={','.join(OPTIMIZERS)}"]
+    peer = "Hydra multirun, Lightning's defaults"
+    ways = {
+        peer: command(str(PEER), "-m", f"optimizer={','.join(OPTIMIZERS)}", f"seed=range({SEEDS})", f"steps={STEPS}"),
+        "altprop, no probes, no page": command(*sweep, "probes=off", "report=false"),
+        "altprop as it comes": command(*sweep),
+    }
+    title = f"comparison: {len(OPTIMIZERS)} learners x {SEEDS} seeds x {STEPS} steps, MLP 64-32-10, end to end"
+    tables.append(Table(title, peer, "seconds a run", interleave(ways, max(1, rounds // 3), warm=0)))
+    return tables
