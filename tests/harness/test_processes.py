@@ -9,19 +9,33 @@ import pytest
 
 from .commands import BASE, SHORT, finish, results, start
 
+LAUNCHERS = {
+    "parallel": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+    "slurm": ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"],
+    "ray": [
+        "hydra/launcher=ray",
+        "+hydra.launcher.ray.init.num_cpus=2",
+        "+hydra.launcher.ray.init.include_dashboard=false",
+    ],
+}
+"""Extra -> options that run two cells side by side on this machine."""
+PLUGINS = {"parallel": "hydra_joblib_launcher", "slurm": "hydra_submitit_launcher", "ray": "hydra_ray_launcher"}
+
 
 @pytest.mark.slow
-def test_two_workers_give_the_bits_of_one(tmp_path: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="extra `parallel` is not installed")
+@pytest.mark.parametrize("extra", LAUNCHERS)
+def test_two_workers_give_the_bits_of_one(tmp_path: Path, extra: str) -> None:
+    pytest.importorskip(f"hydra_plugins.{PLUGINS[extra]}", reason=f"extra `{extra}` is not installed")
     sweep = ["-m", *BASE, *SHORT, "algorithm=backprop,dfa", "optimizer=sgd,adam", "seeds=2"]
     serial = finish(start(tmp_path, *sweep, "runs_dir=serial"))
-    side_by_side = finish(
-        start(tmp_path, *sweep, "runs_dir=parallel", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    )
+    side_by_side = finish(start(tmp_path, *sweep, "runs_dir=parallel", *LAUNCHERS[extra]))
     assert (serial[0], side_by_side[0]) == (0, 0), serial[2] + side_by_side[2]
     assert "8 runs, 8 executed" in side_by_side[1]
+    assert "[4/4] " in side_by_side[2], "the progress of workers without a terminal did not arrive"
     assert len(results(tmp_path / "serial")) == 8
     assert results(tmp_path / "serial") == results(tmp_path / "parallel")
+    assert {path.name for path in tmp_path.iterdir()} == {"serial", "parallel"}
+    assert {path.name for path in (tmp_path / "parallel").iterdir()} == set(results(tmp_path / "parallel"))
 
 
 @pytest.mark.slow
