@@ -12,16 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from altprop.algorithm import Algorithm
-from altprop.conformance.case import Target, by_name, difference, make, reloaded, snapshot, steps
+from altprop.conformance.case import NotApplicable, Target, by_name, difference, make, reloaded, snapshot, steps
 from altprop.errors import AltpropError, Refused
 from altprop.ledger import Ledger
 from altprop.problem import Problem
 from altprop.randomness import Random
+from altprop.replicas import Replicas, Unequal, stackable
+from altprop.task import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STEPS = 5
+SEEDS = 3
 DEPTH = 5
 
 
@@ -174,6 +177,37 @@ def resumes_to_the_bit(target: Target) -> str | None:
     return None
 
 
+def stacks_as_it_steps(target: Target) -> str | None:
+    """Where it says `stacks`, seeds that are stepped at once end with the bits of each alone."""
+    if not type(make(target).algorithm).stacks:
+        raise NotApplicable("it does not say `stacks`")
+    # 64 rows fill the lanes of vector instructions, without which such nets are not stacked.
+    options = ("task=iris", "model.hidden=[5]", "model.activation=relu", "task.batch_size=64", "task.validation=none")
+    alone, stacked = ([make(target, *options, seed=seed) for seed in range(SEEDS)] for _ in range(2))
+    feeds = [parts.feed for parts in stacked]
+    full = [position for position in range(2 * STEPS) if (batch := feeds[0].batch(position)) and batch.rows == 64]
+    if not stackable(stacked[0].algorithm, {64}):
+        raise NotApplicable("its model or its optimizer does not stack")
+    replicas = Replicas([parts.algorithm for parts in stacked])
+    for position in full:
+        batches = [batch for feed in feeds if (batch := feed.batch(position)) is not None]
+        inputs, targets = (torch.stack([getattr(b, name) for b in batches]) for name in ("inputs", "targets"))
+        try:
+            replicas.step(Batch(inputs, targets, batches[0].index), batches.__getitem__)
+        except Unequal as error:
+            return f"it says `stacks`, and its seeds cannot be stepped at once: {error}"
+        for parts in (*alone, *stacked):
+            parts.problem.progress = min(1.0, (position + 1) / 40)
+        for parts in alone:
+            parts.algorithm.step(parts.feed.batch(position))
+    replicas.settle()
+    for seed, (one, other) in enumerate(zip(alone, stacked, strict=True)):
+        where = difference(dict(one.problem.params), dict(other.problem.params))
+        if where is not None:
+            return f"it says `stacks`, and seed {seed} stepped with others ends with other bits, at {where}"
+    return None
+
+
 def _load(parts: Any, saved: dict[str, Any]) -> None:
     """Load in the order of the harness: a grown structure first, so that the weights have a place."""
     parts.algorithm._structure(saved["algorithm"])
@@ -187,4 +221,5 @@ STATE = by_name(
     declares_all_that_it_changes,
     holds_no_parameter,
     resumes_to_the_bit,
+    stacks_as_it_steps,
 )

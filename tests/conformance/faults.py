@@ -66,6 +66,27 @@ class HonestUnused(_Base):
         self.draws, self.table = problem.random, np.ones(3)
 
 
+class HonestStacked(_Base):
+    """No fault: many seeds of it can be stepped as one."""
+
+    stacks = True
+
+
+class StacksAndClips(_Base):
+    """It hands another gradient to the updater than the one that stacked seeds take, now and then."""
+
+    state = ("updater", "count")
+    stacks = True
+
+    def _setup(self, problem: Problem) -> None:
+        super()._setup(problem)
+        self.count = 0
+
+    def _bend(self, grads: Grads) -> Grads:
+        self.count += 1
+        return self._scaled(grads, 1.0) if self.count == 4 else grads
+
+
 class DrawsFromTorch(_Base):
     def _bend(self, grads: Grads) -> Grads:
         return self._scaled(grads, float(torch.rand((), device="cpu")))

@@ -17,6 +17,8 @@ FORGOTTEN = {"declares_all_that_it_changes", "resumes_to_the_bit"}
 FAULTS: dict[str, set[str]] = {
     "Honest": set(),
     "HonestUnused": set(),
+    "HonestStacked": set(),
+    "StacksAndClips": {"stacks_as_it_steps"},
     "DrawsFromTorch": HIDDEN,
     "DrawsFromNumpy": HIDDEN,
     "DrawsFromPython": HIDDEN,
@@ -64,7 +66,7 @@ def test_each_fault_is_caught_by_its_rule(fault: str, rule: str) -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_the_honest_twin_passes(rule: str) -> None:
-    for name in ("Honest", "HonestUnused"):
+    for name in ("Honest", "HonestUnused", "HonestStacked"):
         finding = apply(RULES[rule], find_target(f"faults:{name}"))
         assert finding.verdict != "broken", finding.sentence
 
