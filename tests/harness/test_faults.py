@@ -1,10 +1,13 @@
-"""One faulty learner and two good ones in a sweep, serial and with two workers: exactly one cell is lost, and told."""
+"""Faulty learners in sweeps, serial and with two workers: each costs its own cell and no other, and is told."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from altprop.cli.run import run
 
 from .commands import command, records
 
@@ -16,10 +19,9 @@ SMALL = [
     "budget.grid=2",
     "budget.block=10",
     "seeds=[3]",
-    "runs_dir=runs",
 ]
-SERIAL: list[str] = []
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+GOOD = ("Honest", "AlsoHonest")
 
 
 @dataclass(frozen=True)
@@ -32,27 +34,35 @@ class Fault:
     options: tuple[str, ...] = ()
 
     @property
+    def final(self) -> bool:
+        """Whether the same command leaves it as it is."""
+        return self.status == "non_finite"
+
+    @property
     def code(self) -> int:
         """Exit code of the command: a run that stopped being finite has its result."""
-        return 0 if self.status == "non_finite" else 1
+        return 0 if self.final else 1
 
 
 FAULTS = [
     Fault("Raises", "failed", "RuntimeError: boom"),
     Fault("CallsExit", "failed", "sys.exit(3)"),
-    Fault("LeavesHard", "failed", "exit code 9 and left no record", ("isolate=true",)),
+    Fault("LeavesHard", "failed", "exit code 9", ("isolate=true",)),
     Fault("Segfaults", "failed", "died of SIGSEGV", ("isolate=true",)),
     Fault("RunsOut", "out_of_memory", "no memory is left"),
     Fault("Grows", "out_of_memory", "more than memory=1.5GB", ("memory=1.5GB",)),
     Fault("ReturnsNaN", "non_finite", "The loss is not finite at step 7"),
     Fault("PoisonsAParameter", "non_finite", "A parameter stopped being finite"),
-    Fault("Hangs", "timed_out", "timeout=10 s", ("timeout=10",)),
+    Fault("Hangs", "timed_out", "timeout=15 s", ("timeout=15",)),
 ]
 
 
-def sweep(fault: Fault, launcher: list[str]) -> list[str]:
-    learners = f"algorithm._target_=rules.Honest,rules.{fault.rule},rules.AlsoHonest"
-    return ["-m", *SMALL, *fault.options, *launcher, "algorithm=custom", learners]
+def sweep(folder: Path, faults: Sequence[Fault], launcher: Sequence[str] = ()) -> list[str]:
+    """Returns a command: the faulty learners with a good one before and one behind them."""
+    rules = [GOOD[0], *(fault.rule for fault in faults), GOOD[1]]
+    options = sorted({option for fault in faults for option in fault.options})
+    learners = "algorithm._target_=" + ",".join(f"rules.{rule}" for rule in rules)
+    return ["-m", *SMALL, *options, *launcher, f"runs_dir={folder}", "algorithm=custom", learners]
 
 
 def by_algorithm(folder: Path) -> dict[str, dict[str, Any]]:
@@ -60,66 +70,78 @@ def by_algorithm(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def leftovers(folder: Path) -> list[str]:
-    """Returns what a finished run must not leave: leases, temporary files, checkpoints, scratch folders."""
+    """Returns what ended runs must not leave: leases, temporary files, checkpoints, scratch folders."""
     patterns = ("*/lease*.json", "**/.*", "*/checkpoint.pt", "*/record.unreadable*")
     return sorted(str(path.relative_to(folder)) for pattern in patterns for path in folder.glob(pattern))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", [SERIAL, JOBLIB], ids=["serial", "joblib"])
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.rule)
-def test_a_fault_costs_one_cell(tmp_path: Path, fault: Fault, launcher: list[str]) -> None:
-    if launcher:
-        pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="extra `parallel` is not installed")
-    code, out, err = command(tmp_path, *sweep(fault, launcher))
-    found = by_algorithm(tmp_path / "runs")
-    assert set(found) == {"Honest", fault.rule, "AlsoHonest"}
-    assert [found[name]["status"] for name in ("Honest", "AlsoHonest")] == ["completed", "completed"]
-    lost = found[fault.rule]
-    assert lost["status"] == fault.status, lost["reason"]
-    assert fault.words in lost["reason"]
-    assert code == fault.code, err
-    assert "3 runs, 3 executed" in out
+def check(folder: Path, faults: Sequence[Fault], code: int, out: str, err: str) -> dict[str, dict[str, Any]]:
+    """Every learner has its record, the good ones a result, the report is there, and nothing lies about."""
+    found = by_algorithm(folder)
+    assert set(found) == {*GOOD, *(fault.rule for fault in faults)}
+    assert [found[name]["status"] for name in GOOD] == ["completed", "completed"]
+    page = (folder / "report" / "report.html").read_text()
+    for fault in faults:
+        assert found[fault.rule]["status"] == fault.status, found[fault.rule]["reason"]
+        assert fault.words in found[fault.rule]["reason"]
+        assert fault.words in page
+    assert code == max(fault.code for fault in faults), err
+    assert f"{len(found)} runs, {len(found)} executed" in out
     assert "Traceback" not in err
-    page = (tmp_path / "runs" / "report" / "report.html").read_text()
-    assert fault.words.split(" and ")[0] in page
-    assert leftovers(tmp_path / "runs") == []
-
-    again, out, err = command(tmp_path, *sweep(fault, launcher))
-    expected = 0 if fault.status == "non_finite" else 1
-    assert again == fault.code, err
-    assert f"3 runs, {expected} executed" in out
-    after = by_algorithm(tmp_path / "runs")
-    assert [after[name]["measured"] == found[name]["measured"] for name in ("Honest", "AlsoHonest")] == [True, True]
-    assert (after[fault.rule]["measured"] == lost["measured"]) is (expected == 0)
-    assert after[fault.rule]["status"] == fault.status
+    assert leftovers(folder) == []
+    return found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", ["LeavesHard", "Segfaults"])
-def test_a_worker_that_is_lost_without_isolation_is_told(tmp_path: Path, rule: str) -> None:
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.rule)
+def test_a_fault_costs_one_cell(tmp_path: Path, capfd: pytest.CaptureFixture[str], fault: Fault) -> None:
+    code = run(sweep(tmp_path / "runs", [fault]))
+    check(tmp_path / "runs", [fault], code, *capfd.readouterr())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isolated", [False, True])
+def test_faults_cost_one_cell_each_beside_other_workers(tmp_path: Path, isolated: bool) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="extra `parallel` is not installed")
+    faults = [fault for fault in FAULTS if bool(fault.options) is isolated]
+    code, out, err = command(tmp_path, *sweep(tmp_path / "runs", faults, JOBLIB))
+    check(tmp_path / "runs", faults, code, out, err)
+
+
+@pytest.mark.slow
+def test_the_same_command_runs_what_failed_and_that_only(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    faults = [fault for fault in FAULTS if not fault.options]
+    arguments = sweep(tmp_path / "runs", faults)
+    first = check(tmp_path / "runs", faults, run(arguments), *capfd.readouterr())
+    assert run(arguments) == 1
+    assert f"{len(first)} runs, {sum(not fault.final for fault in faults)} executed" in capfd.readouterr().out
+    after = by_algorithm(tmp_path / "runs")
+    same = {name for name, record in after.items() if record["measured"] == first[name]["measured"]}
+    assert same == {*GOOD, *(fault.rule for fault in faults if fault.final)}
+    assert {name: record["status"] for name, record in after.items()} == {n: r["status"] for n, r in first.items()}
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_lost_without_isolation_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """loky gives up the whole sweep then: the command says so in a line, and everything that ended stays."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="extra `parallel` is not installed")
-    fault = Fault(rule, "failed", "process")
-    one_by_one = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.launcher.pre_dispatch=1"]
-    code, out, err = command(tmp_path, *sweep(fault, one_by_one))
+    fault, folder = Fault("LeavesHard", "failed", "exit code 9"), tmp_path / "runs"
+    one_by_one = [*JOBLIB, "hydra.launcher.pre_dispatch=1"]
+    code, out, err = command(tmp_path, *sweep(folder, [fault], one_by_one))
     assert code == 1
-    lines = [line for line in err.splitlines() if line.startswith("altprop: ")]
-    assert len(lines) == 1, err
-    assert "a worker of joblib died (" in lines[0]
-    assert f"at work on: {rule} on digits" in lines[0]
-    assert "with isolate=true" in lines[0]
+    (line,) = [line for line in err.splitlines() if line.startswith("altprop: ")]
+    assert "a worker of joblib died (" in line
+    assert "at work on: LeavesHard on digits" in line
+    assert "with isolate=true" in line
     assert "Traceback" not in err
-    kept = by_algorithm(tmp_path / "runs")
+    kept = by_algorithm(folder)
     assert set(kept) == {"Honest"}
     assert "1 runs, 1 executed" in out
-    assert (tmp_path / "runs" / "report" / "report.html").exists()
+    assert (folder / "report" / "report.html").exists()
 
-    code, out, _ = command(tmp_path, *sweep(fault, JOBLIB), "isolate=true")
-    assert code == 1
-    assert "3 runs, 2 executed" in out
-    found = by_algorithm(tmp_path / "runs")
+    assert run([*sweep(folder, [fault]), "isolate=true"]) == 1
+    assert "3 runs, 2 executed" in capfd.readouterr().out
+    found = by_algorithm(folder)
     assert found["Honest"] == kept["Honest"]
-    assert found["AlsoHonest"]["status"] == "completed"
-    assert found[rule]["status"] == "failed"
-    assert leftovers(tmp_path / "runs") == []
+    assert (found["AlsoHonest"]["status"], found["LeavesHard"]["status"]) == ("completed", "failed")
+    assert leftovers(folder) == []
