@@ -60,9 +60,17 @@ class Board:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return all lines."""
+        return self.behind(0)[0]
+
+    def behind(self, place: int) -> tuple[list[dict[str, Any]], int]:
+        """Return the lines behind a byte and the byte where they end; a line that is being written counts later."""
         if not self.path.exists():
-            return []
-        return [json.loads(line) for line in self.path.read_text().splitlines() if line.strip()]
+            return [], place
+        with self.path.open("rb") as file:
+            file.seek(place)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        return [json.loads(line) for line in whole.splitlines()], place + len(whole)
 
     def command(self) -> str | None:
         """Return the command line as it was given."""
@@ -76,10 +84,6 @@ class Board:
     def cells(self) -> list[dict[str, Any]]:
         """Return the lines of finished cells."""
         return [row for row in self.rows() if row["kind"] == "cell"]
-
-    def lines(self) -> list[str]:
-        """Return the lines of progress that nobody has printed yet."""
-        return [str(row["text"]) for row in self.rows() if row["kind"] == "line"]
 
     def silent(self) -> int:
         """Return how many cells of the sweep did not report."""
@@ -207,7 +211,7 @@ class Relay:
     """
 
     def __init__(self) -> None:
-        self._shown = 0
+        self._place = 0  # on the board; it moves with its content
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="progress of workers", daemon=True)
 
@@ -226,10 +230,12 @@ class Relay:
 
     def _show(self) -> None:
         board = Board.open()
-        lines = board.lines() if board is not None else []
-        for line in lines[self._shown :]:
-            print(line, file=sys.stderr, flush=True)
-        self._shown = max(self._shown, len(lines))
+        if board is None:
+            return
+        rows, self._place = board.behind(self._place)
+        for row in rows:
+            if row["kind"] == "line":
+                print(row["text"], file=sys.stderr, flush=True)
 
 
 class SweepCallback(Callback):
