@@ -5,8 +5,8 @@ from its initial state, so that a learner that gets slower as it goes is timed a
 follow, never in a state that was made for the purpose; where its run was shorter it returns to that point. Then the
 learners go round robin, a block of steps each; the first rounds are discarded. Each round begins one learner later than
 the one before, and every second one goes backwards, so that nobody is always first or always in the wake of the same
-neighbour. Probes and evaluations do not run. Audits are left out, not spread over the steps: there is one at step 2^k - 1 only, so their share of a run
-goes to nothing, while a block that held one would be several times too slow.
+neighbour. Probes and evaluations do not run. Audits are left out, not spread over the steps: there is one at step 2^k -
+1 only, so their share of a run goes to nothing, while a block that held one would be several times too slow.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def measure(group: Sequence[Candidate], rounds: int, clock: Clock | None = None,
 def turns(group: Sequence[Of], number: int) -> list[Of]:
     """Return the order of a round: it begins one learner later than the last, and every second round goes backwards.
 
-    >>> [''.join(turns("ABC", number)) for number in range(6)]
+    >>> ["".join(turns("ABC", number)) for number in range(6)]
     ['ABC', 'BAC', 'CAB', 'ACB', 'BCA', 'CBA']
     """
     start = number % len(group)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import timed_rules
 
 from altprop.errors import AltpropError
-from altprop.harness.timing import BREAKDOWN_ROUNDS, ROUNDS, WARM_ROUNDS, time_runs
+from altprop.harness.timing import BREAKDOWN_ROUNDS, ROUNDS, WARM_ROUNDS, time_runs, turns
 from altprop.harness.turns import SIZING_STEPS, WARM_STEPS, Clock, SectionClock
 from altprop.records.store import RunStore
 from altprop.records.timing import FOLDER, Timed, Timing, load_timings, median_interval, ratios
@@ -59,11 +60,22 @@ def test_the_step_is_timed_and_nothing_else(sweep: Callable[..., Path]) -> None:
 
 def test_learners_take_turns(sweep: Callable[..., Path]) -> None:
     timed(sweep("Single", "Triple", "Sleeper"))
-    turns = [(name, len(list(group))) for name, group in itertools.groupby(TIME.order)]
-    built = [("Single", WARM_STEPS + SIZING_STEPS), ("Sleeper", WARM_STEPS + SIZING_STEPS)]
-    assert turns[:2] == built
-    rounds = WARM_ROUNDS + ROUNDS + BREAKDOWN_ROUNDS
-    assert turns[3:] == [("Single", 50), ("Sleeper", 50), ("Triple", 50)] * rounds
+    rounds = [number for block in (WARM_ROUNDS, ROUNDS, BREAKDOWN_ROUNDS) for number in range(block)]
+    learners = ["Single", "Sleeper", "Triple"]
+    assert TIME.order[3 * (WARM_STEPS + SIZING_STEPS) :] == [
+        name for number in rounds for name in turns(learners, number) for _ in range(50)
+    ]
+
+
+@pytest.mark.parametrize("learners", ["AB", "ABC", "ABCDEFG"])
+def test_the_order_favours_nobody(learners: str) -> None:
+    """In twice as many rounds as learners each begins twice, ends at least once and follows several of the others."""
+    rounds = [turns(learners, number) for number in range(2 * len(learners))]
+    assert all(sorted(order) == list(learners) for order in rounds)
+    assert Counter(order[0] for order in rounds) == dict.fromkeys(learners, 2)
+    assert {order[-1] for order in rounds} == set(learners)
+    before = {name: {a for order in rounds for a, b in itertools.pairwise(order) if b == name} for name in learners}
+    assert all(len(others) >= min(2, len(learners) - 1) for others in before.values())
 
 
 def test_a_slow_step_makes_a_short_block(sweep: Callable[..., Path]) -> None:
