@@ -115,7 +115,6 @@ class Lease:
 
     def __init__(self, folder: Path, path: Path, owner: Owner, heartbeat: float = HEARTBEAT) -> None:
         self.folder = folder
-        self.quarantined: str | None = None
         self._path = path
         self._owner = owner
         self._ended = threading.Event()

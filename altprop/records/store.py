@@ -63,7 +63,7 @@ class RunStore:
         """Returns the right to work on a run, or None while another living worker has it.
 
         Call `read` again afterwards: the worker that had the run before may have finished it. A record that cannot be
-        read is put aside, and the lease says so in `quarantined`.
+        read is put aside, beside a file that says why.
 
         Args:
             key: The run.
@@ -75,7 +75,7 @@ class RunStore:
             files.make_folder(folder)
             lease = leases.claim(folder, heartbeat, stale)
             if lease is not None:
-                lease.quarantined = self._quarantine(folder)
+                self._quarantine(folder)
             return lease
 
     def commit(
@@ -138,15 +138,13 @@ class RunStore:
         assert written is not None  # It was renamed into place above.
         return written
 
-    def _quarantine(self, folder: Path) -> str | None:
-        """Puts an unreadable record aside, beside a file that says why; returns the sentence, or None."""
+    def _quarantine(self, folder: Path) -> None:
+        """Puts an unreadable record aside, beside a file that says why."""
         try:
             read_record(folder)
-            return None
         except UnreadableRecordError as error:
             count = len(list(folder.glob("record.unreadable-*.json")))
             aside = folder / f"record.unreadable-{count + 1}.json"
             (folder / "record.json").rename(aside)
             files.write_durably(aside.with_suffix(".txt"), f"{error}\n".encode())
             files.sync_folder(folder)
-            return f"{error}; it was put aside as {aside.name} and the run starts anew"
