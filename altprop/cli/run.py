@@ -22,12 +22,12 @@ usage: altprop [OVERRIDE...]            one cell, e.g. altprop task=digits algor
        altprop -m +experiment=tour      the tour: a first comparison, with its report
 
 axes:    algorithm=  optimizer=  dropout=  task=  model=        altprop-list shows what there is
-run:     seeds=N|[..]  tune=TRIALS  budget.currency=  budget.amount=  probes=off
-         runs_dir=  isolate=true  timeout=SECONDS
+run:     seeds=N|[..]  tune=TRIALS  together=false  budget.currency=  budget.amount=  probes=off
+         runs_dir=  reference=LEARNER  isolate=true  timeout=SECONDS  memory=4GB
 where:   trainer=cpu|gpu|ddp  logger=none|csv|tensorboard|mlflow|wandb  +debug=fast|overfit|profile
          hydra/launcher=joblib runs cells side by side; submitit_slurm and ray (extras slurm, ray) on a cluster
 more:    --config-dir DIR adds a folder of yours, --cfg job shows the configuration, --hydra-help Hydra's options
-other:   altprop-list  altprop-report  altprop-reproduce  altprop-check
+other:   altprop-list  altprop-report  altprop-time  altprop-reproduce  altprop-check
 
 exit codes: 0 all cells have their result, 1 a cell failed or timed out, 2 a mistake in the command, 130 interrupted
 """

@@ -113,13 +113,17 @@ def pareto(report: Report, table: Table, cost: str, title: str) -> Figure | None
         across, down = panel.at([cost if cost > 0 or not log else x.low], [value])
         return (left + strip / 2 if log and cost <= 0 else float(across[0])), float(down[0])
 
-    edge = frontier(found)
+    # Who is beaten in seconds is a claim about seconds.
+    names = [point.learner.name for point in found]
+    claimed = cost != "cpu_seconds" or (table.timing is not None and table.timing.claims(*names))
+    edge = frontier(found) if claimed else []
     corners = []
     for before, after in zip([None, *edge], edge, strict=False):
         if before is not None:
             corners.append((spot(after.cost, after.value)[0], spot(before.cost, before.value)[1]))
         corners.append(spot(after.cost, after.value))
-    canvas.line([c[0] for c in corners], [c[1] for c in corners], "grey", 1.0)
+    if corners:
+        canvas.line([c[0] for c in corners], [c[1] for c in corners], "grey", 1.0)
     for point in found:
         style = point.learner.style
         each = [spot(c, v) for c, v in zip(point.costs, point.values, strict=True)]
@@ -135,9 +139,10 @@ def pareto(report: Report, table: Table, cost: str, title: str) -> Figure | None
             taken,
             (panel.left - strip, top, panel.right + right, panel.bottom),
         )
+    line = "; the line joins the medians that nobody beats in quality and cost at once" if claimed else ""
     caption = (
-        "Every run that ended as a small marker, the median large; the line joins the medians that nobody beats in "
-        "quality and cost at once. A learner whose median run failed has no marker."
+        f"Every run that ended as a small marker, the median large{line}. A learner whose median run failed has no "
+        "marker."
     )
     if cost == "cpu_seconds" and table.timing is not None:
         caption += f" {table.timing.note}"

@@ -248,6 +248,15 @@ def test_the_page_with_timing(runs: Path) -> None:
     assert (runs.parent / "report" / "figures").is_dir()
 
 
+def test_who_is_beaten_in_seconds_is_claimed_of_steady_times_only(runs: Path) -> None:
+    entries = everybody(runs)
+    write(runs, *entries)
+    steady = page(runs)[0].count("the line joins the medians")
+    entries[2] = timed(runs, "newton_cg", 4e-3, SHAKY)
+    write(runs, *entries)
+    assert page(runs)[0].count("the line joins the medians") == steady - 1
+
+
 def test_the_same_records_give_the_same_bytes(runs: Path, tmp_path: Path) -> None:
     write(runs, *everybody(runs))
     first = page(runs)
