@@ -85,6 +85,12 @@ def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     return _made(tmp_path_factory.mktemp("bare") / "venv", wheel)
 
 
+@pytest.fixture
+def blank(wheel: Path, tmp_path: Path) -> Environment:
+    """altprop alone, for one test to install into."""
+    return _made(tmp_path / "venv", wheel)
+
+
 @pytest.fixture(scope="session", params=["installed", "editable"])
 def example(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """altprop and a distribution of somebody else, copied into the environment or linked to its sources."""

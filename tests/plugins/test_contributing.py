@@ -1,0 +1,77 @@
+"""CONTRIBUTING's way from an empty file to a row in the report, walked line by line."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow  # each command imports torch
+
+FULL = "## From an empty file to a row in the report"
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def blocks() -> dict[str, list[str]]:
+    """Return language -> the code of the section."""
+    section = (ROOT / "CONTRIBUTING.md").read_text().split(FULL)[1].split("\n## ")[0]
+    found: dict[str, list[str]] = {}
+    for language, code in BLOCK.findall(section):
+        found.setdefault(language, []).append(code)
+    return found
+
+
+def said() -> str:
+    """Return the section's words on one line."""
+    return " ".join((ROOT / "CONTRIBUTING.md").read_text().split(FULL)[1].split("\n## ")[0].split())
+
+
+def test_from_an_empty_file_to_a_row(bare: Any, tmp_path: Path) -> None:
+    code = blocks()
+    rule, checks, runs, named = code["python"][0], *(text.splitlines() for text in code["bash"])
+    (tmp_path / "forward_gradient.py").write_text(rule)
+
+    (check,) = (shlex.split(line) for line in checks)
+    judged = bare.run(tmp_path, *check)
+    assert judged.returncode == 1, judged.stderr
+    (broken,) = [line for line in judged.stdout.splitlines() if "BROKEN" in line]
+    assert broken.split(": ", 1)[1] in said()
+    mended = rule.replace('direction="gradient"', 'direction="other"')
+    assert mended.count('direction="other"') == 1
+    (tmp_path / "forward_gradient.py").write_text(mended)
+    judged = bare.run(tmp_path, *check)
+    assert judged.returncode == 0, judged.stdout
+    assert "all rules hold" in judged.stdout
+
+    for line in runs:
+        done = bare.run(tmp_path, *shlex.split(line))
+        assert done.returncode == 0, done.stderr
+    records = bare.records(tmp_path)
+    (own,) = [record for record in records.values() if record["axes"]["algorithm"] == "ForwardGradient"]
+    assert own["status"] == "completed"
+    page = (tmp_path / "runs" / "report" / "report.html").read_text()
+    assert own["label"].split("(")[0] in page
+    assert "backprop+sgd" in page
+
+    (tmp_path / "conf" / "algorithm").mkdir(parents=True)
+    (tmp_path / "conf" / "algorithm" / "forward_gradient.yaml").write_text(code["yaml"][0])
+    for line in named:
+        done = bare.run(tmp_path, *shlex.split(line))
+        assert done.returncode == 0, done.stderr
+    assert "forward_gradient" in done.stdout
+    (row,) = [record for label, record in bare.records(tmp_path).items() if label.startswith("forward_gradient")]
+    assert row["status"] == "completed"
+
+
+def test_shared_as_a_distribution(blank: Any, tmp_path: Path) -> None:
+    code, source = blocks(), tmp_path / "source"
+    (source / "forward_gradient_conf" / "algorithm").mkdir(parents=True)
+    (source / "forward_gradient_conf" / "__init__.py").touch()
+    (source / "forward_gradient_conf" / "algorithm" / "forward_gradient.yaml").write_text(code["yaml"][0])
+    (source / "forward_gradient.py").write_text(code["python"][0].replace('"gradient")', '"other")'))
+    (source / "pyproject.toml").write_text(code["toml"][0])
+    blank.install(source)
+    done = blank.run(tmp_path, "altprop-check", "forward_gradient")
+    assert done.returncode == 0, done.stdout + done.stderr
