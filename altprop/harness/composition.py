@@ -62,8 +62,8 @@ def compose_cell(overrides: Sequence[str], config_dir: str | Path | None = None)
 def spell(argument: str, config_dirs: Sequence[str] = ()) -> str:
     """Write an override so that Hydra reads what was meant.
 
-    `+tune=` sets what is there. A bare `null` would mean "no such group", and a glob would take it for that and `custom`
-    for an algorithm: both are spelled out.
+    `+tune=` sets what is there. A bare `null` would mean "no such group", and a glob would take it for that and
+    `custom` for an algorithm: both are spelled out.
 
     Args:
         argument: one override.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from altprop.report.canvas import Array, Canvas
+from altprop.report.canvas import Array, Canvas, fit, text_width
 from altprop.report.draw import (
     WIDE,
     Figure,
@@ -17,7 +17,6 @@ from altprop.report.draw import (
     heading,
     key,
     marked_line,
-    name_of,
     name_width,
     slug,
 )
@@ -28,7 +27,7 @@ from altprop.report.results import in_metric
 from altprop.report.robustness import Searched, score
 from altprop.report.statistics import median
 
-TOP, BOTTOM, LINE = 26.0, 40.0, 14.0
+TOP, BOTTOM, RIGHT, LINE = 26.0, 40.0, 12.0, 14.0
 
 
 def best_figures(table: Table, found: Sequence[Searched]) -> list[Figure]:
@@ -148,27 +147,31 @@ def _sensitivity(
     scale = _Scale(path, declared, [*values, *defaults])
     failed = [one for one in found if one.curves.failed]
     strip = 8.0 + 6.0 * len(failed) if failed else 0.0
-    height = 300.0 + strip
     learners = list({one.learner.name: one.learner for one in found}.values())
-    width = name_width(learners) + 46
-    tall = height - TOP - BOTTOM - strip
+    tall = 300.0 - TOP - BOTTOM
     left = max(left_margin(y, tall), 40.0)
+    legend = _legend(learners, left)
+    top = TOP + LINE * (1 + max(row for _, row, _, _ in legend)) + 4.0
+    height = top + strip + tall + BOTTOM
     title = f"validation {table.metric} of every trial over {short(path, 40)}, {short(table.workload, 40)}"
     canvas = Canvas(WIDE, height, title)
     heading(canvas, title, part, parts)
+    for learner, row, across, text in legend:
+        key(canvas, across, TOP + LINE * row + 2, learner.style, 20)
+        canvas.text(across + 24, TOP + LINE * row + 5.6, text, learner.style.colour, LABEL, bold=True)
     # Failed trials stand at the worse edge: below where more is better, above where less is.
     above = bool(strip) and table.sign < 0
     bare = Axis(scale.axis.low, scale.axis.high, "", scale.axis.log, scale.axis.write, scale.axis.fixed)
-    box = (left, TOP + (strip if above else 0.0), WIDE - left - width, tall)
+    box = (left, top + (strip if above else 0.0), WIDE - left - RIGHT, tall)
     below = bool(strip) and not above
     panel = Panel(canvas, box, bare if below else scale.axis, y, show_x=not below)
     edge = None
     if strip:
-        top = TOP if above else TOP + tall
-        canvas.boxes([(left, top, box[2], strip)], "band")
+        edge_top = top if above else top + tall
+        canvas.boxes([(left, edge_top, box[2], strip)], "band")
         flat = Axis(0.0, 1.0, "", False, setting, ())
-        edge = Panel(canvas, (left, top, box[2], strip), scale.axis if below else bare, flat, below, show_y=False)
-        canvas.text(left - 5, top + strip / 2 + 3.4, "failed", "soft", TICK, "end")
+        edge = Panel(canvas, (left, edge_top, box[2], strip), scale.axis if below else bare, flat, below, show_y=False)
+        canvas.text(left - 5, edge_top + strip / 2 + 3.4, "failed", "soft", TICK, "end")
     for place, one in enumerate(found):
         shift = (place - (len(found) - 1) / 2) / max(len(found), 1)
         _trials(table, path, one, panel, scale, shift)
@@ -178,10 +181,9 @@ def _sensitivity(
                 for t in one.study.trials
                 if t.values.get(path) is not None and math.isinf(score(table, t.run))
             ]
-            across, _ = edge.at(xs, [0.5] * len(xs))
+            places, _ = edge.at(xs, [0.5] * len(xs))
             down = edge.top + 4 + 6.0 * (failed.index(one) + 0.5)
-            canvas.markers(across, [down] * len(xs), "cross", one.learner.style.colour, 6.5)
-    _legend(panel, learners)
+            canvas.markers(places, [down] * len(xs), "cross", one.learner.style.colour, 6.5)
     caption = (
         "Every trial a marker at the option's value, on the scale of its declared space; a line joins them where "
         "nothing else was searched. The large marker is the default, at the median of the learner's runs with it (a "
@@ -213,9 +215,15 @@ def _trials(table: Table, path: str, one: Searched, panel: Panel, scale: _Scale,
     panel.canvas.markers(across, down, shape, style.colour, size)
 
 
-def _legend(panel: Panel, learners: Sequence[Learner]) -> None:
-    """The learners' keys right of a panel, in their order."""
-    for place, learner in enumerate(learners):
-        y = panel.top + 8 + place * LINE
-        key(panel.canvas, panel.right + 14, y, learner.style, 20)
-        panel.canvas.text(panel.right + 38, y + 3.6, name_of(learner), learner.style.colour, LABEL, bold=True)
+def _legend(learners: Sequence[Learner], left: float) -> list[tuple[Learner, int, float, str]]:
+    """Where the learners' keys stand above a panel: row, position and name, as many in a row as it holds."""
+    placed = []
+    row, across = 0, left
+    for learner in learners:
+        text = fit(learner.name, WIDE - left - 24 - RIGHT, LABEL, bold=True)
+        width = 24 + text_width(text, LABEL, bold=True)
+        if across > left and across + width > WIDE - RIGHT:
+            row, across = row + 1, left
+        placed.append((learner, row, across, text))
+        across += width + 14
+    return placed

@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,10 +18,14 @@ import pytest
 
 from altprop.report.across import across, shares
 from altprop.report.build import build
+from altprop.report.canvas import text_width
+from altprop.report.draw import WIDE
 from altprop.report.model import Report, Table
+from altprop.report.panel import LABEL
 from altprop.report.reading import read
 from altprop.report.results import rows
 from altprop.report.robustness import beside, caveats, searched, spreads, steps_of_k
+from altprop.report.robustness_figures import _legend
 from altprop.report.statistics import interquartile_mean
 from altprop.report.target import outcome, time_to_target
 from altprop.report.times import TargetTimes, ranking_flips, target_times
@@ -55,7 +60,24 @@ def trials_of(folder: Path, workload: str, label: str) -> list[dict[str, Any]]:
 
 def test_trials_are_rows_of_no_table(report: Report) -> None:
     assert all(run.seed < 10_000 for one in report.tables for runs in one.runs.values() for run in runs)
-    assert sum(len(study.trials) for study in report.studies) == 8 * 5  # dfa is refused on adding
+    # dfa is refused on adding.
+    assert [[trial.index for trial in study.trials] for study in report.studies] == [list(range(8))] * 5
+
+
+def test_a_newer_trial_supersedes_the_older_one(synthetic: ModuleType, tmp_path: Path) -> None:
+    """Trial 3 was run again with other code: one of the two counts, and the older one is listed as left out."""
+    learner, task = synthetic.SEARCHED[0], synthetic.TASKS[0]
+    synthetic.tune(tmp_path, [learner], [task], 4, 2)
+    again = synthetic.trial(task, learner, 3)
+    older = again["record"]["key"]
+    again["record"] |= {"key": "f" * 32}
+    again["record"]["measured"]["finished"] = "2030-01-01T00:00:00Z"
+    synthetic.store(tmp_path, again)
+    made = read([tmp_path], "x")
+    (study,) = made.studies
+    assert [trial.index for trial in study.trials] == [0, 1, 2, 3]
+    assert study.trials[3].run.record.key == "f" * 32
+    assert [record.key for record in made.superseded] == [older]
 
 
 @pytest.mark.parametrize("workload", ["digits", "adding"])
@@ -315,6 +337,24 @@ def test_ranks_without_one_task_are_the_enumeration(synthetic: ModuleType, tmp_p
         assert row.rank == ranking(made.tables).index(name) + 1
         places = [order.index(name) + 1 for order in left]
         assert row.ranks == (min(places), max(places))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_keys_of_a_sensitivity_plot_stand_apart_and_inside(count: int, synthetic: ModuleType, tmp_path: Path) -> None:
+    """Above the panel, none beyond the figure, none over another, every name whole that fits."""
+    learners = [
+        replace(synthetic.SEARCHED[0], label=f"learner_with_a_name_{'x' * i}", reference=i == 0) for i in range(count)
+    ]
+    made = read([synthetic.tune(tmp_path, learners, synthetic.TASKS[:1], 4, 2)], "x")
+    chosen = [one.learner for one in searched(made, made.tables[0])]
+    placed = _legend(chosen, 46.0)
+    assert [(learner, text) for learner, _, _, text in placed] == [(one, one.name) for one in chosen]
+    ends: dict[int, float] = {}
+    for _, row, left, text in placed:
+        assert left >= ends.get(row, 46.0)
+        ends[row] = left + 24 + text_width(text, LABEL, bold=True)
+        assert ends[row] <= WIDE
+    assert sorted(ends) == list(range(len(ends)))
 
 
 SOURCE = """
