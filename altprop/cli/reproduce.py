@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", default=None, help="where the rerun goes (default: runs/reproduce-NAME)")
     parser.add_argument("--compare-only", action="store_true", help="compare what is there, run nothing")
     parser.add_argument("overrides", nargs="*", help="further overrides, such as hydra/launcher=joblib")
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)
     sys.exit(reproduce(options.name, Path(options.reports), options.runs, options.overrides, options.compare_only))
 
 
