@@ -1,0 +1,76 @@
+"""The published comparison of first-order optimizers: whole, fair by its own records, and its page is theirs."""
+
+import json
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from altprop.records.compare import compare
+from altprop.records.frame import load
+from altprop.report.build import build
+
+FOLDER = Path(__file__).parents[2] / "reports" / "first_order"
+RECORDS = FOLDER / "records.tar.xz"
+TITLE = "First-order optimizers, default and tuned, on five tasks, equal FLOPs"
+REFERENCE = "backprop+adam·tuned"
+TRIALS, SEEDS = 16, 12
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    return load(RECORDS)
+
+
+def test_every_learner_had_the_same_number_of_trials_and_seeds(frame: pd.DataFrame) -> None:
+    ran = frame[frame.status != "refused"]
+    for (task, optimizer), cell in ran.groupby(["task", "optimizer"]):
+        assert Counter(cell.role) == {"run": SEEDS, "trial": TRIALS, "tuned": SEEDS}, (task, optimizer)
+        assert sorted(cell[cell.role == "run"].seed) == sorted(cell[cell.role == "tuned"].seed) == list(range(SEEDS))
+    assert frame.task.nunique() == 5
+    assert frame.optimizer.nunique() == 17
+
+
+def test_all_started_and_were_split_alike(frame: pd.DataFrame) -> None:
+    ran = frame[frame.status != "refused"]
+    for name in ("split", "initial_weights", "batch_order"):
+        each = ran.assign(value=ran.identity.map(lambda found, name=name: found[name]))
+        assert (each.groupby(["task", "seed"]).value.nunique() == 1).all(), name
+
+
+def test_trials_never_saw_the_test_data(frame: pd.DataFrame) -> None:
+    assert frame[frame.role == "trial"].test.isna().all()
+
+
+def test_one_task_of_the_page_is_what_its_records_give(frame: pd.DataFrame, tmp_path: Path) -> None:
+    keys = list(frame[frame.task == "diabetes"].key)
+    page = build([RECORDS], tmp_path, TITLE, ["md"], keys, REFERENCE)
+    verdict = page.read_text().split("### diabetes")[1].split("\n#")[0]
+    rows = [line for line in verdict.splitlines() if line[:1] == "|"]
+    assert len(rows) > 2 * 16
+    published = (FOLDER / "report.md").read_text()
+    assert [row for row in rows if row not in published] == []
+
+
+@pytest.mark.slow
+def test_a_tuned_cell_reruns_as_published(frame: pd.DataFrame, tmp_path: Path) -> None:
+    from altprop.cli.run import run
+
+    here = tmp_path / "runs"
+    cell = ["optimizer=adam", "task=breast_cancer", "seeds=2"]
+    sweep = ["-m", "+experiment=first_order", *cell, f"runs_dir={here}", "report=false"]
+    assert run(sweep) == 0
+    comparison = compare(RECORDS, here)
+    mine = [r for r in comparison.runs if "adam" in r.label and r.workload.startswith("breast_cancer")]
+    assert len(mine) == 2 + 2 + TRIALS
+    if comparison.bitwise_expected:
+        assert all(r.bitwise for r in mine), [r.differing for r in mine]
+
+
+def test_the_archive_holds_the_proofs_of_what_ran() -> None:
+    with tarfile.open(RECORDS) as file:
+        names = [name for name in file.getnames() if name.startswith("proofs/")]
+        proofs = [json.load(content) for name in names if (content := file.extractfile(name)) is not None]
+    assert {proof["algorithm"] for proof in proofs} == {"backprop"}
