@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -69,8 +71,11 @@ def _config_dirs(overrides: Sequence[str]) -> list[str]:
 
 
 @hydra.main(version_base="1.3", config_path="pkg://altprop.conf", config_name="config")
-def _application(config: DictConfig) -> None:
-    """Run one cell. It never raises but for an interrupt: a raised job would silence the end of a sweep."""
+def _application(config: DictConfig) -> float:
+    """Run one cell and return what a sweeper that searches minimises: the mean of the runs' objectives.
+
+    It never raises but for an interrupt: a raised job would silence the end of a sweep.
+    """
     started = time.perf_counter()
     hydra_config = HydraConfig.get()
     overrides = list(hydra_config.overrides.task)
@@ -80,18 +85,20 @@ def _application(config: DictConfig) -> None:
     except AltpropError as error:
         if not multirun:
             _tell(error)
-            return
+            return math.inf
         choices = hydra_config.runtime.choices
         label, task = str(choices.get("algorithm", "?")), str(choices.get("task", "?"))
         announce([Outcome(label, task, 0, "failed", str(error), True)], time.perf_counter() - started)
-        return
+        return math.inf
     try:
         begin(f"{cell.label} on {cell.workload}")
         outcomes = run_cell(cell)
     except AltpropError as error:  # no record can be written: the folder is missing, full or not ours
         _tell(error)
-        return
+        return math.inf
     announce(outcomes, time.perf_counter() - started)
+    judged = [outcome.objective for outcome in outcomes if outcome.role == "run"]
+    return statistics.fmean(math.inf if value is None else value for value in judged) if judged else math.inf
 
 
 def _command() -> str | None:

@@ -236,6 +236,7 @@ class Outcome:
         metric: its name.
         key: of the record.
         role: of the run.
+        objective: what a search minimises: the final validation metric, negated where more is better, or None.
     """
 
     label: str
@@ -248,6 +249,7 @@ class Outcome:
     metric: str | None = None
     key: str | None = None
     role: str = "run"
+    objective: float | None = None
 
 
 def run_cell(cell: Cell) -> list[Outcome]:
@@ -363,6 +365,7 @@ def _elsewhere(cell: Cell, seed: int, key: str) -> Outcome:
 
 def _outcome(cell: Cell, seed: int, data: Mapping[str, Any], executed: bool) -> Outcome:
     result = data.get("result") or {}
+    judged = result.get("validation") if data["status"] in (RunStatus.COMPLETED, RunStatus.REACHED_TARGET) else None
     return Outcome(
         cell.label,
         cell.workload,
@@ -374,4 +377,5 @@ def _outcome(cell: Cell, seed: int, data: Mapping[str, Any], executed: bool) -> 
         result.get("metric"),
         str(data["key"]),
         cell.role,
+        None if judged is None else -judged if result.get("higher_is_better", True) else judged,
     )

@@ -251,7 +251,10 @@ class SweepCallback(Callback):
         remote = str(hydra.launcher.get("_target_", "")).split(".")[:2] not in _LOCAL
         if remote:
             _share(Path(str(config.get("runs_dir") or "runs")))
-        self._start(config, count_cells(list(hydra.overrides.task), hydra.sweeper.get("params")), remote)
+        # A sweeper that searches says how many jobs it takes.
+        trials = hydra.sweeper.get("n_trials")
+        cells = count_cells(list(hydra.overrides.task), hydra.sweeper.get("params")) if trials is None else int(trials)
+        self._start(config, cells, remote)
 
     def _start(self, config: DictConfig, cells: int, relayed: bool = False) -> None:
         board = Board.open()
