@@ -28,14 +28,14 @@ from altprop.errors import AltpropError, near
 from altprop.harness.cell import Cell, sources
 from altprop.harness.outcome import failure_of
 from altprop.harness.settings import Settings
-from altprop.harness.turns import BLOCK, KINDS, LONGEST, SHORTEST, SIZING_STEPS, WARM_STEPS, Clock, Turn
+from altprop.harness.turns import BLOCK, LONGEST, SHORTEST, SIZING_STEPS, WARM_STEPS, Clock, Turn
 from altprop.records import key as keys
 from altprop.records.frame import read_all
 from altprop.records.places import Folders
 from altprop.records.provenance import collect, differences
 from altprop.records.record import Record
 from altprop.records.status import RunStatus
-from altprop.records.timing import LEAST_ROUNDS, Timed, Timing, load_timings, write_timing
+from altprop.records.timing import KINDS, LEAST_ROUNDS, Timed, Timing, load_timings, write_timing
 
 ROUNDS = 10
 WARM_ROUNDS = 2

@@ -14,6 +14,7 @@ from altprop.harness.building import Parts, build_parts
 from altprop.harness.cell import Cell
 from altprop.harness.feed import Feed
 from altprop.randomness import derive_seed
+from altprop.records.timing import GROUPS, KINDS
 
 WARM_STEPS = 10
 SIZING_STEPS = 3
@@ -21,18 +22,6 @@ BLOCK = 50
 MOST_BLOCKS = 20
 SHORTEST, LONGEST = 0.02, 1.0
 """Seconds that a block should take."""
-GROUPS = {
-    "forward": "forward",
-    "backward": "backward",
-    "block_forward": "block passes",
-    "block_backward": "block passes",
-    "jvp": "products",
-    "hvp": "products",
-    "population": "population",
-    "update": "update",
-}
-"""Kind of work in the ledger -> what it is called in a breakdown; "other" is what no primitive does."""
-KINDS = (*dict.fromkeys(GROUPS.values()), "other")
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,18 @@ from altprop.records.record import UnreadableRecordError
 
 SCHEMA = 1
 FOLDER = "timing"
+GROUPS = {
+    "forward": "forward",
+    "backward": "backward",
+    "block_forward": "block passes",
+    "block_backward": "block passes",
+    "jvp": "products",
+    "hvp": "products",
+    "population": "population",
+    "update": "update",
+}
+"""Kind of work in the ledger -> what it is called in a breakdown; "other" is what no primitive does."""
+KINDS = (*dict.fromkeys(GROUPS.values()), "other")
 LEAST_ROUNDS = 5
 """Counted rounds without which nothing is written."""
 CONFIDENCE = 0.95

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from altprop.records.timing import GROUPS, KINDS
 from altprop.report.model import Learner, Report, Run, Table, as_number
 
-KINDS = ("forward", "backward", "hvp", "population", "update", "other")
 COUNTS = (
     "steps",
     "updates",
@@ -79,12 +79,12 @@ def _row(learner: Learner, runs: Sequence[Run]) -> CostRow:
 
 
 def _positive(run: Run) -> dict[str, float]:
-    """FLOPs by kind, kinds of other names summed as "other"."""
+    """FLOPs by kind as breakdowns name them, what no primitive does as "other"."""
     found: dict[str, float] = {}
     for kind, value in run.block("flops_by_kind").items():
         amount = as_number(value) or 0.0
         if amount > 0 and math.isfinite(amount):
-            name = kind if kind in KINDS else "other"
+            name = GROUPS.get(kind, "other")
             found[name] = found.get(name, 0.0) + amount
     return found
 

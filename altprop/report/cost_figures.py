@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from altprop.records.timing import KINDS
 from altprop.report.canvas import Canvas, text_width
-from altprop.report.cost import KINDS, CostRow
+from altprop.report.cost import CostRow
 from altprop.report.draw import WIDE, Figure, heading, key, name_of, name_width, slug
 from altprop.report.format import count, octets, seconds, short
 from altprop.report.health_figures import shades
 from altprop.report.model import CURRENCIES, Learner, Report, Run, Table, as_number
 from altprop.report.panel import LABEL, TICK, Axis, Panel, left_margin, needs_log, spanning, y_ticks
 from altprop.report.results import in_metric
-from altprop.report.timing import TIME_KINDS
 
-SHADE = {"forward": 1, "block passes": 3, "backward": 5, "hvp": 8, "products": 8, "population": 11, "update": 14}
+SHADE = {"forward": 1, "block passes": 3, "backward": 5, "products": 8, "population": 11, "update": 14}
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,10 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float,
 def breakdown(table: Table, rows: Sequence[CostRow]) -> Figure | None:
     """Shares of FLOPs by kind, one bar a learner, the total beside it."""
     bars = [Bar(row.learner, row.kinds, count(row.flops)) for row in rows if row.kinds]
-    caption = "Shares of all FLOPs that the learner spent, over its runs; the total is the median run's."
+    caption = (
+        "Shares of all FLOPs that the learner spent, over its runs; the total is the median run's. “Other” is what no "
+        "primitive of the problem does."
+    )
     return _bars(table, bars, KINDS, ("flops_by_kind", "where the FLOPs go", "total"), caption)
 
 
@@ -210,7 +213,7 @@ def time_breakdown(report: Report, table: Table) -> Figure | None:
         "Shares of the CPU seconds of a step, timed in rounds of their own. “Other” is what no primitive of the "
         "problem does: a rule's own products, and its housekeeping. Beside it: the median step, of the counted rounds."
     )
-    return _bars(table, bars, TIME_KINDS, ("seconds_by_kind", "where the seconds go", "a step"), caption)
+    return _bars(table, bars, KINDS, ("seconds_by_kind", "where the seconds go", "a step"), caption)
 
 
 @dataclass(frozen=True)

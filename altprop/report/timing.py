@@ -15,8 +15,6 @@ from altprop.report.model import Report, Table
 
 GREY_ABOVE = 0.10
 """Spread, (q75 - q25) / median over the rounds, above which nothing is claimed."""
-TIME_KINDS = ("forward", "backward", "block passes", "products", "population", "update", "other")
-"""Kinds of work in a breakdown, as the timing pass names them."""
 UNTIMED = (
     "CPU-seconds are each run's own and are shown without claims: "
     "a claim takes a timing pass (altprop-time on the folder of records)."
@@ -96,7 +94,7 @@ class TableTiming:
     @property
     def kinds(self) -> list[str]:
         """The kinds of work of which some learner does any."""
-        return [kind for kind in TIME_KINDS if any(row.kinds.get(kind, 0.0) > 0 for row in self.rows.values())]
+        return [kind for kind in records.KINDS if any(row.kinds.get(kind, 0.0) > 0 for row in self.rows.values())]
 
     @property
     def coverage(self) -> float:

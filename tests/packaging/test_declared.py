@@ -149,7 +149,7 @@ def readme_commands() -> list[str]:
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     commands = [command for command in readme_commands() if "pytest" in command]
-    assert commands == [".venv/bin/python -m pytest"]
+    assert commands == [".venv/bin/python -m pytest -n logical"]
     assert f"check tests {commands[0]}" in (ROOT / ".ci/run").read_text().splitlines()
 
 

@@ -10,7 +10,7 @@ from altprop.report.build import build
 
 ROOT = Path(__file__).parents[2]
 TOUR = ROOT / "reports" / "tour"
-TITLE = "The tour: eight learners and three controls on three tasks, equal FLOPs"
+TITLE = "The tour: eight learners and four controls on three tasks, equal FLOPs"
 
 
 def test_the_page_is_what_its_records_give(tmp_path: Path) -> None:
@@ -46,8 +46,16 @@ def test_a_cell_of_the_tour_reruns_as_published(tmp_path: Path) -> None:
 
 def test_the_tour_holds_what_it_says() -> None:
     records = [json.loads(path.read_text()) for path in TOUR.glob("records/*/record.json")]
-    assert len(records) == 99
+    assert len(records) == 108
     assert {r["status"] for r in records} == {"completed"}
-    assert len({r["label"] for r in records}) == 11
+    assert len({r["label"] for r in records}) == 12
     identities = {(r["workload"], r["result"]["identity"]["split"]) for r in records}
     assert len(identities) == 3
+
+
+def test_what_knows_no_labels_is_at_chance_and_flagged() -> None:
+    verdicts = (TOUR / "report.md").read_text().split("## 1 ")[0].split("\n### ")[1:]
+    assert len(verdicts) == 3
+    for verdict in verdicts:
+        for control in ("null", "random\\_direction+adam", "shuffled\\_labels+adam"):
+            assert f"- {control}: at chance." in verdict, verdict[:40]

@@ -78,6 +78,19 @@ def test_rows_of_a_metric_that_wants_more(report: Report) -> None:
     assert row.difference.estimate < 0
 
 
+def test_flops_are_named_as_seconds_are(synthetic: ModuleType, tmp_path: Path) -> None:
+    def change(record: dict, trace: list, clock: list) -> None:
+        if record["axes"]["algorithm"] == "dfa" and record["result"]:
+            kinds = {"block_forward": 3.0, "block_backward": 4.0, "jvp": 1.0, "hvp": 1.0, "environment": 1.0}
+            record["result"]["flops_by_kind"] = kinds
+
+    found = read([synthetic.write(tmp_path / "runs", change=change)], "changed")
+    row = next(row for row in cost_rows(found, table(found, "digits")) if row.learner.name == "dfa+adam")
+    assert {kind: share for kind, share in row.kinds.items() if share} == pytest.approx(
+        {"block passes": 0.7, "products": 0.2, "other": 0.1}
+    )
+
+
 def test_a_diverged_run_is_failed_whatever_value_it_left(synthetic: ModuleType, tmp_path: Path) -> None:
     def change(record: dict, trace: list, clock: list) -> None:
         if record["status"] == "diverged":
