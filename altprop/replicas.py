@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from altprop.algorithm import Algorithm
+from altprop.losses import CrossEntropy
 from altprop.models.base import Dense, LayeredModel
 from altprop.optim import Updater
 from altprop.task import Batch
@@ -79,6 +80,48 @@ def _inputs(g: Tensor, w: Tensor, how: _Batched) -> Tensor:
 
 def _bias(g: Tensor, how: _Batched) -> Tensor:
     return g.sum(1) if how.bias else torch.stack([each.sum(0) for each in g])
+
+
+GROUP, MOST_ROWS = 16, 256
+
+
+def _means(each: Tensor) -> Tensor:
+    """Return the means of (S, B) over B with the bits of torch's fused cross-entropy, up to 256 rows.
+
+    Its sum takes the first element apart and the others sixteen by sixteen, and adds the unfinished group, the whole
+    groups and the first element, in this order.
+    """
+    size, rows = each.shape
+    whole, rest = divmod(rows - 1, GROUP)
+    total = torch.zeros_like(each[:, 0])
+    if rows > 1:
+        padded = each.new_zeros(size, GROUP * (whole + bool(rest)))
+        padded[:, : rows - 1] = each[:, 1:]
+        sums, *others = padded.view(size, -1, GROUP).unbind(-1)
+        for other in others:
+            sums = sums + other
+        groups = sums.unbind(1)
+        if rest:
+            total = groups[-1]
+        if whole:
+            level = groups[0]
+            for group in groups[1:whole]:
+                level = level + group
+            total = total + level
+    return (total + each[:, 0]) / rows
+
+
+@cache
+def _summed_alike(rows: int, dtype: torch.dtype) -> bool:
+    """Compare `_means` with the fused kernel on random numbers: another version of torch may sum otherwise."""
+    if rows > MOST_ROWS:
+        return False
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    outputs = 3 * torch.randn((64, rows, 5), generator=generator, dtype=dtype, device="cpu")
+    targets = torch.randint(0, 5, (64, rows), generator=generator, device="cpu")
+    loss = CrossEntropy()
+    alone = [loss.mean(o, t) for o, t in zip(outputs, targets, strict=True)]
+    return torch.equal(_means(loss.per_element(outputs, targets)), torch.stack(alone))
 
 
 class _Affine(torch.autograd.Function):
@@ -203,9 +246,13 @@ class Replicas:
             each = loss.per_element(x, batch.targets)
             share = torch.ones((), dtype=each.dtype, device=each.device) / batch.rows
             grads = torch.autograd.grad(each, list(params.values()), share.expand_as(each))
-        # The value of the mean rounds by how it is summed: one by one, as the learners sum it.
-        values = [loss.mean(o, t) for o, t in zip(x.detach().unbind(0), batch.targets.unbind(0), strict=True)]
-        return torch.stack(values), dict(zip(params, grads, strict=True))
+        # The value of the mean rounds by how it is summed: as the learners sum it, or one by one.
+        if isinstance(loss, CrossEntropy) and _summed_alike(batch.rows, each.dtype):
+            values = _means(each.detach())
+        else:
+            alone = zip(x.detach().unbind(0), batch.targets.unbind(0), strict=True)
+            values = torch.stack([loss.mean(outputs, targets) for outputs, targets in alone])
+        return values, dict(zip(params, grads, strict=True))
 
     def _compare_gradients(self, losses: Tensor, grads: dict[str, Tensor], single: Callable[[int], Batch]) -> None:
         self.settle()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 SLOW = 1.0
 """Seconds above which a command says how long the proofs took."""
+LIMIT = 120.0
+"""Seconds after which an oracle that does not end is left."""
 PRECISION = "64"
 """The precision under which proofs stand in the fingerprint: oracles measure in float64."""
 
@@ -126,7 +130,7 @@ def _measured(name: str, oracle: Callable[[], Any], kind: type[Algorithm]) -> Or
     """Run one oracle; whatever it raises is its result."""
     started = time.perf_counter()
     try:
-        with _drawing():
+        with _drawing(), _limited(LIMIT):
             error, tolerance = oracle()
         return Oracle(name, float(error), float(tolerance), "", time.perf_counter() - started)
     except (Exception, SystemExit) as raised:
@@ -194,6 +198,25 @@ def _quiet() -> Iterator[None]:
         torch.set_num_threads(threads)
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(records)
+
+
+@contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in what goes on for too long; only the main thread of a POSIX system has an alarm to do it."""
+    if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise TimeoutError(f"it did not end within {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import random
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -153,6 +154,20 @@ def test_an_oracle_that_raises_is_a_failed_proof(folder: Path, oracle: str, word
     assert words in proof.oracles[1].reason
     assert "\n" not in proof.oracles[1].reason
     assert len(proof.failing) == 2
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="this system has no alarm")
+def test_an_oracle_that_does_not_end_is_left(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LIMIT", 0.3)
+    before = signal.getsignal(signal.SIGALRM)
+    kind = rule(folder, '{"hangs": lambda: sum(0 for _ in iter(int, 1)), "holds": lambda: (0.0, 1.0)}')
+    (hangs, holds), problem = measure(kind)
+    assert problem == ""
+    assert not hangs.passed
+    assert hangs.reason.startswith("TimeoutError: it did not end within 0.3 s (")
+    assert holds.passed
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 def test_what_raised_is_asked_again(folder: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from altprop import replicas
 from altprop.harness import lockstep, together
+from altprop.losses import CrossEntropy
 from altprop.records.store import RunStore
 from altprop.replicas import _Batched
 
@@ -145,6 +146,21 @@ def test_products_that_round_differently_are_taken_one_by_one(threads: Callable[
         single = [torch.nn.functional.linear(*each) for each in zip(x, w, b, strict=True)]
         assert torch.equal(replicas._forward(x, w, b, how), torch.stack(single))
         assert torch.equal(replicas._weight(g, x, how), torch.stack([e.t() @ v for e, v in zip(g, x, strict=True)]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_means_at_once_have_the_bits_of_each(dtype: torch.dtype) -> None:
+    for rows in (1, 2, 15, 16, 17, 33, 37, 64, 65, 200, 256):
+        outputs = 5 * torch.randn((40, rows, 7), generator=torch.Generator().manual_seed(rows), dtype=dtype)
+        targets = torch.randint(0, 7, (40, rows), generator=torch.Generator().manual_seed(rows))
+        pairs = zip(outputs, targets, strict=True)
+        alone = torch.stack([torch.nn.functional.cross_entropy(o, t) for o, t in pairs])
+        each = CrossEntropy().per_element(outputs, targets)
+        assert torch.equal(replicas._means(each), alone), rows
+        assert replicas._summed_alike(rows, dtype)
+        if rows > 17:
+            assert not torch.equal(each.mean(1), alone), "then the plain mean would do"
+    assert not replicas._summed_alike(257, dtype)
 
 
 def test_a_product_that_lies_is_found_out(
