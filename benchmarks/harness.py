@@ -141,7 +141,7 @@ def lightning_defaults(steps: int, folder: str) -> Callable[[], float]:
     return go
 
 
-def run(rounds: int) -> list[Table]:
+def run(rounds: int, steps: int = STEPS) -> list[Table]:
     """Measure; see the module."""
     import tempfile
 
@@ -150,10 +150,10 @@ def run(rounds: int) -> list[Table]:
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
         ways = {
-            "bare PyTorch loop": bare(STEPS),
-            "altprop, blocks of 50": fitted(STEPS),
-            "altprop, blocks of 8": fitted(STEPS, block=8),
-            "Lightning's defaults": lightning_defaults(SHORT, folder),
+            "bare PyTorch loop": bare(steps),
+            "altprop, blocks of 50": fitted(steps),
+            "altprop, blocks of 8": fitted(steps, block=8),
+            "Lightning's defaults": lightning_defaults(min(steps, SHORT), folder),
         }
         started = time.perf_counter()
         found = interleave(ways, rounds, warm=1)

@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass
@@ -15,14 +15,12 @@ class Table:
         reference: the way that the others are compared with.
         unit: of a time, in words.
         rounds: way -> seconds, one a round.
-        notes: lines that stand below the table.
     """
 
     title: str
     reference: str
     unit: str
     rounds: dict[str, list[float]]
-    notes: list[str] = field(default_factory=list)
 
     def ratios(self) -> dict[str, float]:
         """Return way -> median over the rounds of its time over the reference's."""
@@ -42,7 +40,7 @@ class Table:
             lines.append(
                 f"{way:34}{statistics.median(times) * 1e6:9.0f} us{ratios[way]:8.2f}{f'{low:.2f} to {high:.2f}':>16}"
             )
-        return "\n".join([*lines, f"a time is {self.unit}", *self.notes])
+        return "\n".join([*lines, f"a time is {self.unit}"])
 
 
 def interleave(ways: dict[str, Callable[[], float]], rounds: int, warm: int = 2) -> dict[str, list[float]]:
