@@ -25,6 +25,8 @@ from altprop.harness.composition import register_search_path, spell
 from altprop.harness.sweep import Board, announce, begin
 
 GROUPS = ("algorithm", "optimizer", "dropout", "task", "model", "budget", "probes", "trainer", "logger")
+# Hydra's own plugins, and the extra that brings each.
+EXTRAS = {"joblib": "parallel", "submitit": "slurm", "ray": "ray", "optuna": "tune"}
 
 
 def start(arguments: list[str]) -> None:
@@ -53,6 +55,9 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     for override in overrides:
         group, _, value = override.lstrip("+").partition("=")
         group = group.partition("@")[0]
+        extra = EXTRAS.get(value.partition("_")[0])
+        if extra and group in ("hydra/launcher", "hydra/sweeper") and f"'{group}/{value}'" in str(error):
+            return f"{override} needs a package that is not there; pip install 'altprop[{extra}]'"
         if group in (*GROUPS, "experiment", "debug") and value and "." not in group:
             folders = tuple(_config_dirs(overrides))
             known = catalogue.entries(group, folders)

@@ -19,7 +19,7 @@ from altprop.harness.building import build_parts
 from altprop.harness.cell import Cell
 from altprop.harness.course import Course
 from altprop.harness.lockstep import Lockstep
-from altprop.harness.loggers import make_logger
+from altprop.harness.loggers import open_logger
 from altprop.harness.memory import limited
 from altprop.harness.module import LearnerModule, make_trainer
 from altprop.harness.outcome import failure_of, make_record
@@ -99,10 +99,13 @@ def _fit(cell: Cell, course: Course, key: str, store: RunStore) -> None:
     folder = store.path(key)
     checkpoint = folder / "checkpoint.pt"
     module = LearnerModule(course, [(course, checkpoint)], float(cell.settings.trainer.get("checkpoint_seconds", 20)))
-    trainer = make_trainer(dict(cell.settings.trainer), make_logger(cell.settings.logger, folder, cell.label))
     resume = str(checkpoint) if checkpoint.exists() else None
-    with _stoppable(course):
-        trainer.fit(module, ckpt_path=resume, weights_only=True)
+    about = {**cell.config, "learner": cell.label, "workload": cell.workload, "role": cell.role, "seed": course.seed}
+    group = f"{cell.label} on {cell.workload}"
+    with open_logger(cell.settings.logger, folder, group, course.seed, about, cell.settings.rank) as logger:
+        trainer = make_trainer(dict(cell.settings.trainer), logger)
+        with _stoppable(course):
+            trainer.fit(module, ckpt_path=resume, weights_only=True)
 
 
 @contextlib.contextmanager

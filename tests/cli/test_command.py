@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.errors import MissingConfigException
 
+from altprop.cli.application import explain
 from altprop.cli.run import run
 
 Command = Callable[..., Any]
@@ -115,6 +117,25 @@ def test_bad_input_is_one_line_before_any_training(
     assert words in answer.err
     assert len(answer.err.strip().splitlines()) == 1
     assert not answer.runs.exists()
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "extra"),
+    [
+        ("launcher", "joblib", "parallel"),
+        ("launcher", "submitit_slurm", "slurm"),
+        ("launcher", "ray", "ray"),
+        ("sweeper", "optuna", "tune"),
+    ],
+)
+def test_an_absent_launcher_names_its_extra(group: str, name: str, extra: str) -> None:
+    chosen = f"hydra/{group}={name}"
+    error = MissingConfigException(
+        f"In 'hydra/config': Could not find 'hydra/{group}/{name}'\nAvailable options: basic"
+    )
+    assert explain(error, [chosen]) == f"{chosen} needs a package that is not there; pip install 'altprop[{extra}]'"
+    other = MissingConfigException("In 'task/x': Could not find 'task/y'")
+    assert "pip install" not in explain(other, [chosen])
 
 
 def test_a_mistake_is_told_within_two_seconds(tmp_path: Path) -> None:

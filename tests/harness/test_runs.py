@@ -143,10 +143,3 @@ def test_a_missing_device_or_logger_is_told(run: Callable[..., Any]) -> None:
     row = run("+logger.nonsense=1", "logger.kind=csvv").iloc[0]
     assert row.status == "failed"
     assert "did you mean csv" in row.reason  # and not a traceback
-
-
-def test_a_logger_writes_beside_the_record(run: Callable[..., Any], tmp_path: Path) -> None:
-    row = run("logger=csv").iloc[0]
-    text = next((tmp_path / "runs" / row.key).rglob("metrics.csv")).read_text()
-    assert "validation/accuracy" in text.splitlines()[0]
-    assert len(text.splitlines()) >= 5
