@@ -32,7 +32,7 @@ def run(overrides: Sequence[str] = (), *, config_dir: str | PathLike[str] | None
     Raises:
         AltpropError: for a mistake in the overrides, in one line.
     """
-    from altprop.cli.door import run_overrides
+    from altprop.cli.api import run_overrides
 
     return run_overrides(list(overrides), config_dir)
 

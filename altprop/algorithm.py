@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
-from altprop.capabilities import Appetite, Capability, PredictorKind
+from altprop.capabilities import BatchMode, Capability, PredictorKind
 from altprop.errors import AltpropError, Refused
 from altprop.optim import Updater
 from altprop.problem import Problem
@@ -44,13 +44,13 @@ class Algorithm(ABC):
         kind: what the predictor returns.
         distributed: whether all that it learns from is `Problem.gradient`, which is averaged over processes.
         stacks: whether a step is `Problem.gradient` of its batch, handed whole to `self.updater`, and nothing else:
-            then many seeds may run as one (`altprop.replicas`).
+            then many seeds may run as one (`altprop.stacked_learners`).
         shuffles: whether it is fed the training rows with each other's targets, by a permutation of the run's own.
         exempt: name of a rule of the conformance suite about learning -> why this learner need not obey it.
     """
 
     requires: ClassVar[frozenset[Capability]] = frozenset()
-    batch: Appetite = Appetite.MINI
+    batch: BatchMode = BatchMode.MINI
     state: ClassVar[tuple[str, ...]] = ()
     kind: ClassVar[PredictorKind] = PredictorKind.OUTPUT
     distributed: ClassVar[bool] = False
@@ -118,8 +118,8 @@ class Algorithm(ABC):
     def step(self, batch: Batch | None) -> StepResult:
         """Take one step: count it, audit it where scheduled, and return what it tells."""
         problem, ledger = self.problem, self.problem.ledger
-        if batch is None and self.batch is not Appetite.NONE:
-            raise AltpropError(f"{type(self).__name__} must be fed a batch; its appetite is {self.batch}")
+        if batch is None and self.batch is not BatchMode.NONE:
+            raise AltpropError(f"{type(self).__name__} must be fed a batch; its batch_mode is {self.batch}")
         problem.begin_step(ledger.steps)
         if ledger.due_for_audit(batch is not None and batch.last):
             with ledger.audit():
@@ -139,7 +139,7 @@ class Algorithm(ABC):
     @final
     @contextmanager
     def predictor(self) -> Iterator[Callable[[Tensor], Tensor]]:
-        """Give what predicts: in evaluation mode, without noise, off the books; all is put back on leaving."""
+        """Give what predicts: in evaluation mode, without noise, not counted; all is put back on leaving."""
         with self.problem.evaluating():
             yield self._predictor() or self.problem.model
 

@@ -53,7 +53,7 @@ _PHRASES = {
 }
 
 
-class Appetite(StrEnum):
+class BatchMode(StrEnum):
     """How much of the training data a step is fed: mini-batches, the whole set, or nothing."""
 
     MINI = "mini"
@@ -62,7 +62,7 @@ class Appetite(StrEnum):
 
 
 class PredictorKind(StrEnum):
-    """What a predictor returns, so that the task knows how to judge it."""
+    """What a predictor returns, so that the task knows how to evaluate it."""
 
     OUTPUT = "output"
     POLICY = "policy"

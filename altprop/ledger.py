@@ -1,4 +1,4 @@
-"""The books of a run: what was called how often, on how many examples, and what it cost in FLOPs.
+"""The ledger of a run: what was called how often, on how many examples, and what it cost in FLOPs.
 
 Primitives count themselves. A few scheduled steps (0, 1, 3, 7, 15, ...) are audited under `flops.CountingMode`, which
 gives each kind of call its FLOPs; between audits FLOPs follow from the counts. So counting costs almost nothing.
@@ -138,7 +138,7 @@ class Ledger:
         return _NOTHING if self._mode is None else _Section(self._mode, kind)
 
     def charged(self, kind: str = "other") -> AbstractContextManager[None]:
-        """Work of torch whose FLOPs the caller books by `charge` stands inside: audits learn nothing from it."""
+        """Work of torch whose FLOPs the caller counts by `charge` stands inside: audits learn nothing from it."""
         mode = self._mode
         if mode is None or self._paused:
             return _NOTHING
@@ -151,7 +151,7 @@ class Ledger:
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Count nothing inside: evaluation and probes are off the books, in audited steps too."""
+        """Count nothing inside: evaluation and probes are not counted, in audited steps too."""
         outside: AbstractContextManager[None] = self.charged()
         self._paused += 1
         try:
@@ -247,7 +247,7 @@ class Ledger:
 
     @property
     def residual(self) -> float:
-        """Largest relative difference between an audited step and what the earlier audits foretold."""
+        """Largest relative difference between an audited step and what the earlier audits predicted."""
         return max((abs(p - o) / max(o, 1.0) for p, o in self.audits), default=0.0)
 
     @property
@@ -290,7 +290,7 @@ class Ledger:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the books in weights_only-safe types."""
+        """Return the ledger in weights_only-safe types."""
         return {
             "numbers": {name: getattr(self, name) for name in _NUMBERS},
             "calls": dict(self._calls),
@@ -302,7 +302,7 @@ class Ledger:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put the books of `state_dict` back."""
+        """Put the ledger of `state_dict` back."""
         for name, value in state["numbers"].items():
             setattr(self, name, value)
         self._calls, self._examples = dict(state["calls"]), dict(state["examples"])

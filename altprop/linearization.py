@@ -21,7 +21,7 @@ class Linearization:
         grads: of the objective, with their graph.
         params: in the order of the flat vectors.
         curvature: v, shaped like the outputs -> Hessian of the loss in the outputs times v.
-        ledger: the books.
+        ledger: the ledger.
         rows: of the batch.
 
     Attributes:

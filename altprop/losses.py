@@ -20,8 +20,8 @@ class Loss(ABC):
     Class attributes:
         name: as configuration spells it.
         least_squares: whether it is a sum of squares.
-        arithmetic: whether an element's value rounds alike wherever in a tensor it stands (`altprop.replicas`): by
-            arithmetic alone, or by kernels that go row by row.
+        arithmetic: whether an element's value rounds alike wherever in a tensor it stands
+            (`altprop.stacked_learners`): by arithmetic alone, or by kernels that go row by row.
     """
 
     name: str

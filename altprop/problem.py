@@ -1,4 +1,4 @@
-"""All that an algorithm may see: the model, the objective and its products, randomness, and the books.
+"""All that an algorithm may see: the model, the objective and its products, randomness, and the ledger.
 
 A problem holds no validation or test data. Every primitive counts itself in the ledger. Algorithms that are written
 with these primitives alone compare, resume and batch over seeds for free.
@@ -41,7 +41,7 @@ class Problem:
         model: on its device, in its dtype.
         loss: of the task.
         spec: shapes.
-        ledger: the run's books.
+        ledger: the run's ledger.
         random: the algorithm's own stream.
         clock: of the noise masks.
         offers: capabilities of task and model together.
@@ -49,7 +49,7 @@ class Problem:
         train_size: rows of the training split.
 
     Attributes:
-        uncounted: the objective as mathematics, outside the books: for the primitives here and for probes.
+        uncounted: the objective as mathematics, outside the ledger: for the primitives here and for probes.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Problem:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluation mode, no noise, off the books, the optimizers' weights for predicting; all is put back after."""
+        """Evaluation mode, no noise, not counted, the optimizers' weights for predicting; all is put back after."""
         modes = {module: module.training for module in self.model.modules()}
         phase, fresh = self.clock.phase, self._fresh_buffers
         self.model.eval()
@@ -156,7 +156,7 @@ class Problem:
 
     @contextmanager
     def observing(self) -> Iterator[None]:
-        """Training mode off the books, for probes: masks of the present step, buffers and stream left as they were."""
+        """Training mode not counted, for probes: masks of the present step, buffers and stream left as they were."""
         phase, fresh = self.clock.phase, self._fresh_buffers
         try:
             with self.ledger.pause(), self.clock.hold(), self.uncounted.kept_buffers():
@@ -216,7 +216,7 @@ class Problem:
         Args:
             batch: sequences (T, B, F).
             h: (B, S) state before `start`.
-            start, stop: times; the books count the share (stop - start) / T of a forward.
+            start, stop: times; the ledger counts the share (stop - start) / T of a forward.
 
         Returns:
             (stop - start, B, S), the state after each time.
@@ -266,7 +266,7 @@ class Problem:
             batch: what to differentiate on.
             create_graph: whether the gradients can be differentiated again.
             loss: replaces the objective, a function that builds a scalar (a window of a sequence, a local loss).
-            share: of a forward and a backward pass over the batch that `loss` takes, for the books.
+            share: of a forward and a backward pass over the batch that `loss` takes, for the ledger.
         """
         rows = batch.rows * share
         names, values = self._named()
@@ -415,7 +415,7 @@ class Problem:
         return {name: role_of(full.get(id(p), name), p, id(p) in outputs) for name, p in module.named_parameters()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return parameters, buffers, stream and books in weights_only-safe types."""
+        """Return parameters, buffers, stream and ledger in weights_only-safe types."""
         return {
             "model": {name: value.detach().clone() for name, value in self.model.state_dict().items()},
             "random": self.random.state_dict(),

@@ -1,4 +1,4 @@
-"""The contract of a task: data, split, loss, metrics and how a predictor is judged."""
+"""The contract of a task: data, split, loss, metrics and how a predictor is evaluated."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -292,7 +292,7 @@ class Task(ABC):
         return make_loss(name)
 
     def _metrics(self, outputs: Tensor, split: Split) -> dict[str, float]:
-        """Further metrics of OUTPUT predictions; the default adds accuracy where the loss judges classes."""
+        """Further metrics of OUTPUT predictions; the default adds accuracy where the loss evaluates classes."""
         if Capability.CLASSES not in self.offers:
             return {}
         if outputs.shape[-1] == 1:
@@ -337,18 +337,18 @@ class Task(ABC):
     def evaluate(
         self, predictor: Predictor, split: Split, kind: PredictorKind = PredictorKind.OUTPUT
     ) -> dict[str, float]:
-        """Judge a predictor on a split.
+        """Evaluate a predictor on a split.
 
         Args:
             predictor: what `Algorithm.predictor` gives; called without gradients.
-            split: rows to judge on.
+            split: rows to evaluate on.
             kind: what the predictor returns.
 
         Returns:
             metric name -> value; always with "loss" for OUTPUT and POINT predictors.
         """
         if kind not in (PredictorKind.OUTPUT, PredictorKind.POINT):
-            raise AltpropError(f"task {type(self).__name__} cannot judge a predictor of kind {kind}")
+            raise AltpropError(f"task {type(self).__name__} cannot evaluate a predictor of kind {kind}")
         with torch.no_grad():
             outputs = predictor(split.inputs) if split.mask is None else predictor(split.inputs, mask=split.mask)
             per = self.loss.per_element(outputs, split.targets)

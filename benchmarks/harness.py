@@ -21,15 +21,15 @@ from torch.utils.data import DataLoader, TensorDataset
 from altprop.algorithms.backprop.backprop import Backprop
 from altprop.capabilities import Capability
 from altprop.harness.building import Parts
-from altprop.harness.course import Course
 from altprop.harness.feed import Feed
 from altprop.harness.module import LearnerModule, make_trainer
 from altprop.harness.settings import Settings
+from altprop.harness.training_run import TrainingRun
 from altprop.models.mlp import MLP
 from altprop.optim import OptimizerFactory
 from altprop.randomness import generator_for
 from altprop.task import ModelSpec, Source, Split, Task, TaskData
-from altprop.workbench import make_problem
+from altprop.testing import make_problem
 from benchmarks.timing import Table, interleave
 
 ROWS, STEPS, SHORT = 2048, 5000, 300
@@ -78,7 +78,7 @@ def bare(steps: int) -> Callable[[], float]:
     return go
 
 
-def course(steps: int, probes: str = "off", block: int = 50, optimizer: str = "torch.optim.SGD") -> Course:
+def training_run(steps: int, probes: str = "off", block: int = 50, optimizer: str = "torch.optim.SGD") -> TrainingRun:
     """Return a run of altprop on the same work, ready to fit."""
     settings = Settings.read(
         {
@@ -95,14 +95,14 @@ def course(steps: int, probes: str = "off", block: int = 50, optimizer: str = "t
     data = TaskData(task._load().train, None, {}, "drawn", "0" * 64)
     feed = Feed(data.train, 64, algorithm.batch, 0)
     batch = data.train.batch(torch.arange(256))
-    return Course(Parts(task, data, model, problem, algorithm, feed, batch, {}), settings, 0)
+    return TrainingRun(Parts(task, data, model, problem, algorithm, feed, batch, {}), settings, 0)
 
 
 def fitted(steps: int, **options: Any) -> Callable[[], float]:
     """Return altprop's run under its own lean Trainer: evaluations and fixed costs of `fit` included."""
 
     def go() -> float:
-        run = course(steps, **options)
+        run = training_run(steps, **options)
         module = LearnerModule(run, [(run, Path("unused.pt"))], 1e9)
         make_trainer({"accelerator": "cpu"}, None).fit(module)
         return run.parts.problem.ledger.steps

@@ -64,7 +64,7 @@ def run(rounds: int) -> list[Table]:
     tables = []
     for name, overrides in CELLS.items():
         loop, once = f"{name}: one by one", f"{name}: at once"
-        ways = {loop: cell(*overrides, "together=false"), once: cell(*overrides)}
+        ways = {loop: cell(*overrides, "stack_seeds=false"), once: cell(*overrides)}
         title = f"seeds: {SEEDS} seeds x {STEPS} steps of MLP {name}, batch 64, digits; {rounds} rounds"
         tables.append(Table(title, loop, "seconds a seed", interleave(ways, rounds, warm=1)))
     sweep = ["-m", "altprop.cli.run", "-m", *SAME, "model.hidden=[32]", f"optimizer={','.join(OPTIMIZERS)}"]

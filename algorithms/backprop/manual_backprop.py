@@ -34,7 +34,7 @@ from altprop.models.base import Dense
 from altprop.noise import MultiplicativeNoise, Noise
 from altprop.problem import Grads, Problem
 from altprop.task import Batch
-from altprop.workbench import toy
+from altprop.testing import toy
 
 Matrix = Tensor
 

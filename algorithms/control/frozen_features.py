@@ -10,7 +10,7 @@ from altprop.capabilities import Capability
 from altprop.optim import OptimizerFactory
 from altprop.problem import Grads, Problem
 from altprop.task import Batch
-from altprop.workbench import toy
+from altprop.testing import toy
 
 
 class FrozenFeatures(Algorithm):

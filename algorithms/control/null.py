@@ -7,7 +7,7 @@ from torch import Tensor
 from altprop.algorithm import Algorithm
 from altprop.problem import Problem
 from altprop.task import Batch
-from altprop.workbench import toy
+from altprop.testing import toy
 
 
 class Null(Algorithm):

@@ -12,7 +12,7 @@ from altprop.models.point import Point
 from altprop.problem import Problem
 from altprop.randomness import Random
 from altprop.task import Batch, ModelSpec
-from altprop.workbench import make_problem, toy
+from altprop.testing import make_problem, toy
 
 Maker = Callable[[], Algorithm]
 Transform = Callable[[Tensor], Tensor]

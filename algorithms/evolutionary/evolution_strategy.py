@@ -107,7 +107,7 @@ class EvolutionStrategy(Algorithm):
 
     @classmethod
     def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
-        """Only ranks count, the origin does not, and a generation is judged on its own batch."""
+        """Only ranks count, the origin does not, and a generation is evaluated on its own batch."""
         return {
             "f and 7 log1p(f) - 3 give one run": lambda: (checks.rank_difference(cls, checks.squashed), 0.0),
             "not f and -f give one run": lambda: (checks.rank_difference(cls, checks.negated), 1e-3),

@@ -65,7 +65,7 @@ class Genetic(Algorithm):
 
     The model is the best individual on the latest batch. It is the first elite, so its objective on the next batch
     before the update is known and is the step's `loss`; without elites it is None. On full batches the best fitness
-    never rises; on mini-batches the choice among noisy values is optimistic, so judge on held-out data.
+    never rises; on mini-batches the choice among noisy values is optimistic, so evaluate on held-out data.
 
     Args:
         population: individuals, at least 2.
@@ -168,7 +168,7 @@ class Genetic(Algorithm):
 
     @classmethod
     def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
-        """Only ranks count, elites never get worse on full batches, and a generation is judged on its own batch."""
+        """Only ranks count, elites never get worse on full batches, and a generation is evaluated on its own batch."""
         return {
             "f and 7 log1p(f) - 3 give one run": lambda: (checks.rank_difference(cls, checks.squashed), 0.0),
             "not f and -f give one run": lambda: (checks.rank_difference(cls, checks.negated), 1e-3),

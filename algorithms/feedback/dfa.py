@@ -13,7 +13,7 @@ from altprop.errors import AltpropError
 from altprop.optim import OptimizerFactory, Updater
 from altprop.problem import Grads, Problem
 from altprop.task import Batch
-from altprop.workbench import toy
+from altprop.testing import toy
 
 DISTRIBUTIONS = ("normal", "uniform")
 

@@ -14,7 +14,7 @@ from altprop.models.base import Block
 from altprop.optim import OptimizerFactory, Updater
 from altprop.problem import Grads, Problem
 from altprop.task import Batch
-from altprop.workbench import toy
+from altprop.testing import toy
 
 
 class FeedbackAlignment(Algorithm):

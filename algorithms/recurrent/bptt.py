@@ -13,7 +13,7 @@ from altprop.errors import Refused
 from altprop.optim import OptimizerFactory, Updater
 from altprop.problem import Problem
 from altprop.task import Batch
-from altprop.workbench import toy_sequence
+from altprop.testing import toy_sequence
 
 
 class BPTT(Algorithm):

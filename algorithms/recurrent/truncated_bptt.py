@@ -15,7 +15,7 @@ from altprop.errors import AltpropError
 from altprop.optim import OptimizerFactory, Updater
 from altprop.problem import Grads, Problem
 from altprop.task import Batch
-from altprop.workbench import toy_sequence
+from altprop.testing import toy_sequence
 
 UPDATES = ("window", "sequence")
 

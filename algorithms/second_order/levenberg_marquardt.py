@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from altprop.algorithm import Algorithm, StepResult
-from altprop.capabilities import Appetite, Capability
+from altprop.capabilities import BatchMode, Capability
 from altprop.errors import AltpropError, Refused
 from altprop.problem import Problem
 from altprop.task import Batch
-from altprop.workbench import toy
+from altprop.testing import toy
 
 FORMS = ("auto", "primal", "dual")
 RULES = ("nielsen", "marquardt")
@@ -43,7 +43,7 @@ class LevenbergMarquardt(Algorithm):
     r, (M,), are the residuals, scaled so that the objective is 1/2 |r|^2, and J, (M, D), their Jacobian; one of M =
     rows x outputs and D parameters is often much smaller, so the system is solved in its primal form (D x D) or in its
     dual form d = -J^T (J J^T + lambda I)^-1 r (M x M), by Cholesky factors. With rho the decrease of the loss over the
-    one that the quadratic model foretells, `rule` moves lambda:
+    one that the quadratic model predicts, `rule` moves lambda:
 
         nielsen:    rho > 0: lambda *= max(1/3, 1 - (2 rho - 1)^3), nu = 2;  else: lambda *= nu, nu *= 2
         marquardt:  rho > 0: lambda /= 10;                                   else: lambda *= 10
@@ -66,7 +66,7 @@ class LevenbergMarquardt(Algorithm):
     """
 
     requires: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENT, Capability.LEAST_SQUARES})
-    batch: Appetite = Appetite.FULL
+    batch: BatchMode = BatchMode.FULL
     state: ClassVar[tuple[str, ...]] = ("damping", "nu")
 
     def __init__(
@@ -111,10 +111,10 @@ class LevenbergMarquardt(Algorithm):
             trials, taken, used, rho = 0, False, self.damping, -math.inf
             while not taken and trials < self.tries and bool(system.gradient.any()):
                 trials, used = trials + 1, self.damping
-                direction, foretold = self.solve(system, used)
+                direction, predicted = self.solve(system, used)
                 with torch.no_grad():
                     after = float(problem.functional_objective(problem.unflatten(start + direction), batch))
-                rho = (before - after) / foretold if foretold > 0 and math.isfinite(after) else -math.inf
+                rho = (before - after) / predicted if predicted > 0 and math.isfinite(after) else -math.inf
                 taken = after < before and rho > 0
                 self._adapt(taken, rho)
             if taken:
@@ -133,7 +133,7 @@ class LevenbergMarquardt(Algorithm):
         return System(r, j, r @ j, j.T @ j if primal else j @ j.T, primal)
 
     def solve(self, system: System, damping: float) -> tuple[Tensor, float]:
-        """Return d, (D,), and the decrease that the model foretells; d = 0 where there is no Cholesky factor."""
+        """Return d, (D,), and the decrease that the model predicts; d = 0 where there is no Cholesky factor."""
         gram, gradient = system.gram, system.gradient
         with self.problem.ledger.primitive("update", 0):
             factor, info = torch.linalg.cholesky_ex(
@@ -142,8 +142,8 @@ class LevenbergMarquardt(Algorithm):
             right = gradient if system.primal else system.residuals
             solved = torch.cholesky_solve(right[:, None], factor)[:, 0]
             direction = -solved if system.primal else -(solved @ system.jacobian)
-            foretold = 0.5 * float(direction.dot(damping * direction - gradient))
-        return (direction, foretold) if int(info) == 0 else (torch.zeros_like(gradient), 0.0)
+            predicted = 0.5 * float(direction.dot(damping * direction - gradient))
+        return (direction, predicted) if int(info) == 0 else (torch.zeros_like(gradient), 0.0)
 
     def _adapt(self, taken: bool, rho: float) -> None:
         if self.rule == "nielsen":

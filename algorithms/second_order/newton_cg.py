@@ -10,12 +10,12 @@ from torch import Tensor
 from altprop.algorithm import Algorithm, StepResult
 from altprop.algorithms.second_order.conjugate_gradient import Solution, conjugate_gradient
 from altprop.algorithms.second_order.line_search import Backtracking
-from altprop.capabilities import Appetite, Capability
+from altprop.capabilities import BatchMode, Capability
 from altprop.errors import AltpropError
 from altprop.linearization import Linearization
 from altprop.problem import Problem
 from altprop.task import Batch
-from altprop.workbench import toy
+from altprop.testing import toy
 
 CURVATURES = ("gauss_newton", "hessian")
 APPETITES = ("full", "mini")
@@ -29,14 +29,14 @@ class NewtonCG(Algorithm):
     through its products with vectors. The solve ends where |g + (A + lambda I) d| <= tolerance |g|, with
     tolerance = min(.3, sqrt |g|) unless given (superlinear convergence), after `iterations` products, or at negative
     curvature. A backtracking line search decides how far to go; nothing changes where it finds no decrease. With rho
-    the decrease of a full step over the one that the quadratic model foretells, lambda grows by `factor` where
+    the decrease of a full step over the one that the quadratic model predicts, lambda grows by `factor` where
     rho < 1/4 and shrinks by it where rho > 3/4 (Levenberg's rule).
 
     Everything inside a step is evaluated under one noise (`Problem.same_noise`), so with dropout the line search and
     all products see one function. By default a step takes the whole training set: curvature, search and ratio are then
-    statements about the objective itself. On mini-batches (`appetite=mini`) they are statements about the batch, which
-    lambda, ever shrinking, does not notice. Products of the Gauss-Newton matrix
-    leave out a penalty of the noise; those of the Hessian hold it.
+    statements about the objective itself. On mini-batches (`batch_mode=mini`) they are statements about the batch,
+    which lambda, ever shrinking, does not notice. Products of the Gauss-Newton matrix leave
+    out a penalty of the noise; those of the Hessian hold it.
 
     Args:
         curvature: gauss_newton (never negative) or hessian.
@@ -45,7 +45,7 @@ class NewtonCG(Algorithm):
         iterations: the largest number of products a step.
         tolerance: relative, or None for the rule above.
         line_search: whether to search; the full step is taken otherwise.
-        appetite: full, or mini for the task's batches.
+        batch_mode: full, or mini for the task's batches.
 
     Raises:
         AltpropError: for an unknown curvature or a number out of range.
@@ -55,7 +55,7 @@ class NewtonCG(Algorithm):
     """
 
     requires: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENT, Capability.CURVATURE})
-    batch: Appetite = Appetite.FULL
+    batch: BatchMode = BatchMode.FULL
     state: ClassVar[tuple[str, ...]] = ("damping",)
 
     def __init__(
@@ -66,7 +66,7 @@ class NewtonCG(Algorithm):
         iterations: int = 10,
         tolerance: float | None = None,
         line_search: bool = True,
-        appetite: str = "full",
+        batch_mode: str = "full",
     ) -> None:
         if curvature not in CURVATURES:
             raise AltpropError(f"unknown algorithm.curvature={curvature}; known are: {', '.join(CURVATURES)}")
@@ -78,9 +78,9 @@ class NewtonCG(Algorithm):
             raise AltpropError(f"algorithm.iterations must be a whole number of at least 1; got {iterations!r}")
         if tolerance is not None and not 0 <= tolerance < 1:
             raise AltpropError(f"algorithm.tolerance must lie between 0 and 1; got {tolerance!r}")
-        if appetite not in APPETITES:
-            raise AltpropError(f"unknown algorithm.appetite={appetite}; known are: {', '.join(APPETITES)}")
-        self.batch = Appetite(appetite)
+        if batch_mode not in APPETITES:
+            raise AltpropError(f"unknown algorithm.batch_mode={batch_mode}; known are: {', '.join(APPETITES)}")
+        self.batch = BatchMode(batch_mode)
         self.curvature, self.damping, self.factor = curvature, float(damping), float(factor)
         self.iterations, self.tolerance = iterations, tolerance
         self.search = Backtracking() if line_search else None
@@ -95,12 +95,12 @@ class NewtonCG(Algorithm):
             here = problem.linearize(batch)
             solution = self.solve(here)
             direction, slope = solution.direction, float(here.gradient.dot(solution.direction))
-            foretold = -(slope + 0.5 * (solution.bend - self.damping * float(direction.dot(direction))))
+            predicted = -(slope + 0.5 * (solution.bend - self.damping * float(direction.dot(direction))))
             used = {"damping": self.damping, "products": float(solution.iterations)}
             if not slope < 0:
                 return StepResult(here.loss, {**used, "step": 0.0, "negative_curvature": 0.0})
             start = problem.flat()
-            step, rho = self._move(start, direction, float(here.loss), slope, foretold, solution.negative, batch)
+            step, rho = self._move(start, direction, float(here.loss), slope, predicted, solution.negative, batch)
         if self.factor > 1:
             grown = self.factor if not rho >= 0.25 else 1 / self.factor if rho > 0.75 else 1.0
             self.damping = min(max(self.damping * grown, LEAST_DAMPING), MOST_DAMPING)
@@ -125,7 +125,7 @@ class NewtonCG(Algorithm):
         direction: Tensor,
         loss: float,
         slope: float,
-        foretold: float,
+        predicted: float,
         negative: bool,
         batch: Batch,
     ) -> tuple[float, float]:
@@ -137,13 +137,13 @@ class NewtonCG(Algorithm):
                 return float(problem.functional_objective(problem.unflatten(start + step * direction), batch))
 
         if self.search is None:
-            step, value = 1.0, phi(1.0) if self.factor > 1 else loss - foretold
+            step, value = 1.0, phi(1.0) if self.factor > 1 else loss - predicted
         else:
             found = self.search.search(phi, loss, slope, growth=2.0 if negative else 1.0)
             step, value = found.step, found.first
         if step > 0:
             problem.assign(start + step * direction)
-        return step, (loss - value) / foretold if foretold > 0 else -math.inf
+        return step, (loss - value) / predicted if predicted > 0 else -math.inf
 
     @classmethod
     def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:

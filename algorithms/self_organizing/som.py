@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from altprop.algorithm import Algorithm, StepResult
-from altprop.capabilities import Appetite, Capability
+from altprop.capabilities import BatchMode, Capability
 from altprop.checks import check_name, check_number
 from altprop.errors import AltpropError
 from altprop.problem import Problem
@@ -65,7 +65,7 @@ class SelfOrganizingMap(Algorithm):
             raise AltpropError(f"algorithm.rows and algorithm.columns must be at least 1; got {rows} and {columns}")
         self.rows, self.columns = rows, columns
         self.mode = check_name(mode, "algorithm.mode", ("batch", "online"))
-        self.batch = Appetite.FULL if mode == "batch" else Appetite.MINI
+        self.batch = BatchMode.FULL if mode == "batch" else BatchMode.MINI
         start = max(rows, columns) / 2 if radius is None else radius
         self.radius = check_number(start, "algorithm.radius", 0.0)
         self.radius_end = check_number(radius_end, "algorithm.radius_end", 0.0)

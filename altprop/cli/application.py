@@ -22,7 +22,7 @@ from altprop import catalogue
 from altprop.errors import AltpropError, near
 from altprop.harness.cell import Cell, Outcome, make_cell, run_cell
 from altprop.harness.composition import register_search_path, spell
-from altprop.harness.sweep import Board, announce, begin
+from altprop.harness.sweep import SweepLog, begin, report_cell
 
 GROUPS = ("algorithm", "optimizer", "dropout", "task", "model", "budget", "probes", "trainer", "logger")
 # Hydra's own plugins, and the extra that brings each.
@@ -93,7 +93,7 @@ def _application(config: DictConfig) -> float:
             return math.inf
         choices = hydra_config.runtime.choices
         label, task = str(choices.get("algorithm", "?")), str(choices.get("task", "?"))
-        announce([Outcome(label, task, 0, "failed", str(error), True)], time.perf_counter() - started)
+        report_cell([Outcome(label, task, 0, "failed", str(error), True)], time.perf_counter() - started)
         return math.inf
     try:
         begin(f"{cell.label} on {cell.workload}")
@@ -101,22 +101,22 @@ def _application(config: DictConfig) -> float:
     except AltpropError as error:  # no record can be written: the folder is missing, full or not ours
         _tell(error)
         return math.inf
-    announce(outcomes, time.perf_counter() - started)
-    judged = [outcome.objective for outcome in outcomes if outcome.role == "run"]
-    return statistics.fmean(math.inf if value is None else value for value in judged) if judged else math.inf
+    report_cell(outcomes, time.perf_counter() - started)
+    evaluated = [outcome.objective for outcome in outcomes if outcome.role == "run"]
+    return statistics.fmean(math.inf if value is None else value for value in evaluated) if evaluated else math.inf
 
 
 def _command() -> str | None:
-    board = Board.open()
-    return None if board is None else board.command()
+    log = SweepLog.open()
+    return None if log is None else log.command()
 
 
 def _tell(error: AltpropError) -> None:
-    """Leave a mistake on the board: a raised job would silence the end of a sweep, and workers have no other voice."""
-    board = Board.open()
-    if board is None:
+    """Leave a mistake on the log: a raised job would silence the end of a sweep, and workers have no other voice."""
+    log = SweepLog.open()
+    if log is None:
         raise error
-    board.write({"kind": "mistake", "text": str(error)})
+    log.write({"kind": "mistake", "text": str(error)})
 
 
 def cell_of(config: DictConfig, overrides: Sequence[str]) -> Cell:

@@ -73,24 +73,24 @@ def _check(text: str, target: Target | TaskTarget, verbose: bool) -> int:
         if verbose and finding.details:
             print(finding.details)
         broken += finding.verdict == "broken"
-        if finding.rule == "sells no wrong gradient" and finding.verdict != "not applicable":
+        if finding.rule == "gradient is exact" and finding.verdict != "not applicable":
             print(f"          {gradient_line(target)}", flush=True)
     print(f"  {broken} broken" if broken else "  all rules hold")
     return 1 if broken else 0
 
 
 def _keep(target: Target | TaskTarget, runs: str) -> int:
-    """Measure the oracles of an algorithm anew and write its proof for reports; return the exit code."""
+    """Measure the oracles of an algorithm anew and write its oracle check for reports; return the exit code."""
     from altprop.conformance.case import Target, target_path
-    from altprop.harness.proof import prove
+    from altprop.harness.verification import verify
 
     if not isinstance(target, Target):
-        print("  a task has no oracles: no proof is kept")
+        print("  a task has no oracles: no oracle check is kept")
         return 0
-    proof = prove(target.name, target_path(target), runs, again=True)
-    held = sum(oracle.passed for oracle in proof.oracles)
-    print(f"  {held} of {len(proof.oracles)} proofs hold: {proof.path}")
-    return 1 if proof.failing else 0
+    oracle_check = verify(target.name, target_path(target), runs, again=True)
+    held = sum(oracle.passed for oracle in oracle_check.oracles)
+    print(f"  {held} of {len(oracle_check.oracles)} oracle checks hold: {oracle_check.path}")
+    return 1 if oracle_check.failing else 0
 
 
 def _gradient(text: str, target: Target | TaskTarget) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 DESCRIPTION = """Run the experiment of a published report again, into a folder of its own, and say of every figure
 whether it is the same, within the stated spread or different, and whether bitwise equality was to be expected. The
-proofs of its learners are measured again as well."""
+oracle checks of its learners are measured again as well."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,7 +28,7 @@ def reproduce(name: str, reports: Path, runs: str | None, overrides: Sequence[st
     """Rerun and compare; see `main`. The comparison is printed."""
     from altprop.errors import AltpropError
     from altprop.records.compare import compare
-    from altprop.records.proof import compare_proofs
+    from altprop.records.oracle_checks import compare_oracle_checks
 
     folder = Path(name) if _records(Path(name)) else reports / name
     published = _records(folder)
@@ -40,21 +40,21 @@ def reproduce(name: str, reports: Path, runs: str | None, overrides: Sequence[st
             raise AltpropError(f"no published report at {folder}; there is: {', '.join(known) or 'none'}")
         code = 0
         if not compare_only:
-            from altprop.cli.run import prove, run
+            from altprop.cli.run import run, verify
 
             command = ["-m", f"+experiment={stem}", f"runs_dir={here}", "report=false", *overrides]
             code = run(command)
             if code not in (0, 1):
                 return code
-            prove(here)
-        comparison, proofs = compare(published, here), compare_proofs(published, here)
+            verify(here)
+        comparison, oracle_checks = compare(published, here), compare_oracle_checks(published, here)
     except AltpropError as error:
         print(f"altprop-reproduce: {error}", file=sys.stderr)
         return 2
     print(comparison.table())
-    if proofs.table():
-        print(f"\n{proofs.table()}")
-    return 0 if comparison.reproduced and not proofs.broken else 1
+    if oracle_checks.table():
+        print(f"\n{oracle_checks.table()}")
+    return 0 if comparison.reproduced and not oracle_checks.broken else 1
 
 
 def _records(report: Path) -> Path | None:

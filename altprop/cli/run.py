@@ -22,7 +22,7 @@ usage: altprop [OVERRIDE...]            one cell, e.g. altprop task=digits algor
        altprop -m +experiment=tour      the tour: a first comparison, with its report
 
 axes:    algorithm=  optimizer=  dropout=  task=  model=        altprop-list shows what there is
-run:     seeds=N|[..]  tune=TRIALS  together=false  budget.currency=  budget.amount=  probes=off
+run:     seeds=N|[..]  tune=TRIALS  stack_seeds=false  budget.currency=  budget.amount=  probes=off
          runs_dir=  reference=LEARNER  isolate=true  timeout=SECONDS  memory=4GB
 where:   trainer=cpu|gpu|ddp  logger=none|csv|tensorboard|mlflow|wandb  +debug=fast|overfit|profile
          hydra/launcher=joblib runs cells side by side; submitit_slurm and ray (extras slurm, ray) on a cluster
@@ -51,13 +51,20 @@ def run(arguments: Sequence[str]) -> int:
     """Run the application and return its exit code: 0, 1 (a cell failed), 2 (a mistake), 130 (interrupted)."""
     from altprop.cli.application import start
     from altprop.errors import AltpropError
-    from altprop.harness.sweep import FAILURES, SCRATCH_VARIABLE, SWEEP_VARIABLE, Board, Relay, death_of_worker
+    from altprop.harness.sweep import (
+        FAILURES,
+        SCRATCH_VARIABLE,
+        SWEEP_VARIABLE,
+        ProgressPrinter,
+        SweepLog,
+        death_of_worker,
+    )
 
     with contextlib.ExitStack() as leftovers:
         folder = leftovers.enter_context(tempfile.TemporaryDirectory(prefix="altprop-"))
-        board = Board(Path(folder) / "cells.jsonl")
-        board.write({"kind": "command", "text": shlex.join(["altprop", *arguments])})
-        os.environ[SWEEP_VARIABLE] = str(board.path)
+        log = SweepLog(Path(folder) / "cells.jsonl")
+        log.write({"kind": "command", "text": shlex.join(["altprop", *arguments])})
+        os.environ[SWEEP_VARIABLE] = str(log.path)
         os.environ[SCRATCH_VARIABLE] = folder
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         if os.getcwd() not in sys.path:
@@ -66,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
         code = 0
         before = _terminate_as_interrupt()
         try:
-            with Relay():
+            with ProgressPrinter():
                 start(list(arguments))
         except AltpropError as error:
             print(f"altprop: {error}", file=sys.stderr)
@@ -77,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
         except SystemExit as exit_:
             code = exit_.code if isinstance(exit_.code, int) else 2
         except Exception as error:
-            sentence = death_of_worker(error, Board.open() or board)
+            sentence = death_of_worker(error, SweepLog.open() or log)
             if sentence is None:
                 raise
             print(f"altprop: {sentence}", file=sys.stderr)
@@ -85,18 +92,18 @@ def run(arguments: Sequence[str]) -> int:
         finally:
             if before is not None:
                 signal.signal(signal.SIGTERM, before)
-            board = Board.open() or board
-            if board.path.parent != Path(folder):  # it was moved to where workers on other machines find it
-                leftovers.callback(shutil.rmtree, board.path.parent, ignore_errors=True)
+            log = SweepLog.open() or log
+            if log.path.parent != Path(folder):  # it was moved to where workers on other machines find it
+                leftovers.callback(shutil.rmtree, log.path.parent, ignore_errors=True)
             os.environ.pop(SWEEP_VARIABLE, None)
             os.environ.pop(SCRATCH_VARIABLE, None)
-        outcomes = board.outcomes()
-        for text in dict.fromkeys(row["text"] for row in board.rows() if row["kind"] == "mistake"):
+        outcomes = log.outcomes()
+        for text in dict.fromkeys(row["text"] for row in log.rows() if row["kind"] == "mistake"):
             print(f"altprop: {text}", file=sys.stderr)
             code = 2
-        if code == 0 and board.silent() > 0:
+        if code == 0 and log.silent() > 0:
             print(
-                f"altprop: {board.silent()} cells did not report; are {SWEEP_VARIABLE} and the folder of records known "
+                f"altprop: {log.silent()} cells did not report; are {SWEEP_VARIABLE} and the folder of records known "
                 "to the workers? The same command runs what has no record yet",
                 file=sys.stderr,
             )
@@ -105,7 +112,7 @@ def run(arguments: Sequence[str]) -> int:
             code = code or (1 if any(o.status in FAILURES and o.role != "trial" for o in outcomes) else 0)
             if code in (0, 1):
                 try:
-                    _finish(board, time.perf_counter() - started)
+                    _finish(log, time.perf_counter() - started)
                 except KeyboardInterrupt:
                     print("altprop: interrupted; the runs are safe, the same command makes the report", file=sys.stderr)
                     code = 130
@@ -123,38 +130,38 @@ def _terminate_as_interrupt() -> Any:
     return signal.signal(signal.SIGTERM, interrupt)
 
 
-def _finish(board: Any, seconds: float) -> None:
-    """Print the summary of a command, prove its algorithms and build its report."""
-    outcomes = board.outcomes()
-    doors: dict[str, Any] = next((row["config"] for row in board.rows() if row["kind"] == "start"), {})
-    runs = Path(str(doors.get("runs_dir") or "runs"))
+def _finish(log: Any, seconds: float) -> None:
+    """Print the summary of a command, verify its algorithms and build its report."""
+    outcomes = log.outcomes()
+    settings: dict[str, Any] = next((row["config"] for row in log.rows() if row["kind"] == "start"), {})
+    runs = Path(str(settings.get("runs_dir") or "runs"))
     executed = sum(o.executed for o in outcomes)
     print(f"{len(outcomes)} runs, {executed} executed, in {seconds:.1f} s; records in {runs}")
-    if doors.get("report", True) is False:
+    if settings.get("report", True) is False:
         return
     from altprop.errors import AltpropError
     from altprop.report.build import build
 
     keys = [o.key for o in outcomes if o.key]
-    prove(runs, keys)
-    out = Path(str(doors.get("report_dir") or runs / "report"))
+    verify(runs, keys)
+    out = Path(str(settings.get("report_dir") or runs / "report"))
     try:
-        title, reference = str(doors.get("title") or "altprop report"), doors.get("reference")
+        title, reference = str(settings.get("title") or "altprop report"), settings.get("reference")
         page = build([runs], out, title, keys=keys, reference=None if reference is None else str(reference))
         print(f"report: {page}")
     except AltpropError as error:
         print(f"altprop: the runs are safe, but no report was built: {error}", file=sys.stderr)
 
 
-def prove(runs: Path, keys: Sequence[str] | None = None) -> None:
+def verify(runs: Path, keys: Sequence[str] | None = None) -> None:
     """Measure the oracles of all algorithms among some runs, where they were not measured yet, and say what fails."""
-    from altprop.harness.proof import SLOW, prove_runs
+    from altprop.harness.verification import SLOW, verify_runs
 
-    proving = prove_runs(runs, keys)
-    for sentence in proving.complaints():
+    verification = verify_runs(runs, keys)
+    for sentence in verification.complaints():
         print(f"altprop: {sentence}", file=sys.stderr)
-    if proving.seconds > SLOW:
-        print(f"{proving.count()}; asking took {proving.seconds:.1f} s")
+    if verification.seconds > SLOW:
+        print(f"{verification.count()}; asking took {verification.seconds:.1f} s")
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ def counts_what_it_does(target: Target) -> str | None:
         open_, charged_for = _observed(parts, parts.feed.batch(position))
         seen, hidden = seen + open_, hidden + charged_for
     charged = sum(ledger._charged.values())
-    booked = ledger.flops - charged
-    if abs(booked - seen) > 0.01 * max(seen, 1.0):
+    counted = ledger.flops - charged
+    if abs(counted - seen) > 0.01 * max(seen, 1.0):
         return (
-            f"over {AUDITED} steps the ledger books {booked:.4g} FLOPs and a counter sees {seen:.4g}: "
+            f"over {AUDITED} steps the ledger counts {counted:.4g} FLOPs and a counter sees {seen:.4g}: "
             "rare work must be a primitive of the ledger, or be charged"
         )
     if hidden > 1.01 * charged:

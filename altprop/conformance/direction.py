@@ -86,7 +86,7 @@ def _watched(parts: Parts, seen: list[tuple[str, Grads, Grads]], batch: list[Bat
         Updater.apply = original  # type: ignore[method-assign]
 
 
-def sells_no_wrong_gradient(target: Target) -> str | None:
+def gradient_is_exact(target: Target) -> str | None:
     """A direction that is handed to the optimizer as a gradient is one."""
     parts = make(target)
     batch: list[Batch | None] = [None]
@@ -156,7 +156,7 @@ def changes_nothing_without_an_error(target: Target) -> str | None:
     if parts.algorithm._predictor() is not None:
         raise NotApplicable("it learns a predictor of its own")
     if parts.problem.ledger.summary()["evaluations"]:
-        raise NotApplicable("it judges other weights than the present ones")
+        raise NotApplicable("it evaluates other weights than the present ones")
     moved = float((parts.problem.flat() - start).norm() / start.norm())
     if not moved <= 1e-9:
         return f"where every output is its target already, a step moves the weights by {moved:.2g} of their norm"
@@ -182,4 +182,4 @@ def _solved(target: Target) -> Parts:
     return parts
 
 
-DIRECTION = by_name(sells_no_wrong_gradient, changes_nothing_without_an_error)
+DIRECTION = by_name(gradient_is_exact, changes_nothing_without_an_error)

@@ -41,7 +41,7 @@ def check_gradient(
     Raises:
         AltpropError: in another dtype than float64, and for a gradient that is missing or of another shape.
 
-    >>> from altprop.workbench import toy
+    >>> from altprop.testing import toy
     >>> problem, batch = toy()
     >>> errors = check_gradient(problem, batch, problem.gradient(batch)[1])
     >>> {layer: error < 1e-7 for layer, error in errors.items()}

@@ -43,7 +43,7 @@ def _shuffle(parts: Parts, seed: int) -> None:
 
 
 def _measure(target: Target) -> tuple[str, int]:
-    """Return the metric that a target is judged by, and its sign: the loss, unless it predicts by its own means."""
+    """Return the metric that a target is evaluated by, and its sign: the loss, unless it predicts by its own means."""
     parts = make(target)
     if parts.algorithm._predictor() is None:
         return "loss", -1

@@ -6,9 +6,9 @@ from altprop.conformance.accounting import ACCOUNTING
 from altprop.conformance.case import NotApplicable, Rule, Target, by_name, make
 from altprop.conformance.direction import DIRECTION
 from altprop.conformance.learning import LEARNING
-from altprop.conformance.manners import MANNERS
+from altprop.conformance.side_effects import SIDE_EFFECTS
 from altprop.conformance.state import STATE
-from altprop.harness.proof import measure
+from altprop.harness.verification import measure
 
 
 def passes_its_oracles(target: Target) -> str | None:
@@ -21,7 +21,7 @@ def passes_its_oracles(target: Target) -> str | None:
     return next((oracle.sentence for oracle in oracles if not oracle.passed), None)
 
 
-# What no learner is excused from are the rules about bits, books and manners.
+# What no learner is excused from are the rules about bits, costs and side effects.
 EXEMPTABLE = frozenset({"changes_nothing_without_an_error", "beats_the_controls", "learns_from_its_labels"})
 
 
@@ -36,7 +36,7 @@ def asks_for_few_exemptions(target: Target) -> str | None:
 
 
 RULES: dict[str, Rule] = {
-    **MANNERS,
+    **SIDE_EFFECTS,
     **STATE,
     **ACCOUNTING,
     **DIRECTION,

@@ -17,7 +17,7 @@ from altprop.errors import AltpropError, Refused
 from altprop.ledger import Ledger
 from altprop.problem import Problem
 from altprop.randomness import Random
-from altprop.replicas import Replicas, Unequal, stackable
+from altprop.stacked_learners import StackedLearners, StackingMismatch, stackable
 from altprop.task import Batch
 
 if TYPE_CHECKING:
@@ -188,19 +188,19 @@ def stacks_as_it_steps(target: Target) -> str | None:
     full = [position for position in range(2 * STEPS) if (batch := feeds[0].batch(position)) and batch.rows == 64]
     if not stackable(stacked[0].algorithm, {64}):
         raise NotApplicable("its model or its optimizer does not stack")
-    replicas = Replicas([parts.algorithm for parts in stacked])
+    stacked_learners = StackedLearners([parts.algorithm for parts in stacked])
     for position in full:
         batches = [batch for feed in feeds if (batch := feed.batch(position)) is not None]
         inputs, targets = (torch.stack([getattr(b, name) for b in batches]) for name in ("inputs", "targets"))
         try:
-            replicas.step(Batch(inputs, targets, batches[0].index), batches.__getitem__)
-        except Unequal as error:
+            stacked_learners.step(Batch(inputs, targets, batches[0].index), batches.__getitem__)
+        except StackingMismatch as error:
             return f"it says `stacks`, and its seeds cannot be stepped at once: {error}"
         for parts in (*alone, *stacked):
             parts.problem.progress = min(1.0, (position + 1) / 40)
         for parts in alone:
             parts.algorithm.step(parts.feed.batch(position))
-    replicas.settle()
+    stacked_learners.settle()
     for seed, (one, other) in enumerate(zip(alone, stacked, strict=True)):
         where = difference(dict(one.problem.params), dict(other.problem.params))
         if where is not None:

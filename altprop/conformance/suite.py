@@ -11,8 +11,8 @@ from altprop import catalogue
 from altprop.algorithm import Algorithm
 from altprop.conformance.case import NotApplicable, Target, config_folder, find_target, make
 from altprop.conformance.direction import Direction, first_direction
-from altprop.conformance.manners import switches
 from altprop.conformance.rules import EXEMPTABLE, RULES
+from altprop.conformance.side_effects import switches
 from altprop.conformance.task_rules import TASK_RULES, TaskTarget, find_task, make_task
 from altprop.errors import AltpropError
 

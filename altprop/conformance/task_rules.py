@@ -88,11 +88,11 @@ def names_its_first_loss(target: TaskTarget) -> str | None:
 
 
 def keeps_its_splits_apart(target: TaskTarget) -> str | None:
-    """No row is in two splits, unless the task is judged in sample."""
+    """No row is in two splits, unless the task is evaluated in sample."""
     task, data = _data(target)
     source = task._load()
     if source.in_sample:
-        raise NotApplicable("it is judged in sample")
+        raise NotApplicable("it is evaluated in sample")
     if data.validation is not None and set(data.train.rows.tolist()) & set(data.validation.rows.tolist()):
         return "rows of the validation split are in the training split"
     known = set(_contents(source.train))

@@ -115,7 +115,7 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
 
 
 def _overfit(data: TaskData, cell: Cell) -> TaskData:
-    """Under debug=overfit, train on a few rows and judge on the same ones."""
+    """Under debug=overfit, train on a few rows and evaluate on the same ones."""
     rows = cell.config["trainer"].get("overfit_rows")
     if not rows:
         return data

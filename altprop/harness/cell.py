@@ -18,7 +18,7 @@ from altprop.harness.settings import Settings
 from altprop.records import key as keys
 from altprop.records.status import RunStatus
 
-FEWEST = 4
+MIN_STACKED_SEEDS = 4
 """Seeds from which on running them as one pays."""
 AXES = ("algorithm", "optimizer", "dropout", "task", "model")
 
@@ -36,7 +36,7 @@ class Cell:
         settings: of the harness.
         full_yaml: the whole resolved configuration.
         declared: dotted option -> entry of the learner's `search:`.
-        role: run, or trial or tuned in a study.
+        role: run, or trial or tuned in a tuning.
         about: what records say of the role.
         command: the whole command line that the cell is a part of, None where there was none.
     """
@@ -253,15 +253,15 @@ class Outcome:
 
 
 def run_cell(cell: Cell) -> list[Outcome]:
-    """Run a cell: its seeds, and before them a study where `tune=` asks for one.
+    """Run a cell: its seeds, and before them a tuning where `tune=` asks for one.
 
     Raises:
         KeyboardInterrupt: after the run at hand was saved so that it can be resumed.
         AltpropError: where no record can be written at all.
     """
     if cell.settings.tune and refuse(cell) is None:
-        study = importlib.import_module("altprop.harness.study")
-        return study.run_study(cell)  # type: ignore[no-any-return]
+        tuning = importlib.import_module("altprop.harness.tuning")
+        return tuning.run_tuning(cell)  # type: ignore[no-any-return]
     return run_seeds(cell)
 
 
@@ -284,7 +284,7 @@ def run_seeds(cell: Cell) -> list[Outcome]:
     relevant = keys.relevant(cell.config)
     cell_key = keys.cell_key(relevant, code, s.device_type, s.precision, s.threads)
     named = {seed: keys.run_key(relevant, code, seed, s.device_type, s.precision, s.threads) for seed in s.seeds}
-    fresh = _together(cell, named, cell_key, store) if problem is None and refuse(cell) is None else frozenset()
+    fresh = _run_stacked(cell, named, cell_key, store) if problem is None and refuse(cell) is None else frozenset()
     outcomes = []
     for seed, key in named.items():
         settled = store.settled(key)
@@ -308,7 +308,7 @@ def run_seeds(cell: Cell) -> list[Outcome]:
     return outcomes
 
 
-def _together(cell: Cell, named: Mapping[int, str], cell_key: str, store: Any) -> frozenset[int]:
+def _run_stacked(cell: Cell, named: Mapping[int, str], cell_key: str, store: Any) -> frozenset[int]:
     """Run those seeds as one that can, and return them.
 
     Raises:
@@ -316,7 +316,7 @@ def _together(cell: Cell, named: Mapping[int, str], cell_key: str, store: Any) -
     """
     s = cell.settings
     plain = not (s.isolate or s.ranks > 1 or s.device_type != "cpu" or s.trainer.get("profiler"))
-    if not (s.together and plain and s.budget.currency != "seconds" and cell.axes["dropout"] == "none"):
+    if not (s.stack_seeds and plain and s.budget.currency != "seconds" and cell.axes["dropout"] == "none"):
         return frozenset()
     if s.logger.get("kind") is not None:
         return frozenset()
@@ -325,9 +325,9 @@ def _together(cell: Cell, named: Mapping[int, str], cell_key: str, store: Any) -
         for seed, key in named.items()
         if store.settled(key) is None and not (store.path(key) / "checkpoint.pt").exists()
     }
-    if len(waiting) < FEWEST:
+    if len(waiting) < MIN_STACKED_SEEDS:
         return frozenset()
-    together = importlib.import_module("altprop.harness.together")
+    stacking = importlib.import_module("altprop.harness.stacking")
     with contextlib.ExitStack() as leases:
         for seed, key in list(waiting.items()):
             lease = store.claim(key)
@@ -335,7 +335,7 @@ def _together(cell: Cell, named: Mapping[int, str], cell_key: str, store: Any) -
                 del waiting[seed]
             else:
                 leases.enter_context(lease)
-        if len(waiting) < FEWEST or not together.run_together(cell, waiting, cell_key, store):
+        if len(waiting) < MIN_STACKED_SEEDS or not stacking.run_stacked(cell, waiting, cell_key, store):
             return frozenset()
     ended = {seed: store.read(key) for seed, key in waiting.items()}
     if any(record is None or record.status is RunStatus.INTERRUPTED for record in ended.values()):
@@ -365,7 +365,7 @@ def _elsewhere(cell: Cell, seed: int, key: str) -> Outcome:
 
 def _outcome(cell: Cell, seed: int, data: Mapping[str, Any], executed: bool) -> Outcome:
     result = data.get("result") or {}
-    judged = result.get("validation") if data["status"] in (RunStatus.COMPLETED, RunStatus.REACHED_TARGET) else None
+    evaluated = result.get("validation") if data["status"] in (RunStatus.COMPLETED, RunStatus.REACHED_TARGET) else None
     return Outcome(
         cell.label,
         cell.workload,
@@ -377,5 +377,5 @@ def _outcome(cell: Cell, seed: int, data: Mapping[str, Any], executed: bool) -> 
         result.get("metric"),
         str(data["key"]),
         cell.role,
-        None if judged is None else -judged if result.get("higher_is_better", True) else judged,
+        None if evaluated is None else -evaluated if result.get("higher_is_better", True) else evaluated,
     )

@@ -6,32 +6,32 @@ import hashlib
 
 import torch
 
-from altprop.capabilities import Appetite
+from altprop.capabilities import BatchMode
 from altprop.randomness import derive_seed
 from altprop.ranks import Ranks
 from altprop.task import Batch, Split
 
 
 class Feed:
-    """Gives batch k of a run, for any k, so that a position is a number.
+    """Give batch k of a run, for any k, so that a position is a number.
 
     An epoch's rows are gathered once in their order, and its batches are slices of that.
 
     Args:
         split: the training split, on its device.
         batch_size: rows, or "full".
-        appetite: of the algorithm; FULL is fed the whole split, NONE nothing.
+        batch_mode: of the algorithm; FULL is fed the whole split, NONE nothing.
         seed: of the run.
         ranks: processes that share the run, each of which gets its rows of every batch.
     """
 
     def __init__(
-        self, split: Split, batch_size: int | str, appetite: Appetite, seed: int, ranks: Ranks | None = None
+        self, split: Split, batch_size: int | str, batch_mode: BatchMode, seed: int, ranks: Ranks | None = None
     ) -> None:
         self.split = split
         rows = len(split)
         self.batch_size = rows if batch_size == "full" else min(int(batch_size), rows)
-        self.appetite = appetite
+        self.batch_mode = batch_mode
         self.seed = seed
         self.batches = -(-rows // self.batch_size)
         self.ranks = ranks or Ranks()
@@ -48,9 +48,9 @@ class Feed:
 
     def batch(self, position: int) -> Batch | None:
         """Return the batch at a position, counted in batches from the start of the run."""
-        if self.appetite is Appetite.NONE:
+        if self.batch_mode is BatchMode.NONE:
             return None
-        if self.appetite is Appetite.FULL or self.batches == 1:
+        if self.batch_mode is BatchMode.FULL or self.batches == 1:
             return self._whole
         epoch, place = divmod(position, self.batches)
         if epoch != self._epoch:

@@ -12,8 +12,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from altprop.harness.course import Course
-from altprop.harness.lockstep import Lockstep
+from altprop.harness.stacked_runs import StackedRuns
+from altprop.harness.training_run import TrainingRun
 from altprop.records.files import sync_folder
 
 CHECKPOINT_KEY = "altprop"
@@ -42,7 +42,7 @@ class BlockCounter:
 
 
 class BlockLoader:
-    """Yields tokens without end. The course knows its own position, so a resumed fit goes on exactly there."""
+    """Yield tokens without end. The run knows its own position, so a resumed fit goes on exactly there."""
 
     def __iter__(self) -> Iterator[int]:
         while True:
@@ -53,23 +53,26 @@ class LearnerModule(pl.LightningModule):
     """One run as a LightningModule. The learner's model is no submodule: Lightning would flip its mode.
 
     Args:
-        course: of the run, or several runs in lockstep.
-        checkpoints: each run's course and the file that its checkpoints go to.
+        training_run: of the run, or several runs stacked.
+        checkpoints: each run's run and the file that its checkpoints go to.
         checkpoint_seconds: between checkpoints; 0 for every block.
     """
 
     def __init__(
-        self, course: Course | Lockstep, checkpoints: Sequence[tuple[Course, Path]], checkpoint_seconds: float
+        self,
+        training_run: TrainingRun | StackedRuns,
+        checkpoints: Sequence[tuple[TrainingRun, Path]],
+        checkpoint_seconds: float,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.course = course
+        self.training_run = training_run
         self._checkpoints, self._interval = list(checkpoints), checkpoint_seconds
         self._saving = self._checkpoints[0][0]
         self._saved_at = -1.0
         self._logged = 0
         # DistributedDataParallel wraps no module without a parameter; this one is never used.
-        self.token = torch.nn.Parameter(torch.zeros(1, device="cpu")) if course.settings.ranks > 1 else None
+        self.token = torch.nn.Parameter(torch.zeros(1, device="cpu")) if training_run.settings.ranks > 1 else None
 
     def configure_optimizers(self) -> Any:
         """Return what counts blocks."""
@@ -81,40 +84,40 @@ class LearnerModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Evaluate the untrained learner."""
-        self.course.begin()
+        self.training_run.begin()
         self._log()
-        if self.course.over:
+        if self.training_run.over:
             self.trainer.should_stop = True
 
     def training_step(self, token: int, index: int) -> None:
         """Run one block, log what it wrote down, and save where that is due."""
-        course = self.course
-        if course.over or course.stop_requested:
+        training_run = self.training_run
+        if training_run.over or training_run.stop_requested:
             self.trainer.should_stop = True
             return
-        course.block()
+        training_run.block()
         self.optimizers().step()  # type: ignore[union-attr]
         self._log()
-        if course.over or course.stop_requested:
+        if training_run.over or training_run.stop_requested:
             self.trainer.should_stop = True
-        if not course.over:
+        if not training_run.over:
             self._maybe_save()
 
     def _maybe_save(self) -> None:
-        now = self.course.wall_seconds
+        now = self.training_run.wall_seconds
         if self._saved_at < 0:
             self._saved_at = 0.0 if self._interval else -1.0
-        if self.course.stop_requested or now - self._saved_at >= self._interval:
-            for course, path in self._checkpoints:
-                if not course.over:
-                    self._saving = course
+        if self.training_run.stop_requested or now - self._saved_at >= self._interval:
+            for training_run, path in self._checkpoints:
+                if not training_run.over:
+                    self._saving = training_run
                     self.trainer.save_checkpoint(path)
             self._saved_at = now
 
     def _log(self) -> None:
         if self.trainer.logger is None:
             return
-        rows, self._logged = self.course.trace[self._logged :], len(self.course.trace)
+        rows, self._logged = self.training_run.trace[self._logged :], len(self.training_run.trace)
         for row in rows:
             numbers = _numbers(row)
             if numbers:
@@ -141,7 +144,7 @@ def _numbers(row: dict[str, Any]) -> dict[str, float]:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, then renames: a crash leaves the old one or the new one, whole."""
+    """Write a checkpoint beside its place, then renames: a crash leaves the old one or the new one, whole."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Save atomically and durably."""

@@ -1,4 +1,4 @@
-"""From a course to the record: status, result, measured, provenance."""
+"""From a run to the record: status, result, measured, provenance."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from torch import Tensor
 
 from altprop.errors import AltpropError, Refused
 from altprop.harness.cell import Cell
-from altprop.harness.course import Course
 from altprop.harness.memory import in_words
-from altprop.records.proof import source_of
+from altprop.harness.training_run import TrainingRun
+from altprop.records.oracle_checks import source_of
 from altprop.records.provenance import collect
 from altprop.records.status import RunStatus
 
@@ -26,7 +26,9 @@ _BREAKDOWNS: tuple[type[Exception], ...] = (torch.linalg.LinAlgError, np.linalg.
 HIT_CURRENCIES = {"step": "step", "flops": "flops", "samples": "samples", "forward_equivalents": "forward_equivalents"}
 
 
-def failure_of(error: BaseException, memory: int | None = None, course: Course | None = None) -> tuple[RunStatus, str]:
+def failure_of(
+    error: BaseException, memory: int | None = None, training_run: TrainingRun | None = None
+) -> tuple[RunStatus, str]:
     """Return the status and the sentence of an error.
 
     A matrix that cannot be factorised, inverted or decomposed (LinAlgError of torch, numpy or scipy) is how a learner
@@ -36,7 +38,7 @@ def failure_of(error: BaseException, memory: int | None = None, course: Course |
     Args:
         error: what ended the run.
         memory: the limit that it ran under, in bytes.
-        course: how far it had come.
+        training_run: how far it had come.
     """
     text = " ".join(str(error).split())
     if isinstance(error, Refused):
@@ -49,8 +51,8 @@ def failure_of(error: BaseException, memory: int | None = None, course: Course |
         detail = f": {text}" if text else "."
         return RunStatus.OUT_OF_MEMORY, f"The run needed more than memory={in_words(memory)}{detail}"
     if isinstance(error, _BREAKDOWNS):
-        where = f" at step {course.parts.problem.ledger.steps}" if course is not None else ""
-        finite = course is None or all(bool(p.isfinite().all()) for p in course.parts.model.parameters())
+        where = f" at step {training_run.parts.problem.ledger.steps}" if training_run is not None else ""
+        finite = training_run is None or all(bool(p.isfinite().all()) for p in training_run.parts.model.parameters())
         status = RunStatus.DIVERGED if finite else RunStatus.NON_FINITE
         return status, f"The learner broke down numerically{where}: {text or 'LinAlgError'}"
     if isinstance(error, SystemExit):
@@ -74,7 +76,7 @@ def make_record(
     seed: int,
     key: str,
     cell_key: str,
-    course: Course | None,
+    training_run: TrainingRun | None,
     status: RunStatus,
     reason: str,
     text: str | None,
@@ -91,9 +93,9 @@ def make_record(
         "pid": os.getpid(),
     }
     result: dict[str, Any] = {"status": str(status), "metric": None}
-    if course is not None:
-        result |= _result(course, tests)
-        measured |= _measured(course)
+    if training_run is not None:
+        result |= _result(training_run, tests)
+        measured |= _measured(training_run)
     s = cell.settings
     return {
         "key": key,
@@ -123,18 +125,20 @@ def make_record(
 
 @functools.lru_cache(maxsize=64)
 def _source(target: str, cell_key: str) -> str | None:
-    """Return the hash of the algorithm's code, which its proof carries as well; the key changes wherever it does."""
+    """Return the hash of the algorithm's code, which its oracle check carries too; the key changes wherever it does."""
     try:
         return source_of(target)
     except AltpropError:
         return None
 
 
-def _result(course: Course, tests: tuple[dict[str, dict[str, float]], float | None]) -> dict[str, Any]:
-    parts = course.parts
+def _result(training_run: TrainingRun, tests: tuple[dict[str, dict[str, float]], float | None]) -> dict[str, Any]:
+    parts = training_run.parts
     task, ledger, metric = parts.task, parts.problem.ledger, parts.task.metric
     final, test_best = tests
-    guide = [row for row in course.trace if row["kind"] == "evaluation" and row["split"] in ("validation", "train")]
+    guide = [
+        row for row in training_run.trace if row["kind"] == "evaluation" and row["split"] in ("validation", "train")
+    ]
     validated = [row for row in guide if row["split"] == "validation"]
     sizes = {"train": len(parts.data.train), **{name: len(split) for name, split in parts.data.tests.items()}}
     sizes["validation"] = len(parts.data.validation) if parts.data.validation is not None else 0
@@ -145,55 +149,59 @@ def _result(course: Course, tests: tuple[dict[str, dict[str, float]], float | No
         "test": final.get("test", {}).get(metric),
         "test_best": test_best,
         "validation": validated[-1]["metrics"].get(metric) if validated else None,
-        "validation_best": course.best["value"] if course.best else None,
+        "validation_best": training_run.best["value"] if training_run.best else None,
         "test_metrics": final.get("test", {}),
         "tests": final,
         "chance": reference.chance,
         "oracle": reference.oracle,
         "baselines": dict(reference.baselines),
         "targets": dict(reference.targets),
-        "hits": {name: _hit(course, guide, value) for name, value in reference.targets.items()},
-        "ledger": course.counts(),
-        "flops_by_kind": {kind: course._shared(flops, kind) for kind, flops in ledger.flops_by_kind().items()},
+        "hits": {name: _hit(training_run, guide, value) for name, value in reference.targets.items()},
+        "ledger": training_run.counts(),
+        "flops_by_kind": {kind: training_run._shared(flops, kind) for kind, flops in ledger.flops_by_kind().items()},
         "flops_residual": ledger.residual,
         "uncounted_ops": dict(sorted(ledger.uncounted.items())),
-        "budget": {"currency": course.budget.currency, "amount": course.budget.amount, "spent": _spent(course)},
+        "budget": {
+            "currency": training_run.budget.currency,
+            "amount": training_run.budget.amount,
+            "spent": _spent(training_run),
+        },
         "sizes": sizes,
         "source": parts.data.source,
         "parameters": sum(p.numel() for p in parts.model.parameters()),
-        "own_model": course.own_model,
+        "own_model": training_run.own_model,
         "predictor": str(parts.algorithm.kind),
-        "last_finite_step": course.last_finite_step,
+        "last_finite_step": training_run.last_finite_step,
         "identity": parts.identity,
     }
 
 
-def _spent(course: Course) -> float | None:
+def _spent(training_run: TrainingRun) -> float | None:
     """What was spent; seconds are no deterministic result."""
-    return None if course.budget.currency == "seconds" else course.spent
+    return None if training_run.budget.currency == "seconds" else training_run.spent
 
 
-def _hit(course: Course, guide: list[dict[str, Any]], target: float) -> dict[str, list[float]] | None:
+def _hit(training_run: TrainingRun, guide: list[dict[str, Any]], target: float) -> dict[str, list[float]] | None:
     """Return currency -> [previous evaluation, first evaluation that meets the target], or None."""
-    metric = course.parts.task.metric
+    metric = training_run.parts.task.metric
     for place, row in enumerate(guide):
         value = row["metrics"].get(metric)
-        if value is not None and (value == target or course.better(value, target)):
+        if value is not None and (value == target or training_run.better(value, target)):
             before = guide[place - 1] if place else row
             return {name: [before[column], row[column]] for name, column in HIT_CURRENCIES.items()}
     return None
 
 
-def _measured(course: Course) -> dict[str, Any]:
-    ledger = course.parts.problem.ledger
+def _measured(training_run: TrainingRun) -> dict[str, Any]:
+    ledger = training_run.parts.problem.ledger
     return {
         "cpu_seconds": ledger.seconds,
-        "wall_seconds": course.wall_seconds,
-        "probe_seconds": course.probe_seconds,
-        "evaluation_seconds": course.evaluation_seconds,
+        "wall_seconds": training_run.wall_seconds,
+        "probe_seconds": training_run.probe_seconds,
+        "evaluation_seconds": training_run.evaluation_seconds,
         "live_bytes": ledger.live_bytes,
         "saved_bytes": ledger.saved_bytes,
-        "state_bytes": _bytes(course.parts.algorithm.state_dict()),
+        "state_bytes": _bytes(training_run.parts.algorithm.state_dict()),
     }
 
 

@@ -17,12 +17,12 @@ import torch
 from altprop.errors import AltpropError, Refused
 from altprop.harness.building import build_parts
 from altprop.harness.cell import Cell
-from altprop.harness.course import Course
-from altprop.harness.lockstep import Lockstep
 from altprop.harness.loggers import open_logger
 from altprop.harness.memory import limited
 from altprop.harness.module import LearnerModule, make_trainer
 from altprop.harness.outcome import failure_of, make_record
+from altprop.harness.stacked_runs import StackedRuns
+from altprop.harness.training_run import TrainingRun
 from altprop.randomness import derive_seed
 from altprop.records.status import RunStatus
 from altprop.records.store import RunStore
@@ -42,7 +42,7 @@ def run_seed(cell: Cell, seed: int, key: str, cell_key: str, store: RunStore) ->
         The committed record.
     """
     started = datetime.now(UTC)
-    course: Course | None = None
+    training_run: TrainingRun | None = None
     artefacts: dict[str, Any] = {}
     error: BaseException | None = None
     text: str | None = None
@@ -50,23 +50,25 @@ def run_seed(cell: Cell, seed: int, key: str, cell_key: str, store: RunStore) ->
     with _quiet(cell.settings.threads, seed):
         try:
             with limited(cell.settings.memory):
-                course = Course(build_parts(cell, seed), cell.settings, seed)
-                _fit(cell, course, key, store)
-                if course.status in (RunStatus.COMPLETED, RunStatus.REACHED_TARGET):
-                    artefacts = course.parts.algorithm.artefacts()
+                training_run = TrainingRun(build_parts(cell, seed), cell.settings, seed)
+                _fit(cell, training_run, key, store)
+                if training_run.status in (RunStatus.COMPLETED, RunStatus.REACHED_TARGET):
+                    artefacts = training_run.parts.algorithm.artefacts()
                     if cell.role != "trial":
-                        tests = course.test()
+                        tests = training_run.test()
         except (Exception, SystemExit) as caught:
             # Lightning answers SIGTERM with a SystemExit of its own, after our handler asked the run to stop.
-            if course is None or not (course.stop_requested and isinstance(caught, SystemExit)):
+            if training_run is None or not (training_run.stop_requested and isinstance(caught, SystemExit)):
                 error, text = caught, _traceback(caught)
         except KeyboardInterrupt as caught:
             error, text = caught, None
-        if error is not None and course is not None:
-            course.status = None
-        status, reason = failure_of(error, cell.settings.memory, course) if error is not None else _ended(course)
-        record = make_record(cell, seed, key, cell_key, course, status, reason, text, tests, started)
-        trace, clock = (course.trace, course.clock) if course is not None else ([], [])
+        if error is not None and training_run is not None:
+            training_run.status = None
+        status, reason = (
+            failure_of(error, cell.settings.memory, training_run) if error is not None else _ended(training_run)
+        )
+        record = make_record(cell, seed, key, cell_key, training_run, status, reason, text, tests, started)
+        trace, clock = (training_run.trace, training_run.clock) if training_run is not None else ([], [])
         if cell.settings.rank > 0:
             return record  # one process speaks for all
         try:
@@ -86,25 +88,33 @@ def commit_without_run(
     return store.commit(key, record, [], [], cell.full_yaml, {}).data
 
 
-def _ended(course: Course | None) -> tuple[RunStatus, str]:
-    assert course is not None
-    if course.status is None and course.stop_requested:
+def _ended(training_run: TrainingRun | None) -> tuple[RunStatus, str]:
+    assert training_run is not None
+    if training_run.status is None and training_run.stop_requested:
         return RunStatus.INTERRUPTED, RunStatus.INTERRUPTED.sentence
-    if course.status is None:
+    if training_run.status is None:
         return RunStatus.FAILED, "The training loop ended before the budget was spent."
-    return course.status, course.reason
+    return training_run.status, training_run.reason
 
 
-def _fit(cell: Cell, course: Course, key: str, store: RunStore) -> None:
+def _fit(cell: Cell, training_run: TrainingRun, key: str, store: RunStore) -> None:
     folder = store.path(key)
     checkpoint = folder / "checkpoint.pt"
-    module = LearnerModule(course, [(course, checkpoint)], float(cell.settings.trainer.get("checkpoint_seconds", 20)))
+    module = LearnerModule(
+        training_run, [(training_run, checkpoint)], float(cell.settings.trainer.get("checkpoint_seconds", 20))
+    )
     resume = str(checkpoint) if checkpoint.exists() else None
-    about = {**cell.config, "learner": cell.label, "workload": cell.workload, "role": cell.role, "seed": course.seed}
+    about = {
+        **cell.config,
+        "learner": cell.label,
+        "workload": cell.workload,
+        "role": cell.role,
+        "seed": training_run.seed,
+    }
     group = f"{cell.label} on {cell.workload}"
-    with open_logger(cell.settings.logger, folder, group, course.seed, about, cell.settings.rank) as logger:
+    with open_logger(cell.settings.logger, folder, group, training_run.seed, about, cell.settings.rank) as logger:
         trainer = make_trainer(dict(cell.settings.trainer), logger)
-        with _stoppable(course):
+        with _stoppable(training_run):
             trainer.fit(module, ckpt_path=resume, weights_only=True)
 
 
@@ -125,16 +135,16 @@ def _quiet(threads: int, seed: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stoppable(course: Course | Lockstep) -> Iterator[None]:
+def _stoppable(training_run: TrainingRun | StackedRuns) -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end the run after the block at hand, so that it can be resumed; a second one is hard."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def ask(number: int, frame: Any) -> None:
-        if course.stop_requested:
+        if training_run.stop_requested:
             raise KeyboardInterrupt
-        course.stop_requested = True
+        training_run.stop_requested = True
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

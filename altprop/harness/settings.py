@@ -85,7 +85,7 @@ class Settings:
     timeout: float | None
     memory: int | None = None
     tune: int = 0
-    together: bool = True
+    stack_seeds: bool = True
 
     @property
     def device_type(self) -> str:
@@ -139,7 +139,7 @@ class Settings:
             isolate=bool(config.get("isolate", False)) or timeout is not None or memory is not None,
             timeout=None if timeout is None else _number(timeout, "timeout", 0),
             memory=memory,
-            together=bool(config.get("together", True)),
+            stack_seeds=bool(config.get("stacked", True)),
             tune=0 if config.get("tune") is None else _whole(config["tune"], "tune", 1),
         )
 

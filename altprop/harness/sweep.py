@@ -33,7 +33,7 @@ _MARKS = {
 }
 
 
-class Board:
+class SweepLog:
     """A file that the cells of one command append to, one JSON line each; any process reads the whole.
 
     Args:
@@ -44,8 +44,8 @@ class Board:
         self.path = path
 
     @classmethod
-    def open(cls) -> Board | None:
-        """Return the board of the command that runs, or None outside one."""
+    def open(cls) -> SweepLog | None:
+        """Return the log of the command that runs, or None outside one."""
         path = os.environ.get(SWEEP_VARIABLE)
         return cls(Path(path)) if path else None
 
@@ -95,23 +95,23 @@ class Board:
 
 
 def begin(name: str) -> None:
-    """Put on the board that this process begins a cell, so that it can be named if the process dies of it."""
-    board = Board.open()
-    if board is not None:
-        board.write({"kind": "begin", "name": name, **_process()})
+    """Put on the log that this process begins a cell, so that it can be named if the process dies of it."""
+    log = SweepLog.open()
+    if log is not None:
+        log.write({"kind": "begin", "name": name, **_process()})
 
 
 def _process() -> dict[str, Any]:
     return {"host": process.host(), "pid": os.getpid()}
 
 
-def announce(outcomes: Sequence[Outcome], seconds: float) -> None:
-    """Put a finished cell on the board and print its line: place, counts, time left."""
-    board = Board.open()
-    if board is None:
+def report_cell(outcomes: Sequence[Outcome], seconds: float) -> None:
+    """Put a finished cell on the log and print its line: place, counts, time left."""
+    log = SweepLog.open()
+    if log is None:
         return
-    board.write({"kind": "cell", "outcomes": [asdict(o) for o in outcomes], "seconds": seconds, **_process()})
-    rows = board.rows()
+    log.write({"kind": "cell", "outcomes": [asdict(o) for o in outcomes], "seconds": seconds, **_process()})
+    rows = log.rows()
     start = next(row for row in rows if row["kind"] == "start")
     cells = [row for row in rows if row["kind"] == "cell"]
     done, total = len(cells), int(start["cells"])
@@ -119,7 +119,7 @@ def announce(outcomes: Sequence[Outcome], seconds: float) -> None:
     left = (time.time() - start["time"]) / done * (total - done)
     line = _line(outcomes, done, total, failed, left)
     if start["relayed"]:
-        board.write({"kind": "line", "text": line})
+        log.write({"kind": "line", "text": line})
     else:
         print(line, file=sys.stderr, flush=True)
 
@@ -170,7 +170,7 @@ _LOCAL = (["hydra", "_internal"], ["hydra_plugins", "hydra_joblib_launcher"])
 
 
 def _share(runs: Path) -> None:
-    """Move the board, and the folder that launchers use, to where workers on other machines find them.
+    """Move the log, and the folder that launchers use, to where workers on other machines find them.
 
     Raises:
         AltpropError: the folder of records cannot be written.
@@ -178,15 +178,15 @@ def _share(runs: Path) -> None:
     with files.readable_errors(runs):
         files.make_folder(runs)
         folder = Path(tempfile.mkdtemp(prefix=".altprop-", dir=runs.resolve()))
-        board = Board.open()
-        if board is not None:
-            shared = folder / board.path.name
-            shared.write_bytes(board.path.read_bytes() if board.path.exists() else b"")
+        log = SweepLog.open()
+        if log is not None:
+            shared = folder / log.path.name
+            shared.write_bytes(log.path.read_bytes() if log.path.exists() else b"")
             os.environ[SWEEP_VARIABLE] = str(shared)
     os.environ[SCRATCH_VARIABLE] = str(folder)
 
 
-def death_of_worker(error: Exception, board: Board) -> str | None:
+def death_of_worker(error: Exception, log: SweepLog) -> str | None:
     """Return what to say where an error means that a launcher lost a worker, None for any other error.
 
     Cells never raise, so what a launcher raises is its own: a worker that was killed, or took itself away, with the
@@ -197,21 +197,21 @@ def death_of_worker(error: Exception, board: Board) -> str | None:
         return None
     codes = re.search(r"exit codes of the workers are (\{.*?\})", str(error))
     detail = codes[1] if codes else type(error).__name__
-    lost = ", ".join(board.at_work()) or "none that had begun"
+    lost = ", ".join(log.at_work()) or "none that had begun"
     return (
         f"a worker of {launchers.pop()} died ({detail}) while at work on: {lost}. Ended runs are kept. The same "
         "command runs the rest; with isolate=true a run that takes its process along ends alone, with its reason"
     )
 
 
-class Relay:
-    """Prints the progress of workers that have another terminal, or none, as they put it on the board.
+class ProgressPrinter:
+    """Print the progress of workers that have another terminal, or none, as they put it on the log.
 
     A context manager around the command; callbacks cannot hold it, because launchers pickle them.
     """
 
     def __init__(self) -> None:
-        self._place = 0  # on the board; it moves with its content
+        self._place = 0  # on the log; it moves with its content
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="progress of workers", daemon=True)
 
@@ -229,17 +229,17 @@ class Relay:
             self._show()
 
     def _show(self) -> None:
-        board = Board.open()
-        if board is None:
+        log = SweepLog.open()
+        if log is None:
             return
-        rows, self._place = board.behind(self._place)
+        rows, self._place = log.behind(self._place)
         for row in rows:
             if row["kind"] == "line":
                 print(row["text"], file=sys.stderr, flush=True)
 
 
 class SweepCallback(Callback):
-    """Hydra's callback: opens the board before the cells, where all workers find it."""
+    """Hydra's callback: opens the log before the cells, where all workers find it."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """A single cell."""
@@ -257,13 +257,13 @@ class SweepCallback(Callback):
         self._start(config, cells, remote)
 
     def _start(self, config: DictConfig, cells: int, relayed: bool = False) -> None:
-        board = Board.open()
-        if board is not None and not any(row["kind"] == "start" for row in board.rows()):
+        log = SweepLog.open()
+        if log is not None and not any(row["kind"] == "start" for row in log.rows()):
             place = {"cells": cells, "time": time.time(), "relayed": relayed}
-            board.write({"kind": "start", **place, "config": _doors(config)})
+            log.write({"kind": "start", **place, "config": _end_settings(config)})
 
 
-def _doors(config: DictConfig) -> dict[str, Any]:
+def _end_settings(config: DictConfig) -> dict[str, Any]:
     """Return what the end of a command needs of its configuration, even where a cell's own is broken."""
     names = ("runs_dir", "report", "report_dir", "title", "reference")
     found = {name: config.get(name) for name in names if name in config}

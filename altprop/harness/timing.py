@@ -26,12 +26,12 @@ import torch
 
 from altprop.errors import AltpropError, near
 from altprop.harness.cell import Cell, sources
+from altprop.harness.interleaved import BLOCK, LONGEST, SHORTEST, SIZING_STEPS, WARM_STEPS, Clock, TimedRun
 from altprop.harness.outcome import failure_of
 from altprop.harness.settings import Settings
-from altprop.harness.turns import BLOCK, LONGEST, SHORTEST, SIZING_STEPS, WARM_STEPS, Clock, Turn
 from altprop.records import key as keys
+from altprop.records.folders import Folders
 from altprop.records.frame import read_all
-from altprop.records.places import Folders
 from altprop.records.provenance import collect, differences
 from altprop.records.record import Record
 from altprop.records.status import RunStatus
@@ -69,7 +69,7 @@ class Candidate:
     cpu: list[float] = field(default_factory=list)
     wall: list[float] = field(default_factory=list)
     watched: list[dict[str, float]] = field(default_factory=list)
-    turn: Turn | None = None
+    turn: TimedRun | None = None
     failed: bool = False
 
     def timed(self) -> Timed:
@@ -181,35 +181,35 @@ def measure(group: Sequence[Candidate], rounds: int, clock: Clock | None = None,
 
     def rebuild(one: Candidate) -> None:
         steps = int((one.record.result.get("ledger") or {}).get("steps") or 0)
-        one.turn = Turn(cell_of(one.record), one.record.seed, steps, shared, clock)
+        one.turn = TimedRun(cell_of(one.record), one.record.seed, steps, shared, clock)
 
     def count(one: Candidate) -> None:
-        turn = _turn(one)
+        turn = _timed_run(one)
         cpu, wall = turn.go(turn.block)
         one.cpu.append(cpu / turn.block)
         one.wall.append(wall / turn.block)
 
     def watch(one: Candidate) -> None:
-        turn = _turn(one)
+        turn = _timed_run(one)
         one.watched.append({kind: value / turn.block for kind, value in turn.watch(turn.block).items()})
 
     with _one_thread():
         _round(group, rebuild, say)
         for number in range(WARM_ROUNDS):
-            _round(turns(group, number), lambda one: _turn(one).go(_turn(one).block), say)
+            _round(interleave(group, number), lambda one: _timed_run(one).go(_timed_run(one).block), say)
         for number in range(rounds):
-            _round(turns(group, number), count, say)
+            _round(interleave(group, number), count, say)
         for number in range(BREAKDOWN_ROUNDS):
-            _round(turns(group, number), watch, say)
+            _round(interleave(group, number), watch, say)
     for one in group:
         if not one.reason and not all(value > 0 for value in (*one.cpu, *one.wall)):
             one.reason = "its steps are too short for the clock"
 
 
-def turns(group: Sequence[Of], number: int) -> list[Of]:
+def interleave(group: Sequence[Of], number: int) -> list[Of]:
     """Return the order of a round: it begins one learner later than the last, and every second round goes backwards.
 
-    >>> ["".join(turns("ABC", number)) for number in range(6)]
+    >>> ["".join(interleave("ABC", number)) for number in range(6)]
     ['ABC', 'BAC', 'CAB', 'ACB', 'BCA', 'CBA']
     """
     start = number % len(group)
@@ -217,7 +217,7 @@ def turns(group: Sequence[Of], number: int) -> list[Of]:
     return order if number % 2 == 0 else [order[0], *reversed(order[1:])]
 
 
-def _turn(one: Candidate) -> Turn:
+def _timed_run(one: Candidate) -> TimedRun:
     assert one.turn is not None  # It was rebuilt, or it has a reason and gets no turn.
     return one.turn
 

@@ -40,7 +40,7 @@ class LbfgsMeter:
 
 
 class CostMeter:
-    """FLOPs of each update: counted over the first 32, foretold afterwards.
+    """FLOPs of each update: counted over the first 32, predicted afterwards.
 
     Preconditioned optimizers do their costly work every so many steps (SOAP's and Sophia's every 10), which the
     ledger's few audits would miss or take for the rule. The first update, which may set things up, stands for itself.
@@ -55,7 +55,7 @@ class CostMeter:
         self.updates = 0
 
     def run(self, update: Callable[[], None], count: bool = True) -> float:
-        """Do an update and return its FLOPs, foretold unless they may be counted."""
+        """Do an update and return its FLOPs, predicted unless they may be counted."""
         self.updates += 1
         if count and len(self.seen) < WATCHED:
             mode = CountingMode()
@@ -64,14 +64,14 @@ class CostMeter:
             self.seen.append(sum(mode.flops.values()))
             return float(self.seen[-1])
         update()
-        return self._foretold(self.updates - 1)
+        return self._predicted(self.updates - 1)
 
-    def _foretold(self, index: int) -> float:
+    def _predicted(self, index: int) -> float:
         """FLOPs of update `index`, by the shortest period that fits what was seen, else the mean.
 
         >>> meter = CostMeter()
         >>> meter.seen = [9] + [1, 1, 5] * 10 + [1]
-        >>> [meter._foretold(index) for index in (32, 33, 34)]
+        >>> [meter._predicted(index) for index in (32, 33, 34)]
         [1.0, 5.0, 1.0]
         """
         rest = self.seen[1:] or self.seen or [0]

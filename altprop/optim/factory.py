@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from altprop.errors import AltpropError, near
-from altprop.optim.foreign import KNOWN_NEEDS, LIBRARY, MATRICES_ONLY, Seclusion, create, library, named_class
+from altprop.optim.foreign import KNOWN_NEEDS, LIBRARY, MATRICES_ONLY, IsolatedRandomState, create, library, named_class
 from altprop.optim.schedule import Schedule
 from altprop.resolve import resolve_class
 
@@ -93,9 +93,9 @@ class OptimizerFactory:
     def build(self, module: nn.Module, params: Mapping[str, nn.Parameter], seed: int = 0) -> torch.optim.Optimizer:
         """Build the optimizer on parameters of a module; what it draws depends on the seed alone."""
         device = next(iter(params.values())).device
-        secluded = Seclusion([self.kind], device)(seed) if self.foreign else nullcontext()
+        isolated = IsolatedRandomState([self.kind], device)(seed) if self.foreign else nullcontext()
         # Some of torch's own make their counters on the default device, which need not be a real one.
-        with torch.device("cpu"), secluded:
+        with torch.device("cpu"), isolated:
             if self.algorithm is not None and self.roles is None:
                 return create(module, self.algorithm, dict(self.options))
             return self.kind(list(params.values()), **self.options)

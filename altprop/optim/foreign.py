@@ -80,8 +80,8 @@ def create(module: nn.Module, algorithm: str, options: dict[str, Any]) -> torch.
     return optimizer
 
 
-class Seclusion:
-    """Gives code that draws from global random states a stream of its own, and puts those states back.
+class IsolatedRandomState:
+    """Give code that draws from global random states a stream of its own, and puts those states back.
 
     torch's states are always swapped (3 us), Python's and numpy's (.1 ms) only for classes whose module uses them.
 

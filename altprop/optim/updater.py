@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from altprop.errors import AltpropError, Refused, near
 from altprop.optim.cost import CostMeter, LbfgsMeter
 from altprop.optim.factory import ROLES, OptimizerFactory
-from altprop.optim.foreign import Seclusion
+from altprop.optim.foreign import IsolatedRandomState
 from altprop.optim.state import export, restore
 from altprop.randomness import derive_seed
 
@@ -69,7 +69,7 @@ class Updater:
         factory: the recipe.
         module: whose parameters.
         roles: () -> name -> role, of the module's present parameters.
-        problem: for progress, books and random seeds.
+        problem: for progress, ledger and random seeds.
         direction: "gradient", or "other" for what is no gradient of the objective.
 
     Raises:
@@ -100,7 +100,7 @@ class Updater:
         self._steps = 0
         self._fresh = True
         kinds = [recipe.kind for recipe in (factory, factory.partner) if recipe is not None and recipe.foreign]
-        self._secluded = Seclusion(kinds, problem.device) if kinds else None
+        self._isolated = IsolatedRandomState(kinds, problem.device) if kinds else None
         self._meter = CostMeter() if kinds and not self.wants_closure else None
         self._clips = factory.clip_norm is not None or factory.clip_value is not None
         self._copies = bool(kinds) or self._clips or self.wants_closure
@@ -184,11 +184,11 @@ class Updater:
             self._put(direction)
             if self.wants_closure:
                 self._search(direction, evaluate, loss, fixed)
-            elif self._secluded is not None and self._meter is not None:
+            elif self._isolated is not None and self._meter is not None:
                 if self.wants_graph:
                     # The products inside are calls of their own; their FLOPs are metered with the update's.
                     ledger.primitive("hvp", 0, getattr(self._parts[0].optimizer, "num_samples", 1))
-                with self._secluded(derive_seed(self._seed, self._steps)), ledger.charged("update"):
+                with self._isolated(derive_seed(self._seed, self._steps)), ledger.charged("update"):
                     ledger.charge("update", self._meter.run(self._step, ledger.auditing))
             else:
                 with ledger.primitive("update", 0):
@@ -268,8 +268,8 @@ class Updater:
                 step(closure)
             ledger.charge("update", meter.flops(evaluations))
         else:
-            assert self._secluded is not None
-            with self._secluded(derive_seed(self._seed, self._steps)), ledger.primitive("update", 0):
+            assert self._isolated is not None
+            with self._isolated(derive_seed(self._seed, self._steps)), ledger.primitive("update", 0):
                 step(closure)
 
     def _drop_pending_pair(self, optimizer: torch.optim.LBFGS) -> None:

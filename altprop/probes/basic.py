@@ -2,7 +2,7 @@
 
 The learner's own signals are not needed: health is read off what one step did to the weights, on a probe batch that is
 the same for all learners. The gradient is taken in evaluation mode and without noise, so that learners under different
-noise are measured against one function. Probes are off the clock and off the books, and change nothing.
+noise are measured against one function. Probes are neither timed nor counted, and change nothing.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class BasicProbes:
 
     @contextmanager
     def _looking(self) -> Iterator[None]:
-        """Evaluation mode off the books, at the weights that train; modes, buffers and masks are put back."""
+        """Evaluation mode not counted, at the weights that train; modes, buffers and masks are put back."""
         modes = [(module, module.training) for module in self._problem.model.modules()]
         self._problem.model.eval()
         try:
@@ -354,11 +354,11 @@ def slope_and_verdict(rms: list[float]) -> tuple[float | None, str]:
     return slope, verdict
 
 
-def _efficiency(values: dict[str, Value], drop: float, foretold: float) -> float | None:
+def _efficiency(values: dict[str, Value], drop: float, predicted: float) -> float | None:
     """Return (L(theta) - L(theta + dtheta)) / (-gradient . dtheta), or None where that says nothing."""
     alignment, high = values["alignment"], values["alignment_high"]
-    if not isinstance(alignment, float) or not foretold > 0:
+    if not isinstance(alignment, float) or not predicted > 0:
         return None
     if isinstance(high, float) and alignment <= high:
         return None
-    return drop / foretold
+    return drop / predicted

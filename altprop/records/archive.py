@@ -7,10 +7,10 @@ import tarfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from altprop.records.folders import SUFFIX, Folders, record_folders
 from altprop.records.frame import read_all
-from altprop.records.places import SUFFIX, Folders, places
-from altprop.records.proof import FOLDER as PROOFS
-from altprop.records.proof import load_proofs
+from altprop.records.oracle_checks import FOLDER as ORACLE_CHECKS
+from altprop.records.oracle_checks import load_oracle_checks
 from altprop.records.timing import FOLDER as TIMINGS
 from altprop.records.timing import load_timings
 
@@ -18,7 +18,7 @@ NAME = f"records{SUFFIX}"
 
 
 def pack(runs: Folders, out: Path, keys: Collection[str] | None = None) -> Path:
-    """Write records with their proofs and timing passes into `records.tar.xz`, an argument for all that reads records.
+    """Write records, oracle checks and timing passes into `records.tar.xz`, an argument for all that reads records.
 
     Args:
         runs: as for `load`; of two records of one key the one that `load` takes.
@@ -31,7 +31,7 @@ def pack(runs: Folders, out: Path, keys: Collection[str] | None = None) -> Path:
     Raises:
         OSError: it cannot be written.
     """
-    folders = places(runs)
+    folders = record_folders(runs)
     archive = out / NAME
     with tarfile.open(archive, "w:xz", preset=9, format=tarfile.PAX_FORMAT) as file:
         for name, path in _files(folders, keys):
@@ -50,10 +50,12 @@ def _files(folders: list[Path], keys: Collection[str] | None) -> Iterator[tuple[
             if path.is_file() and not _passing(name):
                 found.append((name.rsplit("/", 1)[-1], rank, f"{record.key}/{name}", path))
     yield from ((name, path) for _, _, name, path in sorted(found))
-    proofs = [(f"{PROOFS}/{one.path.name}", one.fingerprint, one.path) for one in load_proofs(folders)[0]]
+    oracle_checks = [
+        (f"{ORACLE_CHECKS}/{one.path.name}", one.fingerprint, one.path) for one in load_oracle_checks(folders)[0]
+    ]
     timings = [(f"{TIMINGS}/{one.path.name}", one.digest, one.path) for one in load_timings(folders)[0]]
     taken = set()
-    for name, content, path in proofs + timings:
+    for name, content, path in oracle_checks + timings:
         # Of several folders, two files can have one name.
         yield f"{name.removesuffix('.json')}-{content[:8]}.json" if name in taken else name, path
         taken.add(name)

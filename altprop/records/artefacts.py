@@ -70,7 +70,7 @@ def _npy(value: Any) -> bytes:
 
 
 def write(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Makes `contents`, from `encoded`, the artefacts of the run in `folder`; those of an earlier attempt go."""
+    """Make `contents`, from `encoded`, the artefacts of the run in `folder`; those of an earlier attempt go."""
     target = folder / "artefacts"
     if contents or target.is_dir():
         files.make_folder(target)
@@ -83,7 +83,7 @@ def write(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def found(folder: Path) -> dict[str, Path]:
-    """Returns name -> file of the artefacts in a run's folder, sorted by name."""
+    """Return name -> file of the artefacts in a run's folder, sorted by name."""
     inside = folder / "artefacts"
     if not inside.is_dir():
         return {}
@@ -91,7 +91,7 @@ def found(folder: Path) -> dict[str, Path]:
 
 
 def read(path: Path) -> Any:
-    """Opens an artefact: `.npy` as an array, `.csv` as a data frame, `.json` as it was, `.txt` as text, else bytes."""
+    """Open an artefact: `.npy` as an array, `.csv` as a data frame, `.json` as it was, `.txt` as text, else bytes."""
     if path.suffix == ".npy":
         import numpy as np
 

@@ -1,6 +1,6 @@
 """Whether a rerun reproduces what was published: run by run to the bit, and figure by figure within the seeds' spread.
 
-The rule by which figures are judged stands in `altprop.records.judge`.
+The rule by which figures are evaluated stands in `altprop.records.tolerance`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from altprop.records import provenance
+from altprop.records.folders import Folders
 from altprop.records.frame import read_all
-from altprop.records.judge import ROUNDING, Verdict, differing_paths, finite, judge
 from altprop.records.key import canonical_json, relevant
-from altprop.records.places import Folders
 from altprop.records.record import Record
+from altprop.records.tolerance import ROUNDING, Verdict, compare_means, differing_paths, finite
 
 MEASURED_SPREAD = 0.25
 """Relative difference of seconds and bytes that a quiet machine of the same kind may show."""
@@ -102,7 +102,7 @@ class Comparison:
         return all(figure.verdict is not Verdict.DIFFERENT for figure in self.figures)
 
     def table(self) -> str:
-        """Returns plain text: what could be expected, a line a figure, and every difference in bits."""
+        """Return plain text: what could be expected, a line a figure, and every difference in bits."""
         equal = sum(run.bitwise for run in self.runs)
         lines = [f"{equal} of {len(self.runs)} result blocks are equal bit for bit."]
         if self.bitwise_expected:
@@ -129,7 +129,7 @@ class Comparison:
 
 
 def compare(published: Folders, here: Folders) -> Comparison:
-    """Compares two sets of records, matched by label, workload and seed (and configuration, where that is not enough).
+    """Compare two sets of records, matched by label, workload and seed (and configuration, where that is not enough).
 
     Args:
         published: The folders of the published records.
@@ -159,7 +159,7 @@ def compare(published: Folders, here: Folders) -> Comparison:
 def _matched(
     theirs: list[Record], ours: list[Record]
 ) -> tuple[list[tuple[Record, Record]], list[Record], list[Record]]:
-    """Returns the pairs, what only the published side has, and what only the rerun has."""
+    """Return the pairs, what only the published side has, and what only the rerun has."""
     old, new = _by_name(theirs), _by_name(ours)
     pairs, missing = [], []
     for name, settings in old.items():
@@ -177,7 +177,7 @@ def _matched(
 
 
 def _by_name(records: list[Record]) -> dict[tuple[str, str, int], dict[str, Record]]:
-    """Returns workload, label and seed -> configuration -> the newest record with it."""
+    """Return workload, label and seed -> configuration -> the newest record with it."""
     found: dict[tuple[str, str, int], dict[str, Record]] = defaultdict(dict)
     for record in sorted(records, key=lambda run: str(run.data["measured"].get("finished"))):
         found[record.workload, record.label, record.seed][_setting(record)] = record
@@ -226,7 +226,7 @@ def _hit(target: str) -> Callable[[Record], float | None]:
 
 
 def _measured(cell: list[tuple[Record, Record]]) -> list[FigureComparison]:
-    """Returns seconds and bytes, where both sides ran on the same kind of processor with as many threads."""
+    """Return seconds and bytes, where both sides ran on the same kind of processor with as many threads."""
     for old, new in cell:
         theirs, ours = old.data["provenance"], new.data["provenance"]
         if any(theirs.get(name) != ours.get(name) for name in ("cpu", "threads", "device")):
@@ -247,7 +247,7 @@ def _figure(
     cell: list[tuple[Record, Record]], name: str, read: Callable[[Record], float | None], least: float = ROUNDING
 ) -> FigureComparison:
     published, here = tuple(read(old) for old, _ in cell), tuple(read(new) for _, new in cell)
-    spread, verdict = judge(published, here, least)
+    spread, verdict = compare_means(published, here, least)
     return FigureComparison(cell[0][0].workload, cell[0][0].label, name, published, here, spread, verdict)
 
 

@@ -12,7 +12,7 @@ NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def plain(value: Any, where: str = "") -> Any:
-    """Returns `value` as dicts, lists, strings, numbers, booleans and None, which JSON can hold.
+    """Return `value` as dicts, lists, strings, numbers, booleans and None, which JSON can hold.
 
     Non-finite floats become the strings "NaN", "Infinity" and "-Infinity"; scalars of NumPy and torch become Python
     numbers, enumeration members their values.
@@ -45,7 +45,7 @@ def plain(value: Any, where: str = "") -> Any:
 
 
 def revive(value: Any) -> Any:
-    """Undoes the strings that `plain` wrote for non-finite floats.
+    """Undo the strings that `plain` wrote for non-finite floats.
 
     >>> revive({"loss": ["Infinity", 1.5]})
     {'loss': [inf, 1.5]}
@@ -60,12 +60,12 @@ def revive(value: Any) -> Any:
 
 
 def dump_record(record: Mapping[str, Any]) -> bytes:
-    """Returns a record as indented JSON, fields in the order given, for people to read."""
+    """Return a record as indented JSON, fields in the order given, for people to read."""
     return (json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode(errors="replace")
 
 
 def dump_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """Returns rows as JSON lines with sorted keys: equal rows give equal bytes."""
+    """Return rows as JSON lines with sorted keys: equal rows give equal bytes."""
     lines = [
         json.dumps(plain(row), sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         for row in rows
@@ -74,7 +74,7 @@ def dump_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 def load_lines(data: bytes) -> list[dict[str, Any]]:
-    """Reads what `dump_lines` wrote.
+    """Read what `dump_lines` wrote.
 
     Raises:
         ValueError: A line is not JSON.

@@ -19,7 +19,7 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def check_name(name: str, what: str = "run name") -> str:
-    """Returns `name` if it can only mean an entry of the folder in which it is used.
+    """Return `name` if it can only mean an entry of the folder in which it is used.
 
     Raises:
         AltpropError: It is empty, too long, or holds anything but letters, digits and `._+=-`: so no path separator,
@@ -53,7 +53,7 @@ def readable_errors(folder: Path) -> Iterator[None]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes renames and new names inside `folder` survive a power failure."""
+    """Make renames and new names inside `folder` survive a power failure."""
     if os.name == "nt":  # Windows opens no folders, and its renames are journalled.
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -79,7 +79,7 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Writes `data` to a file that must not exist yet, and has them on the disk when it returns."""
+    """Write `data` to a file that must not exist yet, and has them on the disk when it returns."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         view = memoryview(data)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from altprop.errors import AltpropError
-from altprop.records.places import Folders, places
+from altprop.records.folders import Folders, record_folders
 from altprop.records.record import Record, UnreadableRecordError, committed, read_record
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ _RECORDED = ("kind", "split", "step", "fraction", "flops", "grid", "samples", "f
 
 
 def load(runs: Folders = "runs") -> pd.DataFrame:
-    """Returns one row for each recorded run, sorted by workload, label, seed and key.
+    """Return one row for each recorded run, sorted by workload, label, seed and key.
 
     What a record does not hold (a refused run has no test value) is missing: NaN, pandas' NA for counts, None for text.
     The columns `targets` to `provenance` hold dictionaries, as recorded.
@@ -124,7 +124,7 @@ def load(runs: Folders = "runs") -> pd.DataFrame:
 
 
 def load_trace(runs: Folders = "runs") -> pd.DataFrame:
-    """Returns the evaluations, training losses and probes of all runs, one number a row.
+    """Return the evaluations, training losses and probes of all runs, one number a row.
 
     `name` says what `value` is: a metric of an evaluation of `split`; `loss` or a scalar of training; a probe's
     quantity, of the whole model (`layer` missing) or of a layer. A verdict in words stands in `text` with `value`
@@ -168,10 +168,10 @@ def load_trace(runs: Folders = "runs") -> pd.DataFrame:
 
 
 def read_all(runs: Folders = "runs") -> tuple[list[Record], list[str]]:
-    """Returns the merged records of `runs`, in the order of `load`, and a sentence for each unreadable one."""
+    """Return the merged records of `runs`, in the order of `load`, and a sentence for each unreadable one."""
     merged: dict[str, Record] = {}
     unreadable: list[str] = []
-    for folder in places(runs):
+    for folder in record_folders(runs):
         for record in _readable(folder, unreadable):
             if record.key not in merged or record.status.final:
                 merged[record.key] = record
@@ -206,7 +206,7 @@ def _run_row(record: Record) -> list[Any]:
 
 
 def _seconds(clock: list[dict[str, Any]]) -> Callable[[Any], float | None]:
-    """Returns step -> the learner's CPU seconds, linear between the rows of the clock, None beyond them."""
+    """Return step -> the learner's CPU seconds, linear between the rows of the clock, None beyond them."""
     known = {0: 0.0} | {row["step"]: row["cpu_seconds"] for row in clock if row.get("cpu_seconds") is not None}
     steps = sorted(known)
 
@@ -223,7 +223,7 @@ def _seconds(clock: list[dict[str, Any]]) -> Callable[[Any], float | None]:
 
 
 def _values(row: dict[str, Any]) -> Iterator[tuple[str | None, str, float | None, str | None]]:
-    """Yields (layer, name, value, text) for everything that a trace row holds."""
+    """Yield (layer, name, value, text) for everything that a trace row holds."""
     whole = {**row.get("metrics", {}), **row.get("values", {}), **row.get("scalars", {})}
     if row.get("loss") is not None:
         whole["loss"] = row["loss"]

@@ -27,7 +27,7 @@ IRRELEVANT = (
     "report",
     "seeds",
     "seed",
-    "together",
+    "stacked",
     "timeout",
     "memory",
     "isolate",
@@ -43,7 +43,7 @@ IRRELEVANT = (
 
 
 def canonical_json(value: Any) -> str:
-    """Returns the one spelling of a configuration: equal values give equal text, in any process and key order.
+    """Return the one spelling of a configuration: equal values give equal text, in any process and key order.
 
     Keys are sorted, floats written by `repr` (the shortest text that reads back equal), -0.0 as 0.0, non-finite
     floats as "NaN", "Infinity", "-Infinity"; 1 and 1.0 and true stay apart.
@@ -79,7 +79,7 @@ def _canonical(value: Any) -> Any:
 
 
 def relevant(config: Mapping[str, Any], leave_out: Iterable[str] = IRRELEVANT) -> dict[str, Any]:
-    """Returns the part of a resolved configuration on which a result depends.
+    """Return the part of a resolved configuration on which a result depends.
 
     Args:
         config: The configuration as plain nested mappings.
@@ -108,7 +108,7 @@ def cell_key(
     threads: int = 1,
     kernel: int = KERNEL,
 ) -> str:
-    """Returns the key (16 hex digits) that all seeds of a cell share.
+    """Return the key (16 hex digits) that all seeds of a cell share.
 
     Args:
         config: The resolved configuration that matters, without the seed: see `relevant`.
@@ -130,7 +130,7 @@ def run_key(
     threads: int = 1,
     kernel: int = KERNEL,
 ) -> str:
-    """Returns the key (32 hex digits) of one run: a cell with its seed. Arguments as for `cell_key`."""
+    """Return the key (32 hex digits) of one run: a cell with its seed. Arguments as for `cell_key`."""
     return _digest([config, sources, device_type, precision, threads, kernel, seed])[:32]
 
 

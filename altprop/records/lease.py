@@ -55,13 +55,13 @@ class Owner:
 
     @classmethod
     def this(cls) -> Self:
-        """Returns this process as an owner, with a fresh mark."""
+        """Return this process as an owner, with a fresh mark."""
         start = process.start_of(os.getpid()) or ""
         return cls(secrets.token_hex(8), process.host(), os.getpid(), process.boot(), start)
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """Returns the owner named in the file, or None where the file does not exist.
+        """Return the owner named in the file, or None where the file does not exist.
 
         A torn file (its writer died, or the file system has no hard links and the writer is at it) has an owner that
         nobody knows: it lives by the age of the file.
@@ -86,12 +86,12 @@ class Owner:
             return True  # Released this moment: whoever asks again will find no lease at all.
 
     def encode(self, heartbeat: float) -> bytes:
-        """Returns the content of the lease file."""
+        """Return the content of the lease file."""
         return (json.dumps({**self.__dict__, "heartbeat": heartbeat}) + "\n").encode()
 
 
 def chain(folder: Path) -> list[tuple[Path, Owner]]:
-    """Returns the links of the folder's lease, first to last; empty if there is none."""
+    """Return the links of the folder's lease, first to last; empty if there is none."""
     links: list[tuple[Path, Owner]] = []
     path = folder / "lease.json"
     while (owner := Owner.read(path)) is not None and all(owner.mark != earlier.mark for _, earlier in links):
@@ -135,7 +135,7 @@ class Lease:
             os.utime(self._path)
 
     def release(self) -> None:
-        """Gives the run back. Does nothing if it was released, taken over, or claimed by the parent of this process."""
+        """Give the run back. Does nothing if it was released, taken over, or claimed by the parent of this process."""
         if self.held:
             with contextlib.suppress(OSError):  # A lease that cannot be removed ends with this process at the latest.
                 self.refresh()  # Candidates of other claims live for milliseconds: what is a minute old was left.
@@ -158,7 +158,7 @@ class Lease:
 
 
 def claim(folder: Path, heartbeat: float = HEARTBEAT, stale: float = STALE) -> Lease | None:
-    """Returns the lease of the run in `folder`, or None while somebody else has it.
+    """Return the lease of the run in `folder`, or None while somebody else has it.
 
     Args:
         folder: The run's folder, which exists.
@@ -185,7 +185,7 @@ def claim(folder: Path, heartbeat: float = HEARTBEAT, stale: float = STALE) -> L
 
 
 def _create(candidate: Path, path: Path) -> bool:
-    """Gives the finished file `candidate` the name `path` too, unless that exists; returns whether it did."""
+    """Give the finished file `candidate` the name `path` too, unless that exists; returns whether it did."""
     link: Callable[[Path, Path], None] | None = getattr(os, "link", None)
     try:
         if link is None:

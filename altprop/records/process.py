@@ -28,7 +28,7 @@ def boot() -> str:
 
 
 def start_of(pid: int) -> str | None:
-    """Returns when the process `pid` of this machine began, as a token, or None if there is no such process.
+    """Return when the process `pid` of this machine began, as a token, or None if there is no such process.
 
     A process that has ended but was not collected by its parent (a zombie) counts as ended.
     """

@@ -24,10 +24,10 @@ BITWISE = ("python", "torch", "numpy", "cpu", "capability", "threads", "device",
 def collect(
     device: str = "cpu", precision: str = "32", threads: int | None = None, kernel: int = KERNEL
 ) -> dict[str, Any]:
-    """Returns the `provenance` block of a record.
+    """Return the `provenance` block of a record.
 
     Args:
-        device: The torch device, such as "cpu" or "cuda:0"; on CUDA the board's name is recorded with it.
+        device: The torch device, such as "cpu" or "cuda:0"; on CUDA the log's name is recorded with it.
         precision: The trainer's precision.
         threads: The number of torch's threads; None asks torch.
         kernel: The number of the harness's results.
@@ -57,12 +57,12 @@ def collect(
 
 
 def fingerprint(device: str = "cpu", precision: str = "32", threads: int | None = None, kernel: int = KERNEL) -> str:
-    """Returns what two machines must have in common for bitwise equal results (32 hex digits)."""
+    """Return what two machines must have in common for bitwise equal results (32 hex digits)."""
     return str(collect(device, precision, threads, kernel)["fingerprint"])
 
 
 def digest(block: dict[str, Any]) -> str:
-    """Returns the fingerprint of a provenance block."""
+    """Return the fingerprint of a provenance block."""
     return hashlib.sha256(canonical_json({name: block[name] for name in BITWISE}).encode()).hexdigest()[:32]
 
 
@@ -77,7 +77,7 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
 
 @functools.cache
 def version(distribution: str) -> str | None:
-    """Returns the version of an installed distribution, or None, without importing it."""
+    """Return the version of an installed distribution, or None, without importing it."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -86,7 +86,7 @@ def version(distribution: str) -> str | None:
 
 @functools.cache
 def cpu_model() -> str:
-    """Returns the processor's name as its maker writes it."""
+    """Return the processor's name as its maker writes it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.lower().startswith(("model name", "cpu model")):
@@ -100,7 +100,7 @@ def cpu_model() -> str:
 
 @functools.cache
 def capability() -> str:
-    """Returns the vector instructions that torch's kernels use here, such as "AVX2"; they change the last bits."""
+    """Return the vector instructions that torch's kernels use here, such as "AVX2"; they change the last bits."""
     import torch
 
     return str(torch.backends.cpu.get_cpu_capability())
@@ -123,7 +123,7 @@ def _device(device: str) -> str:
 
 @functools.cache
 def git_state() -> tuple[str | None, str | None]:
-    """Returns the commit of the working tree that altprop runs from, and a hash of what differs from it.
+    """Return the commit of the working tree that altprop runs from, and a hash of what differs from it.
 
     Returns:
         The commit (40 hex digits), None if altprop lies in no repository of its own (a wheel in somebody's project);
@@ -148,7 +148,7 @@ def git_state() -> tuple[str | None, str | None]:
 
 
 def _run(*command: str, folder: Path | None = None) -> str | None:
-    """Returns what a command prints, or None if it fails, is not installed or takes longer than five seconds."""
+    """Return what a command prints, or None if it fails, is not installed or takes longer than five seconds."""
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):  # Set in hooks, where they name another tree.
         environment.pop(name, None)

@@ -82,15 +82,15 @@ class Record:
         return dict(self.data["measured"])
 
     def trace(self) -> list[dict[str, Any]]:
-        """Returns the rows of `trace.jsonl`: evaluations, training losses and probes."""
+        """Return the rows of `trace.jsonl`: evaluations, training losses and probes."""
         return self._lines("trace.jsonl")
 
     def clock(self) -> list[dict[str, Any]]:
-        """Returns the rows of `clock.jsonl`: the learner's seconds at the points of the evaluation grid."""
+        """Return the rows of `clock.jsonl`: the learner's seconds at the points of the evaluation grid."""
         return self._lines("clock.jsonl")
 
     def artefacts(self) -> dict[str, Path]:
-        """Returns name -> file of what the learner left; `artefacts.read` opens one."""
+        """Return name -> file of what the learner left; `artefacts.read` opens one."""
         return kept.found(self.folder)
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
@@ -105,7 +105,7 @@ class Record:
 
 
 def read_record(folder: Path) -> Record | None:
-    """Returns the record in a run's folder, or None if none was committed.
+    """Return the record in a run's folder, or None if none was committed.
 
     Raises:
         UnreadableRecordError: There is one, but it is torn, of another schema, or lies in a folder not its own.
@@ -127,7 +127,7 @@ def read_record(folder: Path) -> Record | None:
 
 
 def problem_of(data: Any, key: str) -> str | None:
-    """Returns what is wrong with the content of a `record.json` in the folder called `key`, or None."""
+    """Return what is wrong with the content of a `record.json` in the folder called `key`, or None."""
     if not isinstance(data, dict):
         return "it holds no JSON object"
     if data.get("schema") != SCHEMA:
@@ -143,6 +143,6 @@ def problem_of(data: Any, key: str) -> str | None:
 
 
 def committed(runs_dir: Path) -> Iterator[Path]:
-    """Yields the folders below `runs_dir` that hold a record, in no particular order."""
+    """Yield the folders below `runs_dir` that hold a record, in no particular order."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         yield from (folder for folder in runs_dir.iterdir() if (folder / "record.json").is_file())

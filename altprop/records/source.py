@@ -24,7 +24,7 @@ _cache: dict[Path, tuple[tuple[int, int], str, tuple[str, ...]]] = {}
 
 
 def source_hash(modules: Iterable[str]) -> str:
-    """Returns the hash (64 hex digits) of the code of `modules` and of all that they import inside altprop.
+    """Return the hash (64 hex digits) of the code of `modules` and of all that they import inside altprop.
 
     For a module outside altprop the modules beside it in the same package count too. Order and repetition of
     `modules`, formatting, comments and docstrings change nothing; any other change of the code changes the hash.
@@ -42,7 +42,7 @@ def source_hash(modules: Iterable[str]) -> str:
 
 
 def _closure(names: Iterable[str]) -> dict[str, str]:
-    """Returns name -> hash of the syntax tree for `names` and everything that they import from known homes."""
+    """Return name -> hash of the syntax tree for `names` and everything that they import from known homes."""
     waiting = [name for name in names if _top(name) not in LIBRARIES]
     homes = {_HOME} | {_top(name) for name in waiting}
     found: dict[str, str] = {}
@@ -58,7 +58,9 @@ def _closure(names: Iterable[str]) -> dict[str, str]:
             waiting += _beside(name, spec)
     while waiting:
         name = waiting.pop()
-        if name in found or name == _HOME:  # altprop/__init__.py is a door to everything; the kernel number covers it.
+        if (
+            name in found or name == _HOME
+        ):  # altprop/__init__.py is the front door to everything; the kernel number covers it.
             continue
         spec = _find(name)
         if spec is None or spec.origin is None or not Path(spec.origin).is_file():
@@ -76,7 +78,7 @@ def _top(name: str) -> str:
 
 
 def _find(name: str) -> ModuleSpec | None:
-    """Returns where `name` lies, as the import system would find it, without importing its parents; None if nowhere."""
+    """Return where `name` lies, as the import system would find it, without importing its parents; None if nowhere."""
     loaded = getattr(sys.modules.get(name), "__spec__", None)
     if isinstance(loaded, ModuleSpec):
         return loaded
@@ -99,7 +101,7 @@ def _find(name: str) -> ModuleSpec | None:
 
 
 def _beside(name: str, spec: ModuleSpec) -> list[str]:
-    """Returns the names of the modules in the package of a plugin's module, itself included."""
+    """Return the names of the modules in the package of a plugin's module, itself included."""
     package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
     if not package or spec.origin is None:
         return []
@@ -116,7 +118,7 @@ def _is_neighbour(wanted: str, file: Path) -> bool:
 
 
 def _read(path: Path, name: str, is_package: bool) -> tuple[str, tuple[str, ...]]:
-    """Returns the hash of a file's syntax tree and the names of all modules that it may import."""
+    """Return the hash of a file's syntax tree and the names of all modules that it may import."""
     status = path.stat()
     stamp = (status.st_mtime_ns, status.st_size)
     known = _cache.get(path)
@@ -138,7 +140,7 @@ def _read(path: Path, name: str, is_package: bool) -> tuple[str, tuple[str, ...]
 
 
 def _tokens(node: ast.AST) -> Iterator[str]:
-    """Yields a spelling of a syntax tree that leaves out positions and docstrings.
+    """Yield a spelling of a syntax tree that leaves out positions and docstrings.
 
     It does not vary with the Python version where the tree does not: absent fields, which newer versions add to, are
     not written.
@@ -177,7 +179,7 @@ def _is_docstring(statement: ast.stmt) -> bool:
 
 
 def _imports(tree: ast.Module, name: str, is_package: bool) -> tuple[str, ...]:
-    """Returns the dotted names that a module may import, at any depth of its code, in order."""
+    """Return the dotted names that a module may import, at any depth of its code, in order."""
     names: dict[str, None] = {}
     waiting: list[ast.AST] = [tree]
     while waiting:

@@ -32,7 +32,7 @@ class RunStore:
         self.runs_dir = Path(runs_dir)
 
     def path(self, key: str) -> Path:
-        """Returns the folder of a run, which need not exist.
+        """Return the folder of a run, which need not exist.
 
         Raises:
             AltpropError: `key` is not the plain name of an entry of `runs_dir`.
@@ -40,11 +40,11 @@ class RunStore:
         return self.runs_dir / files.check_name(key, "run key")
 
     def keys(self) -> list[str]:
-        """Returns the keys of all committed runs, sorted."""
+        """Return the keys of all committed runs, sorted."""
         return sorted(folder.name for folder in committed(self.runs_dir))
 
     def read(self, key: str) -> Record | None:
-        """Returns a run's record, or None if there is none.
+        """Return a run's record, or None if there is none.
 
         Raises:
             UnreadableRecordError: There is one, but it cannot be used; `claim` puts it aside.
@@ -52,7 +52,7 @@ class RunStore:
         return read_record(self.path(key))
 
     def settled(self, key: str) -> Record | None:
-        """Returns a run's record if it is final, so that nothing is left to do; else None."""
+        """Return a run's record if it is final, so that nothing is left to do; else None."""
         try:
             record = self.read(key)
         except UnreadableRecordError:
@@ -60,7 +60,7 @@ class RunStore:
         return record if record is not None and record.status.final else None
 
     def claim(self, key: str, heartbeat: float = leases.HEARTBEAT, stale: float = leases.STALE) -> Lease | None:
-        """Returns the right to work on a run, or None while another living worker has it.
+        """Return the right to work on a run, or None while another living worker has it.
 
         Call `read` again afterwards: the worker that had the run before may have finished it. A record that cannot be
         read is put aside, beside a file that says why.
@@ -87,7 +87,7 @@ class RunStore:
         config_yaml: str,
         artefacts: Mapping[str, Any] | None = None,
     ) -> Record:
-        """Makes a run permanent: after a crash at any moment there is the whole new record, or what was there before.
+        """Make a run permanent: after a crash at any moment there is the whole new record, or what was there before.
 
         Everything but `record.json` is written first; that file appears last, by a rename, and is what makes the run
         exist. When this returns all is on the disk. A checkpoint is removed unless the status says resume. A final

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from altprop.records import encode, files
-from altprop.records.places import Folders, places
+from altprop.records.folders import Folders, record_folders
 from altprop.records.record import UnreadableRecordError
 
 SCHEMA = 1
@@ -285,7 +285,7 @@ def load_timings(runs: Folders = "runs") -> tuple[list[Timing], list[str]]:
     """
     found: dict[str, Timing] = {}
     unreadable = []
-    for place in places(runs):
+    for place in record_folders(runs):
         below = place.absolute().parent if (place / "record.json").is_file() else place
         for path in sorted((below / FOLDER).glob("*.json")):
             try:

@@ -23,15 +23,15 @@ from altprop.report.health import examine
 from altprop.report.health_figures import alignments, gradient_scale, heat_maps, overlays, scale_figure
 from altprop.report.identity import Check, checks, fingerprints, origins, problems
 from altprop.report.model import Report, Table
+from altprop.report.oracle_checks import Verified, as_csv, doubts, verified
+from altprop.report.oracle_checks import summary as summary_of_oracle_checks
 from altprop.report.page import Workload, render
-from altprop.report.proof import Proven, as_csv, doubts, proven
-from altprop.report.proof import summary as summary_of_proofs
 from altprop.report.reading import read
 from altprop.report.results import dots, rows
 from altprop.report.robustness import COMMAND, beside, orphans, searched, spreads, steps_of_k
 from altprop.report.robustness_figures import best_figures, sensitivity
 from altprop.report.runs import LAYER_COLUMNS, WHOLE_COLUMNS, run_page
-from altprop.report.verdict import judge
+from altprop.report.verdict import conclude
 
 FORMATS = ("html", "md")
 LAYERS_UP_TO = 150
@@ -80,7 +80,7 @@ def build(
             pack(folders, out, keys)
         else:
             _write_data(out, folders, keys)
-        (out / "proofs.csv").write_bytes(as_csv(context["proofs"]))
+        (out / "oracle_checks.csv").write_bytes(as_csv(context["oracle_checks"]))
         for name in formats:
             (out / f"report.{name}").write_text(render(context, name), encoding="utf-8")
     except OSError as error:
@@ -92,9 +92,9 @@ def assemble(report: Report) -> dict[str, Any]:
     """Everything that the templates need, computed once for all formats."""
     found = checks(report)
     scale = gradient_scale(report)
-    proofs = proven(report)
+    oracle_checks = verified(report)
     small = len(report.runs) <= LAYERS_UP_TO
-    workloads = [_workload(report, table, found, proofs, scale, small) for table in report.tables]
+    workloads = [_workload(report, table, found, oracle_checks, scale, small) for table in report.tables]
     pooled = across(report)
     scale_bar = scale_figure(scale) if scale else None
     broken = failures(report)
@@ -106,13 +106,13 @@ def assemble(report: Report) -> dict[str, Any]:
         "workloads": workloads,
         "across": pooled,
         "scale": scale_bar,
-        "trials": sum(len(study.trials) for study in report.studies),
+        "trials": sum(len(tuning.trials) for tuning in report.tunings),
         "orphans": orphans(report),
         "tune_command": COMMAND,
         "failures": broken,
         "failure_summary": summary(broken),
-        "proofs": proofs,
-        "proof_summary": summary_of_proofs(proofs),
+        "oracle_checks": oracle_checks,
+        "oracle_check_summary": summary_of_oracle_checks(oracle_checks),
         "checks": found,
         "fingerprints": fingerprints(report),
         "origins": origins(report),
@@ -124,7 +124,7 @@ def assemble(report: Report) -> dict[str, Any]:
 
 
 def _workload(
-    report: Report, table: Table, found: list[Check], proofs: list[Proven], scale: Any, with_layers: bool
+    report: Report, table: Table, found: list[Check], oracle_checks: list[Verified], scale: Any, with_layers: bool
 ) -> Workload:
     results = rows(report, table)
     costs = cost_rows(report, table)
@@ -135,7 +135,7 @@ def _workload(
     return Workload(
         table=table,
         rows=results,
-        verdict=judge(report, table, results, problems(found, table.workload) + doubts(proofs, table)),
+        verdict=conclude(report, table, results, problems(found, table.workload) + doubts(oracle_checks, table)),
         dots=dots(report, table, results),
         views=views(report, table),
         health=examine(report, table),

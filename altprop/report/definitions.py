@@ -76,11 +76,11 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "cost of one forward pass of the model on one example. The residual is the misfit of the fit on audited steps.",
     ),
     (
-        "proof, oracle, negative control",
+        "oracle check, oracle, negative control",
         "An oracle measures how far an algorithm is from something known in a limit where the two must be equal, and "
         "holds within its tolerance. A negative control measures the same outside the limit and holds beyond its "
-        "tolerance: it shows that the oracle can tell. A proof is of one state of the code, named by its hash, which "
-        "the runs carry too.",
+        "tolerance: it shows that the oracle can tell. An oracle check is of one state of the code, named by its hash, "
+        "which the runs carry too.",
     ),
     (
         "trial, tuned",

@@ -120,7 +120,7 @@ class Origin:
 def origins(report: Report) -> list[Origin]:
     """Versions, machine and code, each value with its number of runs; the fingerprint first.
 
-    The hashes of the learners' own code are left to section 7, where they are held against the proofs.
+    The hashes of the learners' own code are left to section 7, where they are held against the oracle checks.
     """
     seen: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for run in report.runs:

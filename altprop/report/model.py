@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from altprop.records.proof import Proof
+from altprop.records.oracle_checks import OracleCheck
 from altprop.records.record import Record, UnreadableRecordError
 from altprop.report.canvas import Array
 from altprop.report.style import LearnerStyle
@@ -190,7 +190,7 @@ class Tuned:
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial: its run, its number in the study and the values of the searched options."""
+    """One trial: its run, its number in the tuning and the values of the searched options."""
 
     run: Run
     index: int
@@ -198,7 +198,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Study:
+class Tuning:
     """The trials of one learner on one workload, by their number.
 
     Attributes:
@@ -301,8 +301,8 @@ class Report:
     tables: list[Table]
     unreadable: list[str]
     superseded: list[Record]
-    studies: list[Study] = field(default_factory=list)
-    proofs: list[Proof] = field(default_factory=list)
+    tunings: list[Tuning] = field(default_factory=list)
+    oracle_checks: list[OracleCheck] = field(default_factory=list)
     timing_notes: list[str] = field(default_factory=list)
 
     @cached_property

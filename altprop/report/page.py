@@ -14,7 +14,7 @@ from altprop.report.definitions import DEFINITIONS
 from altprop.report.draw import Figure, key
 from altprop.report.health import Health
 from altprop.report.model import CURRENCIES, Table
-from altprop.report.proof import as_numbers
+from altprop.report.oracle_checks import as_numbers
 from altprop.report.results import Row, in_metric
 from altprop.report.robustness import Beside, Searched, Spread, score
 from altprop.report.runs import RunPage
@@ -30,7 +30,7 @@ SECTIONS = (
     (4, "health", "Gradient health"),
     (5, "cost", "Cost"),
     (6, "robustness", "Robustness"),
-    (7, "proof", "Proof"),
+    (7, "oracle_checks", "OracleCheck"),
     (8, "failures", "Failures"),
     (9, "reproduce", "Reproduce"),
     (10, "definitions", "Definitions"),
@@ -64,7 +64,7 @@ class Workload:
 
     @property
     def trials(self) -> str:
-        """How many trials the studies of the workload hold, in words."""
+        """How many trials the tunings of the workload hold, in words."""
         return written.plural(sum(one.curves.n for one in self.searched), "trial")
 
     @property
@@ -130,7 +130,7 @@ def numbers(context: dict[str, Any]) -> dict[str, Any]:
     """The results as plain data, for scripts that read the page."""
     return {
         "title": context["report"].title,
-        "proofs": as_numbers(context["proofs"]),
+        "oracle_checks": as_numbers(context["oracle_checks"]),
         "workloads": [
             {
                 "workload": one.table.workload,
@@ -178,13 +178,13 @@ def _tuned_numbers(row: Beside) -> dict[str, Any]:
 
 
 def _trial_numbers(row: Searched, table: Table) -> dict[str, Any]:
-    """The trials of a study as plain data, and the best of k = 1, 2, ... of them in the metric's unit."""
-    scores = [score(table, trial.run) for trial in row.study.trials]
+    """The trials of a tuning as plain data, and the best of k = 1, 2, ... of them in the metric's unit."""
+    scores = [score(table, trial.run) for trial in row.tuning.trials]
     return {
         "learner": row.learner.name,
         "trials": [
             {"index": trial.index, "values": trial.values, "validation": _finite(in_metric(value, table.sign))}
-            for trial, value in zip(row.study.trials, scores, strict=True)
+            for trial, value in zip(row.tuning.trials, scores, strict=True)
         ],
         "expected_best_of": [_finite(in_metric(value, table.sign)) for value in row.curves.expected],
         "median_best_of": [_finite(in_metric(value, table.sign)) for value in row.curves.median],

@@ -10,13 +10,13 @@ from typing import Any
 
 from altprop.errors import AltpropError, near
 from altprop.records.frame import read_all
-from altprop.records.proof import load_proofs
+from altprop.records.oracle_checks import load_oracle_checks
 from altprop.records.record import Record
-from altprop.report.model import Learner, Report, Run, Study, Table
+from altprop.report.model import Learner, Report, Run, Table, Tuning
 from altprop.report.naming import name_variants
 from altprop.report.style import assign
 from altprop.report.timing import attach
-from altprop.report.trials import agreement, role_of, studies, tuned_block
+from altprop.report.trials import agreement, role_of, tuned_block, tunings
 
 
 def read(runs: Sequence[Path], title: str, keys: Collection[str] | None = None, reference: str | None = None) -> Report:
@@ -45,10 +45,10 @@ def read(runs: Sequence[Path], title: str, keys: Collection[str] | None = None, 
         workloads[record.workload][names[record.key]].append(Run(record, names[record.key]))
     learners = _learners(kept, names, reference)
     tables = [_table(name, cells, learners) for name, cells in sorted(workloads.items())]
-    found, older = studies(trials)
-    placed = [replace(study, learner=_searched(study, tables)) for study in found]
-    proofs, broken = load_proofs(list(runs))
-    report = Report(title, learners, tables, unreadable + broken, superseded + older, placed, proofs)
+    found, older = tunings(trials)
+    placed = [replace(tuning, learner=_searched(tuning, tables)) for tuning in found]
+    oracle_checks, broken = load_oracle_checks(list(runs))
+    report = Report(title, learners, tables, unreadable + broken, superseded + older, placed, oracle_checks)
     return attach(report, runs)
 
 
@@ -56,14 +56,14 @@ def _places(runs: Sequence[Path]) -> str:
     return ", ".join(repr(str(folder)) for folder in runs)
 
 
-def _searched(study: Study, tables: Sequence[Table]) -> str | None:
-    """The learner that a study searched: the one at its defaults, else the tuned one; of several the likest."""
-    trial = study.trials[0].run.record
-    paths = [option.path for option in study.options]
+def _searched(tuning: Tuning, tables: Sequence[Table]) -> str | None:
+    """The learner that a tuning searched: the one at its defaults, else the tuned one; of several the likest."""
+    trial = tuning.trials[0].run.record
+    paths = [option.path for option in tuning.options]
     found = []
-    for runs in (runs for table in tables if table.workload == study.workload for runs in table.runs.values()):
+    for runs in (runs for table in tables if table.workload == tuning.workload for runs in table.runs.values()):
         tuned = tuned_block(runs[0].record)
-        if (tuned.learner if tuned else runs[0].record.label) == study.label:
+        if (tuned.learner if tuned else runs[0].record.label) == tuning.label:
             found.append((tuned is None, agreement(runs[0].record, trial, paths), runs[0].learner))
     return max(found, key=lambda one: one[:2])[2] if found else None
 

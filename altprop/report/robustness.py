@@ -11,7 +11,7 @@ import numpy as np
 
 from altprop.report.best_of_k import BestOfK, best_of_k
 from altprop.report.format import plural, setting
-from altprop.report.model import Learner, Option, Report, Run, Study, Table, Tuned
+from altprop.report.model import Learner, Option, Report, Run, Table, Tuned, Tuning
 from altprop.report.paired import Comparison, compare, compare_family
 from altprop.report.results import in_metric, interval_in_metric
 from altprop.report.statistics import Interval, median, quantile, wilson_interval
@@ -83,9 +83,9 @@ class Spread:
 
 @dataclass(frozen=True)
 class Searched:
-    """A study with its learner and its curves over k, in score units (more is better)."""
+    """A tuning with its learner and its curves over k, in score units (more is better)."""
 
-    study: Study
+    tuning: Tuning
     learner: Learner
     curves: BestOfK
 
@@ -108,11 +108,11 @@ def default_of(report: Report, table: Table, name: str, tuned: Tuned) -> str | N
     return max(found, key=lambda one: one[0])[1] if found else None
 
 
-def study_of(report: Report, table: Table, name: str, tuned: Tuned) -> Study | None:
-    """The study that a tuned learner was chosen from."""
+def tuning_of(report: Report, table: Table, name: str, tuned: Tuned) -> Tuning | None:
+    """The tuning that a tuned learner was chosen from."""
     mine = table.runs[name][0].record
     paths = [option.path for option in tuned.options]
-    found = [one for one in report.studies if (one.workload, one.label) == (table.workload, tuned.learner)]
+    found = [one for one in report.tunings if (one.workload, one.label) == (table.workload, tuned.learner)]
     return max(
         (one for one in found if one.options == tuned.options),
         key=lambda one: agreement(one.trials[0].run.record, mine, paths),
@@ -148,8 +148,8 @@ def _beside(report: Report, table: Table, name: str, tuned: Tuned, fair: Compari
     theirs = table.scores(default) if default else {}
     shared = sorted(set(mine) & set(theirs)) if default else sorted(mine)
     comparison = compare(mine, theirs) if default and shared else None
-    study = study_of(report, table, name, tuned)
-    trials = [trial for trial in study.trials if trial.index < tuned.trials] if study else []
+    tuning = tuning_of(report, table, name, tuned)
+    trials = [trial for trial in tuning.trials if trial.index < tuned.trials] if tuning else []
     flops = [value for run in table.tried(name) if (value := run.spent("flops"))]
     return Beside(
         learner=report.by_name[name],
@@ -166,18 +166,18 @@ def _beside(report: Report, table: Table, name: str, tuned: Tuned, fair: Compari
         comparison=comparison,
         difference=interval_in_metric(comparison.difference, table.sign) if comparison else None,
         fair=fair,
-        flags=tuple(_flags(table, name, tuned, study)),
+        flags=tuple(_flags(table, name, tuned, tuning)),
     )
 
 
-def _flags(table: Table, name: str, tuned: Tuned, study: Study | None) -> list[str]:
+def _flags(table: Table, name: str, tuned: Tuned, tuning: Tuning | None) -> list[str]:
     """What makes a choice doubtful: at the edge of its space, not the best, or on seeds that the trials saw."""
     found = []
     for option in tuned.options:
         place = _place(option, tuned.values.get(option.path))
         if place is not None and not EDGE < place < 1 - EDGE:
             found.append(f"{option.path} at the {'lower' if place < 0.5 else 'upper'} edge of its space")
-    trials = [trial for trial in study.trials if trial.index < tuned.trials] if study else []
+    trials = [trial for trial in tuning.trials if trial.index < tuned.trials] if tuning else []
     if len(trials) < tuned.trials:
         found.append(f"{len(trials)} of {plural(tuned.trials, 'trial')} among the records")
         return found
@@ -236,11 +236,11 @@ def spreads(report: Report, table: Table) -> list[Spread]:
 
 
 def searched(report: Report, table: Table) -> list[Searched]:
-    """The studies of a workload whose learner has runs there, in the order of the learners."""
-    found = [one for one in report.studies if one.workload == table.workload and one.learner is not None]
+    """The tunings of a workload whose learner has runs there, in the order of the learners."""
+    found = [one for one in report.tunings if one.workload == table.workload and one.learner is not None]
     made = [
-        Searched(study, report.by_name[str(study.learner)], best_of_k([score(table, t.run) for t in study.trials]))
-        for study in found
+        Searched(tuning, report.by_name[str(tuning.learner)], best_of_k([score(table, t.run) for t in tuning.trials]))
+        for tuning in found
     ]
     return sorted(made, key=lambda one: one.learner.index)
 
@@ -259,9 +259,9 @@ def steps_of_k(found: Sequence[Searched]) -> list[int]:
 def orphans(report: Report) -> list[str]:
     """Trials without a run of their learner on their workload, each a sentence."""
     return [
-        f"{study.label} on {study.workload}: {plural(len(study.trials), 'trial')} and no run, so nothing is shown."
-        for study in report.studies
-        if study.learner is None
+        f"{tuning.label} on {tuning.workload}: {plural(len(tuning.trials), 'trial')} and no run, so nothing is shown."
+        for tuning in report.tunings
+        if tuning.learner is None
     ]
 
 

@@ -88,7 +88,7 @@ def sensitivity(table: Table, found: Sequence[Searched]) -> list[Figure]:
     """Every trial against each searched option, one figure an option (and group of learners where there are many)."""
     options: dict[str, list[Searched]] = {}
     for one in found:
-        for option in one.study.options:
+        for option in one.tuning.options:
             options.setdefault(option.path, []).append(one)
     figures: list[Figure] = []
     # The option that most learners share, nearly always the learning rate, comes first.
@@ -102,7 +102,7 @@ def sensitivity(table: Table, found: Sequence[Searched]) -> list[Figure]:
 
 
 def _value_axis(table: Table, found: Sequence[Searched]) -> Axis:
-    scores = [score(table, trial.run) for one in found for trial in one.study.trials]
+    scores = [score(table, trial.run) for one in found for trial in one.tuning.trials]
     values = [in_metric(value, table.sign) for value in scores if math.isfinite(value)]
     values += [at for one in found if (at := _at_default(table, one.learner)) is not None]
     return spanning(values, log=table.sign < 0 and needs_log(values), margin=0.06)
@@ -141,8 +141,8 @@ class _Scale:
 def _sensitivity(
     table: Table, path: str, found: Sequence[Searched], y: Axis, part: int, parts: int, first: bool
 ) -> Figure:
-    declared = [option for one in found for option in one.study.options if option.path == path]
-    values = [t.values[path] for one in found for t in one.study.trials if t.values.get(path) is not None]
+    declared = [option for one in found for option in one.tuning.options if option.path == path]
+    values = [t.values[path] for one in found for t in one.tuning.trials if t.values.get(path) is not None]
     defaults = [option.default for option in declared if option.default is not None]
     scale = _Scale(path, declared, [*values, *defaults])
     failed = [one for one in found if one.curves.failed]
@@ -178,7 +178,7 @@ def _sensitivity(
         if edge is not None and one in failed:
             xs = [
                 scale.at(t.values[path], shift)
-                for t in one.study.trials
+                for t in one.tuning.trials
                 if t.values.get(path) is not None and math.isinf(score(table, t.run))
             ]
             places, _ = edge.at(xs, [0.5] * len(xs))
@@ -198,15 +198,15 @@ def _trials(table: Table, path: str, one: Searched, panel: Panel, scale: _Scale,
     style = one.learner.style
     points = sorted(
         (scale.at(trial.values[path], shift), score(table, trial.run))
-        for trial in one.study.trials
+        for trial in one.tuning.trials
         if trial.values.get(path) is not None
     )
     xs = np.array([x for x, _ in points], dtype=float)
     ys = np.array([in_metric(s, table.sign) if math.isfinite(s) else math.nan for _, s in points], dtype=float)
-    if len(one.study.options) == 1 and not scale.names:
+    if len(one.tuning.options) == 1 and not scale.names:
         panel.line(xs, ys, style.colour, 1.1 * style.width, style.dash, 0.7)
     panel.canvas.markers(*panel.at(xs, ys), style.marker, style.colour, 5.5, 0.85)
-    default = next(option.default for option in one.study.options if option.path == path)
+    default = next(option.default for option in one.tuning.options if option.path == path)
     if default is None:
         return
     at, height = scale.at(default, shift), _at_default(table, one.learner)

@@ -1,7 +1,7 @@
-"""Tuning as the records have it: trials, studies of trials, and what a tuned run says about its choice.
+"""Tuning as the records have it: trials, tunings of trials, and what a tuned run says about its choice.
 
 A *trial* is a run with searched options, on one seed, seen on validation only: it never becomes a row of a table. A
-*study* holds the trials of one learner on one workload over one declared search space. Studies of different length
+*tuning* holds the trials of one learner on one workload over one declared search space. Tunings of different length
 share their trials, for quasi-random points are nested: trial 3 of 8 is trial 3 of 16.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from altprop.records.record import Record
-from altprop.report.model import Option, Run, Study, Trial, Tuned, as_number
+from altprop.report.model import Option, Run, Trial, Tuned, Tuning, as_number
 from altprop.report.settings import settings
 
 ROLES = ("run", "trial", "tuned")
@@ -43,10 +43,10 @@ def tuned_block(record: Record) -> Tuned | None:
     )
 
 
-def studies(records: Sequence[Record]) -> tuple[list[Study], list[Record]]:
-    """The studies that some trials make, in the order of workload and label, and the trials that newer ones supersede.
+def tunings(records: Sequence[Record]) -> tuple[list[Tuning], list[Record]]:
+    """The tunings that some trials make, in the order of workload and label, and the trials that newer ones supersede.
 
-    Two trials are of one study if label, workload, search space, defaults and all settings that are not searched are
+    Two trials are of one tuning if label, workload, search space, defaults and all settings that are not searched are
     equal. Refused trials are left out: their learner is refused as a whole.
     """
     groups: dict[tuple[str, str, str], dict[tuple[float, int], list[Record]]] = defaultdict(lambda: defaultdict(list))
@@ -67,7 +67,7 @@ def studies(records: Sequence[Record]) -> tuple[list[Study], list[Record]]:
             left += ordered[:-1]
             values = _mapping(_block(ordered[-1], "trial").get("values"))
             trials.append(Trial(Run(ordered[-1], label), -1 if math.isinf(index) else int(index), values))
-        found.append(Study(workload, label, _options(_block(trials[0].run.record, "trial")), trials))
+        found.append(Tuning(workload, label, _options(_block(trials[0].run.record, "trial")), trials))
     return found, left
 
 

@@ -21,7 +21,7 @@ class Verdict:
     caveats: tuple[str, ...]
 
 
-def judge(report: Report, table: Table, rows: list[Row], problems: list[str]) -> Verdict:
+def conclude(report: Report, table: Table, rows: list[Row], problems: list[str]) -> Verdict:
     """The verdict on one workload; `problems` are sentences of the identity checks that failed."""
     ran = [row for row in rows if row.summary is not None]
     refused = [row for row in rows if row.summary is None]

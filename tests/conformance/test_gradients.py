@@ -11,7 +11,7 @@ from altprop.conformance.gradients import check_gradient
 from altprop.errors import AltpropError
 from altprop.problem import Grads, Problem
 from altprop.task import Batch
-from altprop.workbench import toy
+from altprop.testing import toy
 
 RIGHT = 1e-7
 

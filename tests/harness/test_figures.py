@@ -9,7 +9,7 @@ import torch
 from altprop.harness.building import Parts, build_parts
 from altprop.harness.cell import make_cell
 from altprop.harness.composition import compose_cell
-from altprop.harness.course import Course
+from altprop.harness.training_run import TrainingRun
 
 FULL = ["budget.currency=flops", "budget.amount=2.0e9", "budget.grid=20", "budget.block=50", "model.hidden=[100]"]
 
@@ -36,11 +36,11 @@ def trained(seed: int, *overrides: str) -> Parts:
     given = [*overrides, "dtype=float64", "budget.currency=epochs", "budget.amount=15", "probes=off"]
     plain: Any = OmegaConf.to_container(compose_cell(given), resolve=True)
     cell = make_cell({name: value for name, value in plain.items() if name != "hydra"}, given)
-    course = Course(build_parts(cell, seed), cell.settings, seed)
-    course.begin()
-    while not course.over:
-        course.block()
-    return course.parts
+    training_run = TrainingRun(build_parts(cell, seed), cell.settings, seed)
+    training_run.begin()
+    while not training_run.over:
+        training_run.block()
+    return training_run.parts
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

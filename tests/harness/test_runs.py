@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from altprop.harness import course as course_module
+from altprop.harness import training_run as training_run_module
 from altprop.records.store import RunStore
 
 
@@ -51,7 +51,9 @@ def test_probes_change_nothing(run: Callable[..., Any], tmp_path: Path) -> None:
 
 def test_the_second_command_runs_nothing(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     run("seeds=2")
-    monkeypatch.setattr(course_module.Course, "block", lambda self: pytest.fail("a settled run was run again"))
+    monkeypatch.setattr(
+        training_run_module.TrainingRun, "block", lambda self: pytest.fail("a settled run was run again")
+    )
     assert list(run("seeds=2").seed) == [0, 1]
 
 
@@ -62,12 +64,12 @@ def test_resume_after_a_kill_at_each_block_is_bit_identical(
     options = ["dropout=standard", f"optimizer={optimizer}", "trainer.checkpoint_seconds=0", "probes=basic"]
     whole = run(*options, runs="whole").iloc[0]
     expected = record(tmp_path / "whole", whole.key)["result"]
-    original = course_module.Course.block
+    original = training_run_module.TrainingRun.block
     blocks = 6
     for stop in range(1, blocks):
         done = 0
 
-        def block(self: course_module.Course, stop: int = stop) -> None:
+        def block(self: training_run_module.TrainingRun, stop: int = stop) -> None:
             nonlocal done
             if done == stop:
                 raise RuntimeError("killed")
@@ -75,7 +77,7 @@ def test_resume_after_a_kill_at_each_block_is_bit_identical(
             original(self)
 
         with monkeypatch.context() as patch:
-            patch.setattr(course_module.Course, "block", block)
+            patch.setattr(training_run_module.TrainingRun, "block", block)
             patch.setattr(RunStore, "commit", lambda *a, **k: (_ for _ in ()).throw(KeyError("killed")))
             with pytest.raises(KeyError):
                 run(*options, runs=f"part{stop}")

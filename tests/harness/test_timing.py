@@ -11,8 +11,8 @@ import pytest
 import timed_rules
 
 from altprop.errors import AltpropError
+from altprop.harness.interleaved import SIZING_STEPS, WARM_STEPS, Clock, SectionClock
 from altprop.harness.timing import BREAKDOWN_ROUNDS, ROUNDS, WARM_ROUNDS, time_runs, turns
-from altprop.harness.turns import SIZING_STEPS, WARM_STEPS, Clock, SectionClock
 from altprop.records.store import RunStore
 from altprop.records.timing import FOLDER, Timed, Timing, load_timings, median_interval, ratios
 
@@ -147,7 +147,7 @@ def change(runs: Path, name: str, edit: Callable[[dict[str, Any]], None]) -> Non
     [
         (lambda data: data.update(cell="0" * 16), "its code or its settings have changed"),
         (lambda data: data["provenance"].update(torch="1.0", fingerprint="x"), "torch 1.0 / "),
-        (lambda data: data["provenance"].update(device="cuda (a board)"), "other devices than one CPU"),
+        (lambda data: data["provenance"].update(device="cuda (a log)"), "other devices than one CPU"),
         (lambda data: data["provenance"].update(precision="bf16-mixed/float32"), "at precision bf16-mixed"),
         (lambda data: data["config"].update(dtype="float8"), "dtype=float8 is unknown"),
     ],

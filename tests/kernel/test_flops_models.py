@@ -12,7 +12,7 @@ from altprop.models.mlp import MLP
 from altprop.models.shortcut import ShortcutMLP
 from altprop.randomness import generator_for
 from altprop.task import Batch, ModelSpec
-from altprop.workbench import make_problem, toy_sequence
+from altprop.testing import make_problem, toy_sequence
 
 ROWS = 5
 

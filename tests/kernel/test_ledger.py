@@ -1,4 +1,4 @@
-"""The books: what is counted, what it costs, what is left out, and FLOP formulas against arithmetic by hand."""
+"""The ledger: what is counted, what it costs, what is left out, and FLOP formulas against arithmetic by hand."""
 
 import io
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from altprop.optim import OptimizerFactory
 from altprop.problem import Problem
 from altprop.randomness import generator_for
 from altprop.task import Batch, ModelSpec
-from altprop.workbench import make_problem, toy, toy_sequence
+from altprop.testing import make_problem, toy, toy_sequence
 
 SGD = OptimizerFactory("torch.optim.SGD", lr=0.1)
 
@@ -209,7 +209,7 @@ def test_primitives_count_themselves_and_their_flops(name: str) -> None:
     steps = Steps(STEP[name])
     steps.setup(problem)
     ledger = problem.ledger
-    assert ledger.forwards == 0  # preparing is off the books
+    assert ledger.forwards == 0  # preparing is not counted
     counted = samples = 0
     for step in range(20):
         given = part(batch, 5) if step % 4 == 3 else batch
@@ -274,7 +274,7 @@ def test_audits_are_at_powers_of_two_and_at_the_last_batch_of_a_context() -> Non
 
 
 def test_work_that_no_count_foretells_is_a_residual() -> None:
-    """A solve in one step of three, outside any primitive: the books are wrong, and they say so."""
+    """A solve in one step of three, outside any primitive: the ledger are wrong, and they say so."""
     problem, batch = toy()
     seen = []
 

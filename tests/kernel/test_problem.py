@@ -15,7 +15,7 @@ from altprop.optim import OptimizerFactory
 from altprop.problem import Problem
 from altprop.randomness import generator_for
 from altprop.task import Batch, ModelSpec
-from altprop.workbench import make_problem, toy, toy_sequence
+from altprop.testing import make_problem, toy, toy_sequence
 
 
 class Dropout(MultiplicativeNoise):

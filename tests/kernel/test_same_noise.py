@@ -13,7 +13,7 @@ from altprop.noise import MultiplicativeNoise, Noise
 from altprop.optim import OptimizerFactory
 from altprop.randomness import generator_for
 from altprop.task import Batch, ModelSpec
-from altprop.workbench import make_problem, toy, toy_sequence
+from altprop.testing import make_problem, toy, toy_sequence
 
 SGD = OptimizerFactory("torch.optim.SGD", lr=0.1)
 

@@ -1,7 +1,7 @@
 """`python -m tests.mutants [FAMILY ...]`: plant known mistakes and see that the oracles and tests notice each.
 
 A mutant is killed where a check fails on it that passes on the code as it is. One that cannot be imported, or that only
-makes its killers trip over an error, proves nothing about them.
+makes its killers trip over an error, verifies nothing about them.
 Exit code: 0 all mutants are killed, 1 one is not, 2 a mistake in the call.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .catalogue import FOLDER, Mutant, Unusable, load
 from .forks import run, warm
-from .killing import Outcome, source, try_killers, try_mutant, try_together
+from .killing import Outcome, source, try_killers, try_mutant, try_stacked
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     started, jobs = time.monotonic(), max(1, options.jobs)
     warm()
-    rows = _judge(mutants, jobs)
+    rows = _evaluate(mutants, jobs)
     unsound = _unsound({outcome.by for outcome in rows if outcome.status == "killed"}, jobs)
     for mutant, outcome in zip(mutants, rows, strict=True):
         if outcome.status == "killed" and outcome.by in unsound:
@@ -49,7 +49,7 @@ def _unsound(checks: Collection[str], jobs: int) -> dict[str, str]:
     for check in sorted(checks):
         groups.setdefault(source(check), []).append(check)
     together = list(groups.values())
-    work = [partial(try_together, group) for group in together]
+    work = [partial(try_stacked, group) for group in together]
     apart = [
         check for index, outcome, _ in run(work, jobs) if outcome.status != "survived" for check in together[index]
     ]
@@ -61,7 +61,7 @@ def _unsound(checks: Collection[str], jobs: int) -> dict[str, str]:
     }
 
 
-def _judge(mutants: Sequence[Mutant], jobs: int) -> list[Outcome]:
+def _evaluate(mutants: Sequence[Mutant], jobs: int) -> list[Outcome]:
     """Run the mutants, print a row for each in the order of the catalogue, and return what became of them."""
     rows: dict[int, tuple[Outcome, float]] = {}
     for index, mutant in enumerate(mutants):

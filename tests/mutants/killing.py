@@ -90,7 +90,7 @@ def try_killers(killers: Iterable[str]) -> Outcome:
     return crash or Outcome("survived")
 
 
-def try_together(checks: Sequence[str]) -> Outcome:
+def try_stacked(checks: Sequence[str]) -> Outcome:
     """Return whether checks of one `source` all pass; tests run in one session."""
     return try_killers(checks) if checks[0].startswith(ORACLES) else _tests(checks)
 

@@ -34,16 +34,16 @@ def test_from_an_empty_file_to_a_row(bare: Any, tmp_path: Path) -> None:
     (tmp_path / "forward_gradient.py").write_text(rule)
 
     (check,) = (shlex.split(line) for line in checks)
-    judged = bare.run(tmp_path, *check)
-    assert judged.returncode == 1, judged.stderr
-    (broken,) = [line for line in judged.stdout.splitlines() if "BROKEN" in line]
+    evaluated = bare.run(tmp_path, *check)
+    assert evaluated.returncode == 1, evaluated.stderr
+    (broken,) = [line for line in evaluated.stdout.splitlines() if "BROKEN" in line]
     assert broken.split(": ", 1)[1] in said()
     mended = rule.replace('direction="gradient"', 'direction="other"')
     assert mended.count('direction="other"') == 1
     (tmp_path / "forward_gradient.py").write_text(mended)
-    judged = bare.run(tmp_path, *check)
-    assert judged.returncode == 0, judged.stdout
-    assert "all rules hold" in judged.stdout
+    evaluated = bare.run(tmp_path, *check)
+    assert evaluated.returncode == 0, evaluated.stdout
+    assert "all rules hold" in evaluated.stdout
 
     for line in runs:
         done = bare.run(tmp_path, *shlex.split(line))

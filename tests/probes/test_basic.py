@@ -13,7 +13,7 @@ from altprop.models.shortcut import ShortcutMLP
 from altprop.noise import MultiplicativeNoise
 from altprop.probes.basic import LAYER, WHOLE, BasicProbes, slope_and_verdict
 from altprop.task import Batch, ModelSpec
-from altprop.workbench import make_problem, toy
+from altprop.testing import make_problem, toy
 
 
 class Mask(MultiplicativeNoise):
@@ -52,7 +52,7 @@ def test_gradient_descent_on_the_probe_batch_is_read_exactly():
     assert values["update_ratio"] == pytest.approx(1e-6 * float(gradient.norm() / before.norm()), rel=1e-8)
     assert values["alignment"] == pytest.approx(1.0, abs=1e-12)
     assert values["alignment_low"] == -values["alignment_high"]
-    # First-order: the drop is what the slope foretells up to O(step).
+    # First-order: the drop is what the slope predicts up to O(step).
     assert values["descent_efficiency"] == pytest.approx(1.0, abs=1e-4)
     for index, block in enumerate(problem.model.blocks):
         layer = row["layers"][f"blocks.{index}"]
@@ -92,7 +92,7 @@ def test_random_step_lies_in_the_band_and_has_no_efficiency():
 
 
 def test_efficiency_of_a_quadratic_has_its_closed_form():
-    """L = 1/2 |x|^2, step -s x: the drop is (s - s^2/2) |x|^2 and the slope foretells s |x|^2, so 1 - s/2."""
+    """L = 1/2 |x|^2, step -s x: the drop is (s - s^2/2) |x|^2 and the slope predicts s |x|^2, so 1 - s/2."""
     problem, batch = point([3.0] * 50)
     _, grads = problem.gradient(batch)
     assert row_of(problem, batch, grads, -0.5)["values"]["descent_efficiency"] == pytest.approx(0.75, abs=1e-12)
@@ -216,7 +216,7 @@ def test_saturated_outputs_are_counted():
 
 @pytest.mark.parametrize("normalisation", ["none", "batch", "layer"])
 def test_probes_change_nothing(normalisation):
-    """Weights, buffers, modes, `.grad`, streams, masks and books are the same with probes and without."""
+    """Weights, buffers, modes, `.grad`, streams, masks and ledger are the same with probes and without."""
 
     def run(probed: bool):
         problem, batch = toy((6, 8, 8, 3), rows=32, normalisation=normalisation, noise=Mask(), activation="relu")

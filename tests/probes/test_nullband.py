@@ -11,7 +11,7 @@ from altprop.probes import nullband
 from altprop.probes.basic import BasicProbes
 from altprop.problem import Problem
 from altprop.task import Batch
-from altprop.workbench import toy
+from altprop.testing import toy
 
 WIDTHS = (64, 128, 128, 10)
 

@@ -71,6 +71,6 @@ def test_a_tuned_cell_reruns_as_published(frame: pd.DataFrame, tmp_path: Path) -
 
 def test_the_archive_holds_the_proofs_of_what_ran() -> None:
     with tarfile.open(RECORDS) as file:
-        names = [name for name in file.getnames() if name.startswith("proofs/")]
-        proofs = [json.load(content) for name in names if (content := file.extractfile(name)) is not None]
-    assert {proof["algorithm"] for proof in proofs} == {"backprop"}
+        names = [name for name in file.getnames() if name.startswith("oracle checks/")]
+        oracle_checks = [json.load(content) for name in names if (content := file.extractfile(name)) is not None]
+    assert {oracle_check["algorithm"] for oracle_check in oracle_checks} == {"backprop"}

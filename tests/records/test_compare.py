@@ -5,8 +5,8 @@ import pytest
 
 from altprop.errors import AltpropError
 from altprop.records.compare import compare
-from altprop.records.judge import Verdict, differing_paths, judge
 from altprop.records.store import RunStore
+from altprop.records.tolerance import Verdict, compare_means, differing_paths
 
 SAME, WITHIN, DIFFERENT = Verdict
 
@@ -179,19 +179,19 @@ def test_paths_that_differ_in_bits(old, new, paths):
     ],
 )
 def test_verdicts_on_small_cases(published, here, verdict):
-    assert judge(published, here)[1] is verdict
+    assert compare_means(published, here)[1] is verdict
 
 
 def test_spread_is_the_prediction_interval_of_the_textbook():
     # t(.975, 2) = 4.302653, s = 2, sqrt(1/3 + 1/3) = 0.816497: 4.302653 * 2 * 0.816497 = 7.026202, and 1e-6 * 5.
-    assert judge([3.0, 5.0, 7.0], [0.0, 0.0, 0.0])[0] == pytest.approx(7.026202 + 5e-6, abs=2e-6)
+    assert compare_means([3.0, 5.0, 7.0], [0.0, 0.0, 0.0])[0] == pytest.approx(7.026202 + 5e-6, abs=2e-6)
 
 
 def test_fresh_draws_of_the_same_learner_are_called_different_in_five_of_a_hundred():
     random = np.random.default_rng(0)
     draws = random.normal(0.9, 0.02, (4000, 2, 4))
-    alarms = np.mean([judge(old.tolist(), new.tolist())[1] is DIFFERENT for old, new in draws])
+    alarms = np.mean([compare_means(old.tolist(), new.tolist())[1] is DIFFERENT for old, new in draws])
     # 4000 draws of .05 have a standard error of .0034: four of them on either side.
     assert abs(alarms - 0.05) < 0.014
-    shifted = np.mean([judge(old.tolist(), (new + 0.1).tolist())[1] is DIFFERENT for old, new in draws[:400]])
+    shifted = np.mean([compare_means(old.tolist(), (new + 0.1).tolist())[1] is DIFFERENT for old, new in draws[:400]])
     assert shifted > 0.9

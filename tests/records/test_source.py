@@ -94,7 +94,7 @@ def test_return_and_return_none_are_told_apart_by_the_tree(files):
 def test_a_transitive_import_counts_and_what_is_not_imported_does_not(files):
     before = source_hash(["homely.rule"])
     files("homely/kernel/unused.py", "y = 2")
-    files("homely/report.py", "x = 2")  # Reached only through the top package, which is a door to everything.
+    files("homely/report.py", "x = 2")  # Reached only through the top package, which is the front door to everything.
     assert source_hash(["homely.rule"]) == before
     files("homely/kernel/deep.py", "def f(x):\n    return -x * 0.25\n")
     assert source_hash(["homely.rule"]) != before

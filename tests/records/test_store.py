@@ -185,7 +185,7 @@ def test_a_name_that_could_leave_the_folder_is_refused_everywhere(store, put, na
             action(name)
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 200
-    if name:  # An artefact without a name has the same fate; its message is the same.
+    if name:  # An artefact without a name has the same outcome; its message is the same.
         with pytest.raises(ValueError, match=r"artefact name .* is not allowed"):
             put(store, KEY, artefacts={name: "x"})
     assert not store.runs_dir.exists()

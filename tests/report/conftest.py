@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from altprop.records.proof import Oracle, Proof, write_proof
+from altprop.records.oracle_checks import Oracle, OracleCheck, write_oracle_check
 
 
 def _beside(name: str) -> ModuleType:
@@ -35,9 +35,9 @@ def synthetic() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def proving() -> Callable[..., Proof]:
-    """The writer of synthetic proofs."""
-    return prove
+def verification() -> Callable[..., OracleCheck]:
+    """The writer of synthetic oracle checks."""
+    return verify
 
 
 @pytest.fixture(scope="session")
@@ -51,8 +51,8 @@ def tour(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """Records of nine learners on three tasks with three seeds, refusals and a divergence among them."""
     runs: Path = synthetic.write(tmp_path_factory.mktemp("tour") / "runs")
     for algorithm in ("backprop", "dfa", "newton_cg"):
-        prove(runs, algorithm)
-    prove(runs, "som", ("batch at radius 0 equals a Lloyd iteration", 0.3, 1e-12))
+        verify(runs, algorithm)
+    verify(runs, "som", ("batch at radius 0 equals a Lloyd iteration", 0.3, 1e-12))
     return runs
 
 
@@ -64,14 +64,14 @@ def tour_report(tour: Path) -> Path:
     return build([tour], tour.parent / "report", "The tour").parent
 
 
-def prove(folder: Path, algorithm: str, *oracles: tuple[str, float | None, float | None], **more: Any) -> Proof:
-    """Write a proof with the given (oracle, error, tolerance), two that hold by default."""
+def verify(folder: Path, algorithm: str, *oracles: tuple[str, float | None, float | None], **more: Any) -> OracleCheck:
+    """Write an oracle check with the given (oracle, error, tolerance), two that hold by default."""
     given = oracles or (("its limit is backprop", 2.4e-16, 1e-15), ("not elsewhere", 0.42, 0.01))
     measured = [Oracle(*one, more.get("reason", "") if one[1] is None else "", 0.1) for one in given]
     provenance = {"kernel": 1, "fingerprint": more.get("fingerprint", "f" * 32)}
     when, problem = more.get("finished", "2024-01-01T00:00:00+00:00"), more.get("problem", "")
     source = more.get("source", "a" * 64)
-    return write_proof(folder, algorithm, more.get("target", ""), source, measured, provenance, when, problem)
+    return write_oracle_check(folder, algorithm, more.get("target", ""), source, measured, provenance, when, problem)
 
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -93,6 +93,6 @@ def hostile_runs(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory
     ]
     error = HOSTILE + "\n```\n# heading\n</pre><script>alert(2)</script>"
     runs: Path = synthetic.write(tmp_path_factory.mktemp("hostile") / "runs", learners, tasks, 2, error)
-    prove(runs, "backprop", (HOSTILE, 0.0, 1.0), ("not " + odd, math.nan, 1.0), (error, None, None), reason=error)
-    prove(runs, "null", ("z" * 400, math.inf, 1e300), problem=error, fingerprint=HOSTILE)
+    verify(runs, "backprop", (HOSTILE, 0.0, 1.0), ("not " + odd, math.nan, 1.0), (error, None, None), reason=error)
+    verify(runs, "null", ("z" * 400, math.inf, 1e300), problem=error, fingerprint=HOSTILE)
     return runs

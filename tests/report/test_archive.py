@@ -15,7 +15,7 @@ from altprop.errors import AltpropError
 from altprop.records.archive import pack
 from altprop.records.compare import compare
 from altprop.records.frame import load, load_trace
-from altprop.records.proof import load_proofs
+from altprop.records.oracle_checks import load_oracle_checks
 from altprop.report.build import build
 
 
@@ -39,8 +39,8 @@ def test_what_is_read_from_an_archive_is_what_was_packed(tour: Path, tmp_path: P
     assert not {"lease.json", "checkpoint.pt", ".record.json.part", "record.unreadable.json"} & set(names)
     pd.testing.assert_frame_equal(load(archive).drop(columns="folder"), load(tour).drop(columns="folder"))
     pd.testing.assert_frame_equal(load_trace(str(archive)), load_trace(tour))
-    mine, theirs = (load_proofs([place])[0] for place in (archive, tour))
-    assert [proof.data for proof in mine] == [proof.data for proof in theirs]
+    mine, theirs = (load_oracle_checks([place])[0] for place in (archive, tour))
+    assert [oracle_check.data for oracle_check in mine] == [oracle_check.data for oracle_check in theirs]
     assert compare(archive, tour).reproduced
 
 

@@ -55,7 +55,7 @@ class Outline(HTMLParser):
         return " ".join("".join(self.text).split())
 
 
-FILES = ("data:,", "data.csv", "trace.csv.gz", "proofs.csv", "report.md")
+FILES = ("data:,", "data.csv", "trace.csv.gz", "oracle_checks.csv", "report.md")
 
 
 def page_of(folder: Path) -> str:

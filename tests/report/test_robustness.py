@@ -29,7 +29,7 @@ from altprop.report.robustness_figures import _legend
 from altprop.report.statistics import interquartile_mean
 from altprop.report.target import outcome, time_to_target
 from altprop.report.times import TargetTimes, ranking_flips, target_times
-from altprop.report.verdict import judge
+from altprop.report.verdict import conclude
 
 Tune = Callable[..., Path]
 
@@ -61,7 +61,7 @@ def trials_of(folder: Path, workload: str, label: str) -> list[dict[str, Any]]:
 def test_trials_are_rows_of_no_table(report: Report) -> None:
     assert all(run.seed < 10_000 for one in report.tables for runs in one.runs.values() for run in runs)
     # dfa is refused on adding.
-    assert [[trial.index for trial in study.trials] for study in report.studies] == [list(range(8))] * 5
+    assert [[trial.index for trial in tuning.trials] for tuning in report.tunings] == [list(range(8))] * 5
 
 
 def test_a_newer_trial_supersedes_the_older_one(synthetic: ModuleType, tmp_path: Path) -> None:
@@ -74,9 +74,9 @@ def test_a_newer_trial_supersedes_the_older_one(synthetic: ModuleType, tmp_path:
     again["record"]["measured"]["finished"] = "2030-01-01T00:00:00Z"
     synthetic.store(tmp_path, again)
     made = read([tmp_path], "x")
-    (study,) = made.studies
-    assert [trial.index for trial in study.trials] == [0, 1, 2, 3]
-    assert study.trials[3].run.record.key == "f" * 32
+    (tuning,) = made.tunings
+    assert [trial.index for trial in tuning.trials] == [0, 1, 2, 3]
+    assert tuning.trials[3].run.record.key == "f" * 32
     assert [record.key for record in made.superseded] == [older]
 
 
@@ -274,7 +274,7 @@ def test_a_flip_reaches_the_verdict_and_the_page(synthetic: ModuleType, tmp_path
         "The ranking by time to the 90 % target flips between currencies: many_cheap_steps is ahead of few_dear_steps "
         "in FLOPs and behind in steps."
     )
-    assert sentence in judge(made, one, rows(made, one), []).caveats
+    assert sentence in conclude(made, one, rows(made, one), []).caveats
     page = build([tmp_path / "runs"], tmp_path / "out").read_text(encoding="utf-8")
     assert sentence in page
 
@@ -283,7 +283,7 @@ def test_no_flip_is_said_where_all_currencies_agree(synthetic: ModuleType, tmp_p
     runs = synthetic.write(tmp_path, [synthetic.LEARNERS[0], synthetic.Learner("slow", speed=5)], synthetic.TASKS[:1])
     made = read([runs], "x")
     assert ranking_flips(made.tables[0], "90%") == []
-    assert not any("flips" in one for one in judge(made, made.tables[0], rows(made, made.tables[0]), []).caveats)
+    assert not any("flips" in one for one in conclude(made, made.tables[0], rows(made, made.tables[0]), []).caveats)
 
 
 @pytest.mark.parametrize(

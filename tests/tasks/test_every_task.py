@@ -1,4 +1,4 @@
-"""What every task must hold: its yaml, its splits, its losses and how it judges."""
+"""What every task must hold: its yaml, its splits, its losses and how it evaluates."""
 
 import math
 import random
@@ -138,7 +138,7 @@ def test_the_data_seed_moves_the_hold_out_and_nothing_else(shipped, name) -> Non
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_each_loss_judges_a_perfect_fit_and_a_poor_one(shipped, name, dtype) -> None:
+def test_each_loss_evaluates_a_perfect_fit_and_a_poor_one(shipped, name, dtype) -> None:
     for loss in shipped.kind(name).losses:
         task = shipped.make(name, **({} if name in POINTS else {"loss": loss}))
         data = shipped.data(task).to(torch.device("cpu"), dtype)
@@ -152,7 +152,7 @@ def test_each_loss_judges_a_perfect_fit_and_a_poor_one(shipped, name, dtype) -> 
             assert good[task.metric] == (1.0 if task.higher_is_better else pytest.approx(0.0, abs=1e-12))
             assert bad[task.metric] < good[task.metric] if task.higher_is_better else bad[task.metric] > 0.01
             assert bad["loss"] > good["loss"]
-        with pytest.raises(AltpropError, match="cannot judge a predictor of kind policy"):
+        with pytest.raises(AltpropError, match="cannot evaluate a predictor of kind policy"):
             task.evaluate(lambda x: x, split, PredictorKind.POLICY)
 
 

@@ -14,7 +14,7 @@ from altprop.algorithms.dropout.standard import StandardDropout
 from altprop.optim import OptimizerFactory
 from altprop.problem import Problem
 from altprop.task import Batch
-from altprop.workbench import toy
+from altprop.testing import toy
 
 SGD = OptimizerFactory("torch.optim.SGD", lr=0.1)
 Mutate = Callable[[ModuleType, str, str], ModuleType]

@@ -21,7 +21,7 @@ from altprop.optim import OptimizerFactory
 from altprop.problem import Problem
 from altprop.randomness import generator_for
 from altprop.task import Batch, ModelSpec
-from altprop.workbench import make_problem, toy
+from altprop.testing import make_problem, toy
 
 Mutate = Callable[[ModuleType, str, str], ModuleType]
 
@@ -120,7 +120,7 @@ def test_under_dropout_it_is_the_gradient_of_the_masked_net(activation: str) -> 
 
 
 class DropConnect(MultiplicativeNoise):
-    """Masks on the weights, to prove that site too."""
+    """Masks on the weights, to verify that site too."""
 
     sites = frozenset({"weight"})
 

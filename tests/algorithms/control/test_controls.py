@@ -21,7 +21,7 @@ from altprop.models.point import Point
 from altprop.optim import OptimizerFactory
 from altprop.randomness import generator_for
 from altprop.task import Batch, ModelSpec
-from altprop.workbench import make_problem, toy
+from altprop.testing import make_problem, toy
 
 Mutate = Callable[[ModuleType, str, str], ModuleType]
 CONTROLS = [Null, RandomDirection, FrozenFeatures, ShuffledLabels]

@@ -17,7 +17,7 @@ from altprop.optim import OptimizerFactory
 from altprop.randomness import generator_for
 from altprop.resolve import build
 from altprop.task import Batch, ModelSpec
-from altprop.workbench import make_problem, toy, toy_sequence
+from altprop.testing import make_problem, toy, toy_sequence
 
 UNITS = 6
 ALMOST_ONE = 1 - 2**-53

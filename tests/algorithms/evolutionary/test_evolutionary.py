@@ -21,7 +21,7 @@ from altprop.models.mlp import MLP
 from altprop.noise import MultiplicativeNoise
 from altprop.randomness import Random, generator_for
 from altprop.tasks.digits import Digits
-from altprop.workbench import make_problem, toy
+from altprop.testing import make_problem, toy
 
 LEARNERS = [EvolutionStrategy, Genetic]
 ORACLES = [(learner, name) for learner in LEARNERS for name in learner.oracles()]

@@ -22,7 +22,7 @@ from altprop.problem import Problem
 from altprop.randomness import generator_for
 from altprop.task import Batch, ModelSpec
 from altprop.tasks.digits import Digits
-from altprop.workbench import make_problem, toy
+from altprop.testing import make_problem, toy
 
 SGD = OptimizerFactory("torch.optim.SGD", lr=0.1)
 ADAM = OptimizerFactory("torch.optim.Adam", lr=0.001)
@@ -293,7 +293,7 @@ def test_no_graph_spans_two_blocks(rule: type[Any], monkeypatch: pytest.MonkeyPa
     assert seen[-1] == {0, 1, 2}
 
 
-# The books.
+# The ledger.
 
 
 def test_flops_of_a_step_by_hand() -> None:

@@ -10,7 +10,7 @@ from altprop.errors import Refused
 from altprop.models import recurrent
 from altprop.optim import OptimizerFactory
 from altprop.task import Batch
-from altprop.workbench import toy, toy_sequence
+from altprop.testing import toy, toy_sequence
 
 CELLS = ("rnn", "gru", "lstm")
 SGD = OptimizerFactory("torch.optim.SGD", lr=0.1)
@@ -247,7 +247,7 @@ def test_the_model_is_right():
 @pytest.mark.parametrize("name", MODEL_MUTANTS)
 def test_a_mutant_of_the_model_is_killed(name, mutate, monkeypatch):
     mutant = mutate(recurrent, *MODEL_MUTANTS[name])
-    monkeypatch.setattr("altprop.workbench.RecurrentModel", mutant.RecurrentModel)
+    monkeypatch.setattr("altprop.testing.RecurrentModel", mutant.RecurrentModel)
     with pytest.raises(AssertionError):
         model_is_right()
 

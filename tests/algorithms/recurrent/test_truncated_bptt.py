@@ -1,4 +1,4 @@
-"""Truncated backpropagation through time: horizons, windows, carried state, and the books."""
+"""Truncated backpropagation through time: horizons, windows, carried state, and the ledger."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from altprop.errors import AltpropError, Refused
 from altprop.noise import MultiplicativeNoise
 from altprop.optim import OptimizerFactory
 from altprop.task import Batch
-from altprop.workbench import toy, toy_sequence
+from altprop.testing import toy, toy_sequence
 
 CELLS = ("rnn", "gru", "lstm")
 SGD = OptimizerFactory("torch.optim.SGD", lr=0.1)
@@ -345,7 +345,7 @@ def test_without_a_target_nothing_moves(update):
 @pytest.mark.parametrize(("k1", "k2"), [(1, 3), (2, 2), (3, 5), (3, 7)])
 @pytest.mark.parametrize("per_step", [False, True])
 def test_the_books(cell, k1, k2, per_step):
-    """A window is its share of a pass; FLOPs foretold from the counts are those seen, whatever the batch size."""
+    """A window is its share of a pass; FLOPs predicted from the counts are those seen, whatever the batch size."""
     problem, batch = toy_sequence(cell, per_step=per_step)
     rule = ready(problem, k1, k2)
     sizes = (4, 4, 2, 3, 1, 4, 3, 4)
@@ -449,7 +449,7 @@ CHECKS = {
     "loop": lambda: test_an_update_after_each_window_is_the_usual_loop("rnn", 2),
     "stream": lambda: test_a_stream_goes_on_from_batch_to_batch("rnn"),
     "leak": lambda: test_no_state_leaks_over_the_end_of_a_sequence("rnn", "sequence"),
-    "books": lambda: test_the_books("rnn", 3, 5, True),
+    "ledger": lambda: test_the_books("rnn", 3, 5, True),
     "noise": lambda: test_one_window_is_bptt_to_the_bit("rnn", "window", True, None, True),
 }
 
@@ -469,7 +469,7 @@ MUTANTS = {
         "times.amax(0).expand(mask.shape[1])",
     ),
     "padding is run through": ("padding", "None if batch.mask is None else batch.mask[start:stop]", "None"),
-    "a window is a whole pass": ("books", "share=(stop - start) / steps", "share=1.0"),
+    "a window is a whole pass": ("ledger", "share=(stop - start) / steps", "share=1.0"),
     "masks drawn anew from each window": ("noise", "mask, start=start)", "mask, start=start + 1)"),
 }
 

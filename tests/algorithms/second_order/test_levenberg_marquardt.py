@@ -1,4 +1,4 @@
-"""Levenberg-Marquardt: least squares in the limit, one solution in both forms, never uphill, and its books."""
+"""Levenberg-Marquardt: least squares in the limit, one solution in both forms, never uphill, and its ledger."""
 
 import math
 from typing import Any
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from altprop.algorithms.second_order import levenberg_marquardt
 from altprop.algorithms.second_order.levenberg_marquardt import LevenbergMarquardt
-from altprop.capabilities import Appetite
+from altprop.capabilities import BatchMode
 from altprop.errors import AltpropError, Refused
 from altprop.flops import count_flops
 from altprop.noise import MultiplicativeNoise
 from altprop.task import Batch
-from altprop.workbench import make_problem, toy
+from altprop.testing import make_problem, toy
 
 LOSSES = ["half_squared_error", "mse", "one_hot_squared_error"]
 
@@ -88,10 +88,10 @@ def test_unlabelled_rows_do_not_count() -> None:
 
 def solutions_differ(module: Any) -> float:
     rule, batch = ready({"form": "primal"}, module)
-    primal, foretold = rule.solve(rule.system(batch), 0.03)
+    primal, predicted = rule.solve(rule.system(batch), 0.03)
     rule.form = "dual"
     dual, as_well = rule.solve(rule.system(batch), 0.03)
-    return float((primal - dual).norm() / primal.norm()) + abs(foretold - as_well) / foretold
+    return float((primal - dual).norm() / primal.norm()) + abs(predicted - as_well) / predicted
 
 
 def test_both_forms_have_one_solution() -> None:
@@ -129,8 +129,8 @@ def rejected(module: Any) -> tuple[bool, list[float], float]:
 
     def uphill(system: Any, damping: float) -> tuple[Tensor, float]:
         tried.append(damping)
-        direction, foretold = solve(system, damping)
-        return -direction, foretold
+        direction, predicted = solve(system, damping)
+        return -direction, predicted
 
     rule.solve = uphill
     result = rule.step(batch)
@@ -180,8 +180,8 @@ def test_a_step_sees_one_function_under_dropout(mutate: Any) -> None:
 def test_a_failed_factorisation_is_a_rejection() -> None:
     rule, batch = ready()
     system = rule.system(batch)
-    direction, foretold = rule.solve(system._replace(gram=-system.gram), 1e-3)
-    assert (float(direction.abs().max()), foretold) == (0.0, 0.0)
+    direction, predicted = rule.solve(system._replace(gram=-system.gram), 1e-3)
+    assert (float(direction.abs().max()), predicted) == (0.0, 0.0)
 
 
 def test_no_signal_no_change() -> None:
@@ -207,7 +207,7 @@ def test_flops_of_a_step_by_hand() -> None:
     assert by_kind["backward"] == rows * c * 2 * (h * c + n * h) + c * 2 * c * h
     # J^T r, J J^T and 1/2 |r|^2.
     assert by_kind["other"] == 2 * m * d + 2 * m * m * d + 2 * m
-    # Cholesky, two triangular solves, J^T of the solution, the foretold decrease.
+    # Cholesky, two triangular solves, J^T of the solution, the predicted decrease.
     assert by_kind["update"] == m**3 // 3 + 2 * m * m + 2 * m * d + 2 * d
     ledger = rule.problem.ledger
     assert (ledger.forwards, ledger.backwards, ledger.updates) == (2, c, 1)
@@ -240,7 +240,7 @@ def test_refusals() -> None:
     problem = make_problem(toy((64, 100, 10))[0].model, "one_hot_squared_error", train_size=718)
     with pytest.raises(Refused, match=r"53,921,800 numbers, above algorithm.largest=50,000,000"):
         LevenbergMarquardt().setup(problem)
-    assert LevenbergMarquardt.batch is Appetite.FULL
+    assert LevenbergMarquardt.batch is BatchMode.FULL
 
 
 @pytest.mark.parametrize(

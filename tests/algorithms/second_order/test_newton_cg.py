@@ -1,4 +1,4 @@
-"""Newton-CG: exact where it must be, away from saddles, one function within a step, and its books."""
+"""Newton-CG: exact where it must be, away from saddles, one function within a step, and its ledger."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from altprop.algorithms.second_order import newton_cg
 from altprop.algorithms.second_order.line_search import Found
 from altprop.algorithms.second_order.newton_cg import NewtonCG
-from altprop.capabilities import Appetite
+from altprop.capabilities import BatchMode
 from altprop.errors import AltpropError
 from altprop.flops import count_flops
 from altprop.models.mlp import MLP
@@ -17,7 +17,7 @@ from altprop.noise import MultiplicativeNoise
 from altprop.randomness import generator_for
 from altprop.tasks.digits import Digits
 from altprop.tasks.rosenbrock import RosenbrockFunction
-from altprop.workbench import make_problem, toy
+from altprop.testing import make_problem, toy
 
 
 class Dropout(MultiplicativeNoise):
@@ -235,17 +235,17 @@ def test_the_books_agree_with_every_step(curvature: str, noise: bool) -> None:
     assert products > 20
 
 
-@pytest.mark.parametrize("appetite", ["full", "mini"])
-def test_digits(appetite: str) -> None:
+@pytest.mark.parametrize("batch_mode", ["full", "mini"])
+def test_digits(batch_mode: str) -> None:
     """The task's own 2 GFLOP: 12 steps on the whole set, .942 seen; 284 on mini-batches, .940 (backprop .941)."""
     task = Digits()
     data = task.data().to(torch.device("cpu"), torch.float32)
     model = MLP(task.spec, [100], generator=generator_for(0, "initialisation"))
     problem = make_problem(model, "cross_entropy")
-    rule = NewtonCG(appetite=appetite)
-    assert rule.batch is Appetite(appetite)
+    rule = NewtonCG(batch_mode=batch_mode)
+    assert rule.batch is BatchMode(batch_mode)
     rule.setup(problem)
-    order, size = generator_for(0, "order"), len(data.train) if appetite == "full" else 64
+    order, size = generator_for(0, "order"), len(data.train) if batch_mode == "full" else 64
     while problem.ledger.flops < 2e9:
         for index in torch.randperm(len(data.train), generator=order).split(size):
             rule.step(data.train.batch(index))
@@ -257,7 +257,7 @@ def test_digits(appetite: str) -> None:
     ("options", "message"),
     [
         ({"curvature": "fisher"}, "known are: gauss_newton, hessian"),
-        ({"appetite": "none"}, "known are: full, mini"),
+        ({"batch_mode": "none"}, "known are: full, mini"),
         ({"damping": -1}, "at least 0"),
         ({"damping": float("nan")}, "at least 0"),
         ({"factor": 0.5}, "at least 1"),

@@ -1,4 +1,4 @@
-"""The map where it collapses to a known method, its order, its books, and what breaks it."""
+"""The map where it collapses to a known method, its order, its ledger, and what breaks it."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from altprop.algorithms.self_organizing.som import SelfOrganizingMap, distances
 from altprop.errors import AltpropError
 from altprop.problem import Problem
 from altprop.task import Batch
-from altprop.workbench import toy
+from altprop.testing import toy
 
 
 def learner(inputs: Tensor, **options: object) -> tuple[SelfOrganizingMap, Problem, Batch]:

@@ -14,7 +14,7 @@ from altprop.models.parts import ACTIVATIONS
 from altprop.models.shortcut import ShortcutMLP
 from altprop.randomness import generator_for
 from altprop.task import Batch, ModelSpec
-from altprop.workbench import make_problem
+from altprop.testing import make_problem
 
 
 def population_of(model, size=4):

@@ -10,7 +10,7 @@ from altprop.errors import AltpropError, Refused
 from altprop.models.recurrent import RecurrentModel
 from altprop.randomness import generator_for
 from altprop.task import Batch, ModelSpec
-from altprop.workbench import make_problem, toy_sequence
+from altprop.testing import make_problem, toy_sequence
 
 CELLS = ("rnn", "gru", "lstm")
 TORCH = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}

@@ -13,7 +13,7 @@ from altprop.optim import OptimizerFactory
 from altprop.problem import Problem
 from altprop.resolve import arguments
 from altprop.task import Batch
-from altprop.workbench import toy
+from altprop.testing import toy
 
 FOLDER = Path(__file__).parents[3] / "conf" / "optimizer"
 RECIPES = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(FOLDER.glob("*.yaml"))}

@@ -15,7 +15,7 @@ from altprop.flops import CountingMode
 from altprop.optim import OptimizerFactory
 from altprop.optim.cost import WATCHED, CostMeter
 from altprop.optim.foreign import UNFIT
-from altprop.workbench import toy
+from altprop.testing import toy
 
 library = pytest.importorskip("pytorch_optimizer")
 
@@ -157,7 +157,7 @@ def test_graph_optimizers_ask_for_the_graph_when_they_use_it_and_count_the_produ
 
 @pytest.mark.parametrize("name", [*TORCH, *FOREIGN])
 def test_flops_are_what_a_counter_around_every_step_sees(name: str) -> None:
-    """Preconditioners are made anew every so many steps; L-BFGS's history grows. All of it is booked."""
+    """Preconditioners are made anew every so many steps; L-BFGS's history grows. All of it is counted."""
     run = Run(recipe(name), sizes=(8, 12, 9, 3))
     seen = 0
     for _ in range(WATCHED + 13):

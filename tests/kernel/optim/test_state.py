@@ -9,7 +9,7 @@ from torch import nn
 
 from altprop.errors import AltpropError
 from altprop.optim import OptimizerFactory
-from altprop.workbench import toy
+from altprop.testing import toy
 
 
 @pytest.mark.parametrize("name", [*TORCH, *FOREIGN])

@@ -16,7 +16,7 @@ from altprop.optim.schedule import Schedule
 from altprop.problem import Problem
 from altprop.randomness import generator_for
 from altprop.task import Batch, ModelSpec
-from altprop.workbench import make_problem, toy
+from altprop.testing import make_problem, toy
 
 OURS_ALONE = {"schedule", "warmup", "end", "clip_norm", "clip_value", "needs", "roles", "partner", "name", "search"}
 OURS_ALONE |= {"_target_"}

@@ -1,6 +1,6 @@
-"""Proofs: what the oracles of an algorithm measured, one file for each algorithm and state of its code.
+"""OracleChecks: what the oracles of an algorithm measured, one file for each algorithm and state of its code.
 
-They lie in the folder `proofs` beside the runs, so that whoever copies a folder of records copies them with it.
+They lie in the folder `oracle checks` beside the runs, so that whoever copies a folder of records copies them with it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from altprop.records import encode, files
-from altprop.records.places import Folders, places
+from altprop.records.folders import Folders, record_folders
 from altprop.records.record import UnreadableRecordError
 from altprop.records.source import source_hash
 
 SCHEMA = 1
-FOLDER = "proofs"
+FOLDER = "oracle_checks"
 CONTROL = "not "
 """What the name of a negative control begins with."""
 _FIELDS: dict[str, type] = {
@@ -85,7 +85,7 @@ class Oracle:
 
 
 @dataclass(frozen=True)
-class Proof:
+class OracleCheck:
     """All that the oracles of one algorithm measured in one state of its code.
 
     Args:
@@ -139,7 +139,7 @@ class Proof:
 
 
 def source_of(target: str) -> str:
-    """Returns the hash (64 hex digits) of the code of an algorithm, which its runs and its proof carry.
+    """Return the hash (64 hex digits) of the code of an algorithm, which its runs and its oracle check carry.
 
     Args:
         target: The import path of its class.
@@ -151,7 +151,7 @@ def source_of(target: str) -> str:
 
 
 def file_name(algorithm: str, source: str) -> str:
-    """Returns the name of the file of a proof; what no file name may hold becomes an underscore.
+    """Return the name of the file of an oracle check; what no file name may hold becomes an underscore.
 
     >>> file_name("dfa", "0123456789abcdef" * 4), file_name("../a b", "f" * 64)
     ('dfa-0123456789abcdef.json', '_a_b-ffffffffffffffff.json')
@@ -160,7 +160,7 @@ def file_name(algorithm: str, source: str) -> str:
     return re.sub("__+", "_", plain)[:100] + f"-{source[:16]}.json"
 
 
-def write_proof(
+def write_oracle_check(
     runs_dir: str | PathLike[str],
     algorithm: str,
     target: str,
@@ -169,8 +169,8 @@ def write_proof(
     provenance: Mapping[str, Any],
     finished: str,
     problem: str = "",
-) -> Proof:
-    """Makes a proof permanent, in place of an older one of the same code: after a crash there is the old or the new.
+) -> OracleCheck:
+    """Make an oracle check permanent, in place of an older one of the same code; a crash leaves the old or the new.
 
     Args:
         runs_dir: The folder of records.
@@ -214,11 +214,11 @@ def write_proof(
         files.make_folder(folder)
         files.write_durably(path, encode.dump_record(data))
         files.sync_folder(folder)
-    return read_proof(path)
+    return read_oracle_check(path)
 
 
-def read_proof(path: Path) -> Proof:
-    """Returns the proof in a file.
+def read_oracle_check(path: Path) -> OracleCheck:
+    """Return the oracle check in a file.
 
     Raises:
         UnreadableRecordError: The file cannot be read, or holds something else.
@@ -230,46 +230,46 @@ def read_proof(path: Path) -> Proof:
     problem = _problem_of(data)
     if problem:
         raise UnreadableRecordError(f"{path} cannot be used: {problem}")
-    return Proof(path, data)
+    return OracleCheck(path, data)
 
 
-def load_proofs(runs: Folders = "runs") -> tuple[list[Proof], list[str]]:
-    """Returns the merged proofs of folders of records, and a sentence for each that is unreadable.
+def load_oracle_checks(runs: Folders = "runs") -> tuple[list[OracleCheck], list[str]]:
+    """Return the merged oracle checks of folders of records, and a sentence for each that is unreadable.
 
     Args:
-        runs: A folder of records, one run's folder, or several of these. Of two proofs of one algorithm, code and
-            fingerprint the one that was measured last wins.
+        runs: A folder of records, one run's folder, or several of these. Of two oracle checks of one algorithm,
+            code and fingerprint the one that was measured last wins.
 
     Returns:
-        Proofs sorted by algorithm, class, code and fingerprint.
+        OracleChecks sorted by algorithm, class, code and fingerprint.
     """
-    merged: dict[tuple[str, str, str, str], Proof] = {}
+    merged: dict[tuple[str, str, str, str], OracleCheck] = {}
     unreadable = []
-    for place in (folder.absolute() for folder in places(runs)):
+    for place in (folder.absolute() for folder in record_folders(runs)):
         below = place.parent if (place / "record.json").is_file() else place
         for path in sorted((below / FOLDER).glob("*.json")):
             try:
-                proof = read_proof(path)
+                oracle_check = read_oracle_check(path)
             except UnreadableRecordError as error:
                 unreadable.append(str(error))
                 continue
-            what = (proof.algorithm, proof.target, proof.source, proof.fingerprint)
-            if what not in merged or finished(merged[what]) <= finished(proof):
-                merged[what] = proof
+            what = (oracle_check.algorithm, oracle_check.target, oracle_check.source, oracle_check.fingerprint)
+            if what not in merged or finished(merged[what]) <= finished(oracle_check):
+                merged[what] = oracle_check
     return [merged[what] for what in sorted(merged)], list(dict.fromkeys(unreadable))
 
 
-def finished(proof: Proof) -> str:
-    """Returns when a proof was measured, as text that sorts."""
-    return str(proof.data["measured"].get("finished") or "")
+def finished(oracle_check: OracleCheck) -> str:
+    """Return when an oracle check was measured, as text that sorts."""
+    return str(oracle_check.data["measured"].get("finished") or "")
 
 
 @dataclass(frozen=True)
-class ProofComparison:
-    """Published proofs beside those of a rerun.
+class OracleCheckComparison:
+    """Published oracle checks beside those of a rerun.
 
     Args:
-        held: How many of the published proofs that hold, hold here as well.
+        held: How many of the published oracle checks that hold, hold here as well.
         broken: A sentence for each that held and does not hold here.
         missing: Algorithm and oracle of each that was not measured here.
     """
@@ -279,26 +279,26 @@ class ProofComparison:
     missing: tuple[str, ...]
 
     def table(self) -> str:
-        """Returns it as plain text; empty where nothing was published."""
+        """Return it as plain text; empty where nothing was published."""
         total = self.held + len(self.broken) + len(self.missing)
         if not total:
             return ""
-        lines = [f"{self.held} of {total} published proofs hold here as well."]
+        lines = [f"{self.held} of {total} published oracle checks hold here as well."]
         lines += [f"  no longer: {sentence}" for sentence in self.broken]
         lines += [f"  not measured here: {name}" for name in self.missing]
         return "\n".join(lines)
 
 
-def compare_proofs(published: Folders, here: Folders) -> ProofComparison:
-    """Compares the verdicts of oracles of one name, of each algorithm the proof that was measured last.
+def compare_oracle_checks(published: Folders, here: Folders) -> OracleCheckComparison:
+    """Compare the verdicts of oracles of one name, of each algorithm the oracle check that was measured last.
 
     The errors themselves may differ with processor and versions.
     """
     mine, theirs = _latest(here), _latest(published)
     held, broken, missing = 0, [], []
-    for algorithm, proof in theirs.items():
+    for algorithm, oracle_check in theirs.items():
         found = {one.name: one for one in mine[algorithm].oracles} if algorithm in mine else {}
-        for oracle in (one for one in proof.oracles if one.passed):
+        for oracle in (one for one in oracle_check.oracles if one.passed):
             again = found.get(oracle.name)
             if again is None:
                 missing.append(f"{algorithm}: {oracle.name}")
@@ -306,12 +306,15 @@ def compare_proofs(published: Folders, here: Folders) -> ProofComparison:
                 held += 1
             else:
                 broken.append(f"{algorithm}: {again.sentence}")
-    return ProofComparison(held, tuple(broken), tuple(missing))
+    return OracleCheckComparison(held, tuple(broken), tuple(missing))
 
 
-def _latest(runs: Folders) -> dict[str, Proof]:
-    """Returns algorithm -> the proof that was measured last, sorted by algorithm."""
-    return {proof.algorithm: proof for proof in sorted(load_proofs(runs)[0], key=lambda p: (p.algorithm, finished(p)))}
+def _latest(runs: Folders) -> dict[str, OracleCheck]:
+    """Return algorithm -> the oracle check that was measured last, sorted by algorithm."""
+    return {
+        oracle_check.algorithm: oracle_check
+        for oracle_check in sorted(load_oracle_checks(runs)[0], key=lambda p: (p.algorithm, finished(p)))
+    }
 
 
 def _oracle(entry: Mapping[str, Any]) -> Oracle:
@@ -320,7 +323,7 @@ def _oracle(entry: Mapping[str, Any]) -> Oracle:
 
 
 def _problem_of(data: Any) -> str | None:
-    """Returns what is wrong with the content of a proof, or None."""
+    """Return what is wrong with the content of an oracle check, or None."""
     if not isinstance(data, dict):
         return "it holds no JSON object"
     if data.get("schema") != SCHEMA:

@@ -1,4 +1,4 @@
-"""Several seeds of a cell in lockstep: one stacked step for all, and for each a course of its own around it."""
+"""Several seeds of a cell stacked: one stacked step for all, and for each a run of its own around it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from altprop.harness.course import Course
-from altprop.replicas import Replicas
+from altprop.harness.training_run import TrainingRun
+from altprop.stacked_learners import StackedLearners
 from altprop.task import Batch
 
 
-class Lockstep:
-    """Courses of one cell that move together; it stands where a single `Course` does. `block` is Lightning's unit.
+class StackedRuns:
+    """Training runs of one cell that step as one, in the place of a single one. `block` is Lightning's unit.
 
-    The courses share one ledger, which counts what one run does; seconds are each run's share.
+    The runs share one ledger, which counts what one run does; seconds are each run's share.
 
     Args:
-        courses: of different seeds, before their first step.
-        finish: called with a course as soon as it is over, while the ledger stands where the course ended.
+        training_runs: of different seeds, before their first step.
+        finish: called with a run as soon as it is over, while the ledger stands where the run ended.
     """
 
-    def __init__(self, courses: Sequence[Course], finish: Callable[[Course], None]) -> None:
-        self.courses, self.settings = list(courses), courses[0].settings
-        self.replicas = Replicas([course.parts.algorithm for course in courses])
-        self.ledger = courses[0].parts.problem.ledger
+    def __init__(self, training_runs: Sequence[TrainingRun], finish: Callable[[TrainingRun], None]) -> None:
+        self.training_runs, self.settings = list(training_runs), training_runs[0].settings
+        self.learners = StackedLearners([training_run.parts.algorithm for training_run in training_runs])
+        self.ledger = training_runs[0].parts.problem.ledger
         self.stop_requested = False
         self.trace: list[dict[str, Any]] = []
         self._finish = finish
@@ -35,84 +35,84 @@ class Lockstep:
         self._orders = torch.empty(0, device="cpu")
 
     @property
-    def live(self) -> list[Course]:
-        """The courses that have not ended."""
-        return [course for course in self.courses if not course.over]
+    def live(self) -> list[TrainingRun]:
+        """The runs that have not ended."""
+        return [training_run for training_run in self.training_runs if not training_run.over]
 
     @property
     def over(self) -> bool:
-        """Whether all courses have ended."""
+        """Whether all runs have ended."""
         return not self.live
 
     @property
     def wall_seconds(self) -> float:
         """Seconds since the start, of all together."""
-        return sum(course.wall_seconds for course in self.courses)
+        return sum(training_run.wall_seconds for training_run in self.training_runs)
 
     def begin(self) -> None:
         """Evaluate the untrained learners."""
-        for course in self.courses:
-            course.begin()
-        self._end(self.courses)
+        for training_run in self.training_runs:
+            training_run.begin()
+        self._end(self.training_runs)
 
     def block(self) -> None:
-        """Take steps up to the next mark, at most `budget.block`, as `Course.block` does."""
+        """Take steps up to the next mark, at most `budget.block`, as `TrainingRun.block` does."""
         live, ledger, budget = self.live, self.ledger, self.settings.budget
         leader = live[0]
         threshold = budget.amount * leader.mark / budget.grid
         losses: list[Tensor] = []
-        first, share = ledger.steps, 1 / len(self.courses)
+        first, share = ledger.steps, 1 / len(self.training_runs)
         cpu, wall = time.process_time(), time.perf_counter()
 
         def stop() -> None:
             ledger.seconds += (time.process_time() - cpu) * share
-            for course in live:
-                course.wall_seconds += (time.perf_counter() - wall) * share
+            for training_run in live:
+                training_run.wall_seconds += (time.perf_counter() - wall) * share
 
         for count in range(budget.block):
             probed = count == 0 and leader.probed
             if probed:
-                for course in live:
-                    course.before_probe()
+                for training_run in live:
+                    training_run.before_probe()
                 cpu, wall = time.process_time(), time.perf_counter()
             losses.append(self._step(leader.position + count))
             if probed:
                 stop()
-                self.replicas.settle()
-                for course in live:
-                    course.probe()
+                self.learners.settle()
+                for training_run in live:
+                    training_run.probe()
                 cpu, wall = time.process_time(), time.perf_counter()
             spent = leader.spent
-            for course in live:
-                course.parts.problem.progress = min(1.0, spent / budget.amount)
+            for training_run in live:
+                training_run.parts.problem.progress = min(1.0, spent / budget.amount)
             if spent >= threshold:
                 break
         stop()
-        self.replicas.settle()
+        self.learners.settle()
         told = torch.stack(losses).unbind(1)
-        for course in live:
-            course.position += len(losses)
-            course.close(list(told[self.courses.index(course)]), {}, first, False)
+        for training_run in live:
+            training_run.position += len(losses)
+            training_run.close(list(told[self.training_runs.index(training_run)]), {}, first, False)
         self._end(live)
 
-    def _end(self, live: Sequence[Course]) -> None:
-        for course in live:
-            if course.over:
-                self._finish(course)
+    def _end(self, live: Sequence[TrainingRun]) -> None:
+        for training_run in live:
+            if training_run.over:
+                self._finish(training_run)
 
     def _step(self, position: int) -> Tensor:
-        feeds = [course.parts.feed for course in self.courses]
+        feeds = [training_run.parts.feed for training_run in self.training_runs]
 
         def single(place: int) -> Batch:
             batch = feeds[place].batch(position)
             assert batch is not None  # `stacks` learners are fed.
             return batch
 
-        return self.replicas.step(self._batch(position), single)
+        return self.learners.step(self._batch(position), single)
 
     def _batch(self, position: int) -> Batch:
         """Return the batches of all seeds at a position, stacked: inputs (S, B, ...)."""
-        feeds = [course.parts.feed for course in self.courses]
+        feeds = [training_run.parts.feed for training_run in self.training_runs]
         feed, size = feeds[0], len(feeds)
         if feed.batches == 1:
             whole = feed.batch(position)

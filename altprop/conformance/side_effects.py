@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from altprop.algorithm import Algorithm
-from altprop.capabilities import Appetite, Capability, PredictorKind
+from altprop.capabilities import BatchMode, Capability, PredictorKind
 from altprop.conformance.case import (
     NotApplicable,
     Target,
@@ -72,14 +72,14 @@ def keeps_the_mode(target: Target) -> str | None:
     if not all(module.training for module in parts.model.modules()):
         return "a step leaves the model in evaluation mode"
     before = snapshot(parts)
-    _judge(parts)
+    _evaluate(parts)
     if not all(module.training for module in parts.model.modules()):
         return "a prediction leaves the model in evaluation mode"
     where = difference(before, snapshot(parts))
     return f"a prediction changes the learner, at {where}" if where is not None else None
 
 
-def _judge(parts: Parts) -> None:
+def _evaluate(parts: Parts) -> None:
     with parts.algorithm.predictor() as predict:
         if parts.algorithm.kind in (PredictorKind.OUTPUT, PredictorKind.POINT):
             parts.task.evaluate(predict, parts.data.train, parts.algorithm.kind)
@@ -149,15 +149,15 @@ def names_its_devices(target: Target) -> str | None:
 
 
 def takes_what_it_asks_for(target: Target) -> str | None:
-    """It asks for a batch unless its appetite is none."""
+    """It asks for a batch unless its batch_mode is none."""
     parts = make(target)
-    if parts.algorithm.batch is Appetite.NONE:
-        raise NotApplicable("its appetite is none")
+    if parts.algorithm.batch is BatchMode.NONE:
+        raise NotApplicable("its batch_mode is none")
     try:
         parts.algorithm.step(None)
     except AltpropError:
         return None
-    return "it takes a step on no batch although its appetite says otherwise"
+    return "it takes a step on no batch although its batch_mode says otherwise"
 
 
 def refuses_what_it_cannot_run(target: Target) -> str | None:
@@ -206,7 +206,7 @@ def touches_no_task(target: Target) -> str | None:
         return f"it loads the data of task {touched[0]} by itself, validation and test rows included"
     ends = []
     for garbled in (False, True):
-        with global_generators(1), _garbled_judges() if garbled else nullcontext():
+        with global_generators(1), _garbled_evaluation_data() if garbled else nullcontext():
             parts = make(target)
             steps(parts, 5)
         ends.append(snapshot(parts))
@@ -228,8 +228,8 @@ def _no_data_access(kind: type[Task]) -> Iterator[list[str]]:
 
 
 @contextmanager
-def _garbled_judges() -> Iterator[None]:
-    """Give every task validation and test rows that are nonsense; tasks judged in sample have none of their own."""
+def _garbled_evaluation_data() -> Iterator[None]:
+    """Give every task validation and test rows that are nonsense; tasks evaluated in sample have none of their own."""
     original = Task.data
 
     def data(self: Task) -> TaskData:
@@ -263,7 +263,7 @@ def _replaced(owner: type, name: str, value: Any) -> Iterator[None]:
             delattr(owner, name)
 
 
-MANNERS = by_name(
+SIDE_EFFECTS = by_name(
     declares_what_its_yaml_says,
     writes_hooks_only,
     leaves_no_grad,

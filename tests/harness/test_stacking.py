@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from altprop import replicas
-from altprop.harness import lockstep, together
+from altprop import stacked_learners
+from altprop.harness import stacked_runs, together
 from altprop.losses import CrossEntropy
 from altprop.records.store import RunStore
-from altprop.replicas import _Batched
+from altprop.stacked_learners import _Batched
 
 SEEDS = "seeds=5"
 # Under "algorithm" of the records: what is equal bit for bit.
@@ -34,17 +34,17 @@ def both(run: Callable[..., Any], tmp_path: Path) -> Callable[..., bool]:
 
     def go(*overrides: str) -> bool:
         run(SEEDS, *overrides, runs="at_once")
-        run(SEEDS, *overrides, "together=false", runs="loop")
+        run(SEEDS, *overrides, "stack_seeds=false", runs="loop")
         ours, theirs = records(tmp_path / "at_once"), records(tmp_path / "loop")
         assert sorted(ours) == sorted(theirs) == list(range(5))
         for seed, record in theirs.items():
-            assert "together" not in record["measured"]
+            assert "stacked" not in record["measured"]
             for name in EXACT:
                 assert ours[seed][name] == record[name], (seed, name)
             same = ("live_bytes", "saved_bytes", "state_bytes")
             assert [ours[seed]["measured"].get(n) for n in same] == [record["measured"].get(n) for n in same]
         assert traces(tmp_path / "at_once") == traces(tmp_path / "loop")
-        marks = {record["measured"].get("together") for record in ours.values()}
+        marks = {record["measured"].get("stacked") for record in ours.values()}
         assert marks in ({5}, {None})
         return marks == {5}
 
@@ -108,7 +108,7 @@ def test_a_workload_that_rounds_otherwise_goes_to_the_loop_by_itself(both: Calla
 
 def test_three_seeds_are_too_few(run: Callable[..., Any], tmp_path: Path) -> None:
     run("seeds=3")
-    assert all("together" not in record["measured"] for record in records(tmp_path / "runs").values())
+    assert all("stacked" not in record["measured"] for record in records(tmp_path / "runs").values())
 
 
 def test_seeds_that_diverge_end_each_at_its_own_step(both: Callable[..., bool], tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def threads() -> Iterator[Callable[[int], None]]:
 def test_products_that_round_differently_are_taken_one_by_one(threads: Callable[[int], None], count: int) -> None:
     threads(count)
     shapes = [(5, rows, i, o) for rows in (1, 15, 37, 64) for i in (4, 13, 64) for o in (1, 3, 10)]
-    found = {shape: replicas._batched(*shape, torch.float32) for shape in shapes}
+    found = {shape: stacked_learners._batched(*shape, torch.float32) for shape in shapes}
     assert _Batched(True, True, True, True) in found.values()  # else nothing would be gained
     for (size, rows, inputs, outputs), how in found.items():
         generator = torch.Generator().manual_seed(1)
@@ -144,8 +144,10 @@ def test_products_that_round_differently_are_taken_one_by_one(threads: Callable[
             for shape in ((size, rows, inputs), (size, outputs, inputs), (size, outputs), (size, rows, outputs))
         )
         single = [torch.nn.functional.linear(*each) for each in zip(x, w, b, strict=True)]
-        assert torch.equal(replicas._forward(x, w, b, how), torch.stack(single))
-        assert torch.equal(replicas._weight(g, x, how), torch.stack([e.t() @ v for e, v in zip(g, x, strict=True)]))
+        assert torch.equal(stacked_learners._forward(x, w, b, how), torch.stack(single))
+        assert torch.equal(
+            stacked_learners._weight(g, x, how), torch.stack([e.t() @ v for e, v in zip(g, x, strict=True)])
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -156,23 +158,23 @@ def test_means_at_once_have_the_bits_of_each(dtype: torch.dtype) -> None:
         pairs = zip(outputs, targets, strict=True)
         alone = torch.stack([torch.nn.functional.cross_entropy(o, t) for o, t in pairs])
         each = CrossEntropy().per_element(outputs, targets)
-        assert torch.equal(replicas._means(each), alone), rows
-        assert replicas._summed_alike(rows, dtype)
+        assert torch.equal(stacked_learners._means(each), alone), rows
+        assert stacked_learners._summed_alike(rows, dtype)
         if rows > 17:
             assert not torch.equal(each.mean(1), alone), "then the plain mean would do"
-    assert not replicas._summed_alike(257, dtype)
+    assert not stacked_learners._summed_alike(257, dtype)
 
 
 def test_a_product_that_lies_is_found_out(
     run: Callable[..., Any], both: Callable[..., bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = replicas._weight
-    monkeypatch.setattr(replicas, "_weight", lambda g, x, how: real(g, x, how) * (1 + 2**-23))
+    real = stacked_learners._weight
+    monkeypatch.setattr(stacked_learners, "_weight", lambda g, x, how: real(g, x, how) * (1 + 2**-23))
     assert not both("task=iris")
 
 
 def test_an_update_that_lies_is_found_out(both: Callable[..., bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    real = replicas.Updater.apply
+    real = stacked_learners.Updater.apply
 
     def apply(self: Any, grads: Any, *rest: Any, **more: Any) -> None:
         real(self, grads, *rest, **more)
@@ -180,7 +182,7 @@ def test_an_update_that_lies_is_found_out(both: Callable[..., bool], monkeypatch
             if p.dim() == 3 and self._steps == 4:  # the stacked weights, at an audited step
                 p.data[0, 0, 0] += 1e-6
 
-    monkeypatch.setattr(replicas.Updater, "apply", apply)
+    monkeypatch.setattr(stacked_learners.Updater, "apply", apply)
     assert not both("task=iris")
 
 
@@ -188,9 +190,9 @@ def test_an_update_that_lies_is_found_out(both: Callable[..., bool], monkeypatch
 def test_an_interrupt_leaves_every_seed_resumable_to_the_bit(
     run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int
 ) -> None:
-    real, done = lockstep.Lockstep.block, []
+    real, done = stacked_runs.StackedRuns.block, []
 
-    def block(self: lockstep.Lockstep) -> None:
+    def block(self: stacked_runs.StackedRuns) -> None:
         real(self)
         done.append(1)
         if len(done) > blocks:
@@ -198,12 +200,12 @@ def test_an_interrupt_leaves_every_seed_resumable_to_the_bit(
 
     words = ("task=digits", "optimizer=momentum", "probes=basic", SEEDS)
     with monkeypatch.context() as patched:
-        patched.setattr(lockstep.Lockstep, "block", block)
+        patched.setattr(stacked_runs.StackedRuns, "block", block)
         with pytest.raises(KeyboardInterrupt):
             run(*words)
     assert {record["status"] for record in records(tmp_path / "runs").values()} == {"interrupted"}
     run(*words)
-    run(*words, "together=false", runs="loop")
+    run(*words, "stack_seeds=false", runs="loop")
     resumed, loop = records(tmp_path / "runs"), records(tmp_path / "loop")
     assert [resumed[s]["result"] for s in range(5)] == [loop[s]["result"] for s in range(5)]
     assert traces(tmp_path / "runs") == traces(tmp_path / "loop")
@@ -213,7 +215,7 @@ def test_an_error_of_the_group_costs_nothing(both: Callable[..., bool], monkeypa
     def fail(*rest: Any) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(together, "Lockstep", fail)
+    monkeypatch.setattr(together, "StackedRuns", fail)
     assert not both("task=iris")
 
 
@@ -223,7 +225,7 @@ def test_seeds_that_are_there_are_left_alone(run: Callable[..., Any], tmp_path: 
     run("seeds=8")
     found = records(tmp_path / "runs")
     assert {s: found[s]["measured"]["finished"] for s in before} == before
-    assert {record["measured"].get("together") for s, record in found.items() if s not in before} == {6}
+    assert {record["measured"].get("stacked") for s, record in found.items() if s not in before} == {6}
 
 
 def test_a_seed_that_another_worker_has_is_left_to_it(run: Callable[..., Any], tmp_path: Path) -> None:
@@ -237,4 +239,4 @@ def test_a_seed_that_another_worker_has_is_left_to_it(run: Callable[..., Any], t
         run("seeds=6")
     found = records(tmp_path / "runs")
     assert sorted(found) == [1, 2, 3, 4, 5]
-    assert {record["measured"]["together"] for record in found.values()} == {5}
+    assert {record["measured"]["stacked"] for record in found.values()} == {5}

@@ -1,4 +1,4 @@
-"""Proofs on disk: what is read is what was written, of several the right one, and nothing else is taken for one."""
+"""Oracle checks on disk: what is read is what was written, of several the right one, and no other file is taken."""
 
 import json
 import math
@@ -10,16 +10,16 @@ import pytest
 from altprop.errors import AltpropError
 from altprop.records import files
 from altprop.records.frame import load
-from altprop.records.proof import (
+from altprop.records.oracle_checks import (
     Oracle,
-    Proof,
-    compare_proofs,
+    OracleCheck,
+    compare_oracle_checks,
     file_name,
     finished,
-    load_proofs,
-    read_proof,
+    load_oracle_checks,
+    read_oracle_check,
     source_of,
-    write_proof,
+    write_oracle_check,
 )
 from altprop.records.record import UnreadableRecordError
 from altprop.records.store import RunStore
@@ -30,11 +30,11 @@ MEASURED = (
 )
 
 
-def write(folder: Path, *oracles: Oracle, algorithm: str = "dfa", source: str = "a" * 64, **more: Any) -> Proof:
+def write(folder: Path, *oracles: Oracle, algorithm: str = "dfa", source: str = "a" * 64, **more: Any) -> OracleCheck:
     provenance = {"kernel": 1, "fingerprint": more.pop("fingerprint", "f" * 32), "torch": "2.13.0"}
     when = more.pop("finished", "2024-01-01T00:00:00+00:00")
     target = more.pop("target", f"rules.{algorithm}")
-    return write_proof(folder, algorithm, target, source, oracles or MEASURED, provenance, when, **more)
+    return write_oracle_check(folder, algorithm, target, source, oracles or MEASURED, provenance, when, **more)
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_sentences() -> None:
 def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     oracles = (*MEASURED, Oracle("NaN", math.nan, math.inf), Oracle("raises", None, None, "E: boom"))
     written = write(tmp_path, *oracles, problem="")
-    again = read_proof(written.path)
-    assert again.path == tmp_path / "proofs" / f"dfa-{'a' * 16}.json"
+    again = read_oracle_check(written.path)
+    assert again.path == tmp_path / "oracle_checks" / f"dfa-{'a' * 16}.json"
     assert [one.name for one in again.oracles] == [one.name for one in oracles]
     assert again.oracles[:2] == oracles[:2]
     assert math.isnan(again.oracles[2].error or 0)
@@ -88,18 +88,18 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
 
 
 def test_a_proof_that_could_not_be_asked_is_no_success(tmp_path: Path) -> None:
-    proof = write_proof(tmp_path, "x", "m.X", "b" * 64, [], {"kernel": 1}, "", problem="TypeError: boom")
-    assert proof.failing == ["oracles() raised TypeError: boom"]
-    assert not proof.settled
+    oracle_check = write_oracle_check(tmp_path, "x", "m.X", "b" * 64, [], {"kernel": 1}, "", problem="TypeError: boom")
+    assert oracle_check.failing == ["oracles() raised TypeError: boom"]
+    assert not oracle_check.settled
 
 
 @pytest.mark.parametrize("name", ["../../evil", "a/b\\c", "ü" * 300, "", "x\x00y", "..", "<script>"])
 def test_no_name_leaves_the_folder(tmp_path: Path, name: str) -> None:
     path = write(tmp_path, algorithm=name).path
-    assert path.parent == tmp_path / "proofs"
+    assert path.parent == tmp_path / "oracle_checks"
     assert ".." not in path.name
-    assert read_proof(path).algorithm == name
-    assert [proof.algorithm for proof in load_proofs(tmp_path)[0]] == [name]
+    assert read_oracle_check(path).algorithm == name
+    assert [oracle_check.algorithm for oracle_check in load_oracle_checks(tmp_path)[0]] == [name]
     assert file_name(name, "a" * 64) == path.name
 
 
@@ -113,7 +113,7 @@ def test_a_crash_leaves_the_old_proof(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(files, "write_new", full)
     with pytest.raises(AltpropError, match="is full"):
         write(tmp_path, Oracle("another", 0.0, 1.0))
-    assert [path.read_bytes() for path in (tmp_path / "proofs").iterdir()] == [before]
+    assert [path.read_bytes() for path in (tmp_path / "oracle_checks").iterdir()] == [before]
 
 
 def test_proofs_are_no_runs(tmp_path: Path) -> None:
@@ -132,16 +132,19 @@ def test_folders_are_merged_and_the_last_measurement_wins(tmp_path: Path) -> Non
     write(a, algorithm="som", fingerprint="1" * 32)
     write(b, algorithm="dfa", source="c" * 64)
     for folders in ([a, b], [b, a], [b, a, b]):
-        proofs, unreadable = load_proofs(folders)
+        oracle_checks, unreadable = load_oracle_checks(folders)
         assert unreadable == []
-        assert [(proof.algorithm, proof.source[0], proof.fingerprint[0]) for proof in proofs] == [
+        assert [
+            (oracle_check.algorithm, oracle_check.source[0], oracle_check.fingerprint[0])
+            for oracle_check in oracle_checks
+        ] == [
             ("dfa", "a", "f"),
             ("dfa", "c", "f"),
             ("som", "a", "0"),
             ("som", "a", "1"),
         ]
-        assert proofs[0].oracles[0].error == 1.0
-        assert finished(proofs[0]) == "2024-01-02"
+        assert oracle_checks[0].oracles[0].error == 1.0
+        assert finished(oracle_checks[0]) == "2024-01-02"
 
 
 def test_the_proofs_of_one_runs_folder_are_those_beside_it(tmp_path: Path) -> None:
@@ -149,8 +152,8 @@ def test_the_proofs_of_one_runs_folder_are_those_beside_it(tmp_path: Path) -> No
     run = tmp_path / ("0" * 32)
     run.mkdir()
     (run / "record.json").write_text("{}")
-    assert len(load_proofs(run)[0]) == 1
-    assert load_proofs(tmp_path / "nowhere") == ([], [])
+    assert len(load_oracle_checks(run)[0]) == 1
+    assert load_oracle_checks(tmp_path / "nowhere") == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -169,9 +172,9 @@ def test_what_is_no_proof_is_said_and_passed_over(tmp_path: Path, change: dict[s
     good = write(tmp_path, algorithm="som")
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(UnreadableRecordError, match=words):
-        read_proof(path)
-    proofs, unreadable = load_proofs([tmp_path, tmp_path])
-    assert [proof.path for proof in proofs] == [good.path]
+        read_oracle_check(path)
+    oracle_checks, unreadable = load_oracle_checks([tmp_path, tmp_path])
+    assert [oracle_check.path for oracle_check in oracle_checks] == [good.path]
     assert len(unreadable) == 1
     assert words in unreadable[0]
 
@@ -179,7 +182,7 @@ def test_what_is_no_proof_is_said_and_passed_over(tmp_path: Path, change: dict[s
 @pytest.mark.parametrize("content", [b"", b"[1]", b"{", b"\xff"])
 def test_a_torn_file_is_said(tmp_path: Path, content: bytes) -> None:
     write(tmp_path).path.write_bytes(content)
-    assert len(load_proofs(tmp_path)[1]) == 1
+    assert len(load_oracle_checks(tmp_path)[1]) == 1
 
 
 def test_a_rerun_is_compared_by_verdict(tmp_path: Path) -> None:
@@ -188,13 +191,13 @@ def test_a_rerun_is_compared_by_verdict(tmp_path: Path) -> None:
     write(there, algorithm="som")
     write(here, *MEASURED, finished="2023", source="0" * 64)
     write(here, MEASURED[0], Oracle("not with random B", 0.01, 0.05), source="b" * 64)
-    found = compare_proofs(there, here)
+    found = compare_oracle_checks(there, here)
     assert found.held == 1
     assert found.broken == ("dfa: the negative control 'not with random B' measures 0.01, which must exceed 0.05",)
     assert found.missing == ("dfa: renamed", "som: equals backprop", "som: not with random B")
-    assert found.table().splitlines()[0] == "1 of 5 published proofs hold here as well."
-    assert compare_proofs(here, here).broken == ()
-    assert compare_proofs(tmp_path / "none", here).table() == ""
+    assert found.table().splitlines()[0] == "1 of 5 published oracle checks hold here as well."
+    assert compare_oracle_checks(here, here).broken == ()
+    assert compare_oracle_checks(tmp_path / "none", here).table() == ""
 
 
 def test_the_source_of_an_algorithm_is_its_modules() -> None:

@@ -1,4 +1,4 @@
-"""The course of one run: steps up to the next mark, evaluations on the grid, probes, and the trace of all that."""
+"""One training run: steps up to the next mark, evaluations on the grid, probes, and the trace of all that."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from altprop.task import Split
 COUNTERS = ("flops", "samples", "forward_equivalents", "forwards", "backwards", "hvps", "evaluations")
 
 
-class Course:
+class TrainingRun:
     """One run, step by step. `block` is the unit that Lightning sees.
 
     Args:
@@ -192,8 +192,8 @@ class Course:
         self.trace.append({"kind": "probe", **where, **row})
         self.probe_seconds += time.perf_counter() - started
 
-    def judge(self, split: Split) -> dict[str, float]:
-        """Evaluate the learner as it stands on a split, off the clock and off the books."""
+    def evaluate(self, split: Split) -> dict[str, float]:
+        """Evaluate the learner as it stands on a split, neither timed nor counted."""
         started = time.perf_counter()
         algorithm = self.parts.algorithm
         with algorithm.predictor() as predict:
@@ -204,7 +204,7 @@ class Course:
     def _evaluate(self) -> None:
         """Evaluate at the present mark, and end the run where that says so."""
         guide = self.parts.data.validation
-        metrics = self.judge(self.parts.data.train if guide is None else guide)
+        metrics = self.evaluate(self.parts.data.train if guide is None else guide)
         self._row("train" if guide is None else "validation", metrics)
         ledger, budget, task = self.parts.problem.ledger, self.budget, self.parts.task
         self.clock.append(
@@ -272,14 +272,14 @@ class Course:
 
     def test(self) -> tuple[dict[str, dict[str, float]], float | None]:
         """Open the test sets: (set -> metrics of the final state, test metric of the best validation state)."""
-        final = {name: self.judge(split) for name, split in self.parts.data.tests.items()}
+        final = {name: self.evaluate(split) for name, split in self.parts.data.tests.items()}
         for name, metrics in final.items():
             self._row("test" if name == "test" else f"test/{name}", metrics)
         if self.best is None or "test" not in self.parts.data.tests:
             return final, None
         self.parts.model.load_state_dict(self.best["model"])
         self.parts.algorithm.load_state_dict(self.best["algorithm"])
-        metrics = self.judge(self.parts.data.tests["test"])
+        metrics = self.evaluate(self.parts.data.tests["test"])
         self._row("test_best", metrics)
         return final, metrics.get(self.parts.task.metric)
 

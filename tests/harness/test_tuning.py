@@ -1,4 +1,4 @@
-"""Studies: trials, choice, fresh seeds."""
+"""Tunings: trials, choice, fresh seeds."""
 
 import json
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import pytest
 
 import altprop
 from altprop.errors import AltpropError
-from altprop.harness import study
+from altprop.harness import tuning
 from altprop.records.store import RunStore
 
 QUIET = "algorithm=backprop"
@@ -29,7 +29,7 @@ def tuned(run: Callable[..., Any], tmp_path: Path) -> list[dict[str, Any]]:
 def test_a_study_runs_defaults_trials_and_the_choice_on_fresh_seeds(tuned: list[dict[str, Any]]) -> None:
     roles = {role: [(r["label"], r["seed"]) for r in tuned if r["role"] == role] for role in ("run", "trial", "tuned")}
     assert roles["run"] == [("backprop+adam", 0), ("backprop+adam", 1)]
-    assert roles["trial"] == [("backprop+adam", study.TRIAL_SEED)] * 4
+    assert roles["trial"] == [("backprop+adam", tuning.TRIAL_SEED)] * 4
     assert roles["tuned"] == [("backprop+adam·tuned", 0), ("backprop+adam·tuned", 1)]
     assert all(r["status"] == "completed" for r in tuned)
 
@@ -140,7 +140,7 @@ def test_trials_that_another_worker_has_are_waited_for(
         (tmp_path / "kept").rename(store.path(trial["key"]) / "record.json")  # the other worker commits
         lease.release()
 
-    monkeypatch.setattr(study.time, "sleep", wait)
+    monkeypatch.setattr(tuning.time, "sleep", wait)
     frame = run(QUIET, "+tune=4", "seeds=2")
     assert len(waits) == 1
     assert len(frame) == 8

@@ -1,4 +1,4 @@
-"""The Python door: one cell from overrides, as a data frame."""
+"""The Python interface: one cell from overrides, as a data frame."""
 
 from __future__ import annotations
 

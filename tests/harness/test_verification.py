@@ -1,4 +1,4 @@
-"""The oracles of a class become its proof: measured once for each state of its code, whatever they do."""
+"""The oracles of a class become its oracle check: measured once for each state of its code, whatever they do."""
 
 import json
 import random
@@ -17,9 +17,9 @@ from altprop.algorithm import Algorithm
 from altprop.conformance.state import generator_states
 from altprop.conformance.suite import algorithms
 from altprop.errors import AltpropError
-from altprop.harness import proof as module
-from altprop.harness.proof import measure, prove, prove_runs
-from altprop.records.proof import load_proofs
+from altprop.harness import verification as module
+from altprop.harness.verification import measure, verify, verify_runs
+from altprop.records.oracle_checks import load_oracle_checks
 from altprop.resolve import resolve_class
 
 DFA = "altprop.algorithms.feedback.dfa.DirectFeedbackAlignment"
@@ -68,29 +68,29 @@ def test_every_algorithm_has_an_oracle_and_a_negative_control(name: str) -> None
 
 
 def test_a_proof_holds_what_the_oracles_say(tmp_path: Path) -> None:
-    proof = prove("dfa", DFA, tmp_path)
+    oracle_check = verify("dfa", DFA, tmp_path)
     kind = resolve_class(DFA, Algorithm)  # type: ignore[type-abstract]
-    assert {one.name: (one.error, one.tolerance) for one in proof.oracles} == {
+    assert {one.name: (one.error, one.tolerance) for one in oracle_check.oracles} == {
         name: oracle() for name, oracle in kind.oracles().items()
     }
-    assert [one.control for one in proof.oracles].count(True) == 2
-    assert proof.failing == []
-    assert proof.settled
-    assert proof.data["provenance"]["torch"] == torch.__version__
-    assert proof.data["provenance"]["threads"] == 1
-    assert all(one.seconds > 0 for one in proof.oracles)
+    assert [one.control for one in oracle_check.oracles].count(True) == 2
+    assert oracle_check.failing == []
+    assert oracle_check.settled
+    assert oracle_check.data["provenance"]["torch"] == torch.__version__
+    assert oracle_check.data["provenance"]["threads"] == 1
+    assert all(one.seconds > 0 for one in oracle_check.oracles)
 
 
 def test_a_known_proof_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = prove("dfa", DFA, tmp_path)
+    first = verify("dfa", DFA, tmp_path)
     before = first.path.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(module, "measure", lambda kind: pytest.fail("it was measured again"))
-        assert prove("dfa", DFA, tmp_path).data == first.data
+        assert verify("dfa", DFA, tmp_path).data == first.data
     calls = []
     monkeypatch.setattr(module, "measure", lambda kind: (calls.append(kind), measure(kind))[1])
-    prove("dfa", DFA, tmp_path, again=True)
-    prove("another_name", DFA, tmp_path)
+    verify("dfa", DFA, tmp_path, again=True)
+    verify("another_name", DFA, tmp_path)
     assert len(calls) == 2
     assert first.path.read_bytes() != before  # times differ
 
@@ -106,32 +106,32 @@ def test_a_known_proof_is_not_measured_again(tmp_path: Path, monkeypatch: pytest
     ids=str,
 )
 def test_a_proof_of_other_versions_is_measured_again(tmp_path: Path, change: dict[str, str]) -> None:
-    proof = prove("dfa", DFA, tmp_path)
-    data = json.loads(proof.path.read_text())
+    oracle_check = verify("dfa", DFA, tmp_path)
+    data = json.loads(oracle_check.path.read_text())
     for path, value in change.items():
         place = data["provenance"] if path.startswith("provenance") else data
         place[path.rpartition(".")[2]] = value
-    proof.path.write_text(json.dumps(data))
-    again = prove("dfa", DFA, tmp_path)
-    assert again.data["provenance"] == proof.data["provenance"]
+    oracle_check.path.write_text(json.dumps(data))
+    again = verify("dfa", DFA, tmp_path)
+    assert again.data["provenance"] == oracle_check.data["provenance"]
     assert again.target == DFA
 
 
 def test_a_torn_proof_is_measured_again(tmp_path: Path) -> None:
-    proof = prove("dfa", DFA, tmp_path)
-    proof.path.write_text("{")
-    assert prove("dfa", DFA, tmp_path).failing == []
+    oracle_check = verify("dfa", DFA, tmp_path)
+    oracle_check.path.write_text("{")
+    assert verify("dfa", DFA, tmp_path).failing == []
 
 
 def test_other_code_has_another_proof(folder: Path) -> None:
     rule(folder, '{"a": lambda: (0.0, 1.0)}')
-    first = prove("r", "proven_rule.Rule", folder / "runs")
+    first = verify("r", "proven_rule.Rule", folder / "runs")
     rule(folder, '{"a": lambda: (0.0, 2.0)}')
-    second = prove("r", "proven_rule.Rule", folder / "runs")
+    second = verify("r", "proven_rule.Rule", folder / "runs")
     assert first.source != second.source
     assert first.path != second.path
     assert second.oracles[0].tolerance == 2.0
-    assert len(load_proofs(folder / "runs")[0]) == 2
+    assert len(load_oracle_checks(folder / "runs")[0]) == 2
 
 
 @pytest.mark.parametrize(
@@ -149,11 +149,11 @@ def test_other_code_has_another_proof(folder: Path) -> None:
 )
 def test_an_oracle_that_raises_is_a_failed_proof(folder: Path, oracle: str, words: str) -> None:
     rule(folder, '{"good": lambda: (0.0, 1.0), "bad": ' + oracle + ', "not bad": ' + oracle + "}")
-    proof = prove("r", "proven_rule.Rule", folder / "runs")
-    assert [one.passed for one in proof.oracles] == [True, False, False]
-    assert words in proof.oracles[1].reason
-    assert "\n" not in proof.oracles[1].reason
-    assert len(proof.failing) == 2
+    oracle_check = verify("r", "proven_rule.Rule", folder / "runs")
+    assert [one.passed for one in oracle_check.oracles] == [True, False, False]
+    assert words in oracle_check.oracles[1].reason
+    assert "\n" not in oracle_check.oracles[1].reason
+    assert len(oracle_check.failing) == 2
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="this system has no alarm")
@@ -173,26 +173,26 @@ def test_an_oracle_that_does_not_end_is_left(folder: Path, monkeypatch: pytest.M
 def test_what_raised_is_asked_again(folder: Path) -> None:
     """An exception may be the machine's: memory, a missing library."""
     rule(folder, '{"a": lambda: (0.0, 1.0) if hasattr(sys, "_fine") else 1 / 0}')
-    assert prove("r", "proven_rule.Rule", folder / "runs").failing
+    assert verify("r", "proven_rule.Rule", folder / "runs").failing
     sys._fine = True  # type: ignore[attr-defined]
     try:
-        assert prove("r", "proven_rule.Rule", folder / "runs").failing == []
+        assert verify("r", "proven_rule.Rule", folder / "runs").failing == []
     finally:
         del sys._fine  # type: ignore[attr-defined]
 
 
 def test_what_fails_to_hold_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rule(folder, '{"a": lambda: (2.0, 1.0)}')
-    assert prove("r", "proven_rule.Rule", folder / "runs").failing
+    assert verify("r", "proven_rule.Rule", folder / "runs").failing
     monkeypatch.setattr(module, "measure", lambda kind: pytest.fail("it was measured again"))
-    assert prove("r", "proven_rule.Rule", folder / "runs").failing
+    assert verify("r", "proven_rule.Rule", folder / "runs").failing
 
 
 def test_a_class_that_cannot_name_its_oracles(folder: Path) -> None:
     rule(folder, "1 / 0")
-    proof = prove("r", "proven_rule.Rule", folder / "runs")
-    assert proof.oracles == ()
-    assert proof.failing == ["oracles() raised ZeroDivisionError: division by zero (proven_rule.py, line 18)"]
+    oracle_check = verify("r", "proven_rule.Rule", folder / "runs")
+    assert oracle_check.oracles == ()
+    assert oracle_check.failing == ["oracles() raised ZeroDivisionError: division by zero (proven_rule.py, line 18)"]
 
 
 def test_oracles_leave_no_trace_and_see_none(folder: Path) -> None:
@@ -233,21 +233,21 @@ def test_only_algorithms_with_a_result_are_proven(run: Callable[..., Any], tmp_p
     run("budget.amount=10", "algorithm=custom", "algorithm._target_=rules.Raises")
     run("budget.amount=10", "algorithm=bptt")  # refused
     run("budget.amount=10", "algorithm=custom", "algorithm._target_=rules.ReturnsNaN")
-    proving = prove_runs(tmp_path / "runs")
-    assert [(proof.algorithm, len(proof.oracles) > 0) for proof in proving.proofs] == [
+    verification = verify_runs(tmp_path / "runs")
+    assert [(oracle_check.algorithm, len(oracle_check.oracles) > 0) for oracle_check in verification.oracle_checks] == [
         ("ReturnsNaN", False),
         ("backprop", True),
     ]
-    assert proving.skipped == []
-    assert proving.complaints() == []
-    assert prove_runs(tmp_path / "runs", []).proofs == []
-    assert len(load_proofs(tmp_path / "runs")[0]) == 2
+    assert verification.skipped == []
+    assert verification.complaints() == []
+    assert verify_runs(tmp_path / "runs", []).oracle_checks == []
+    assert len(load_oracle_checks(tmp_path / "runs")[0]) == 2
 
 
 def test_the_runs_carry_the_code_that_the_proof_is_of(run: Callable[..., Any], tmp_path: Path) -> None:
     row = run("budget.amount=10").iloc[0]
-    (proof,) = prove_runs(tmp_path / "runs", [row.key]).proofs
-    assert row.provenance["sources"] == {"algorithm": proof.source}
+    (oracle_check,) = verify_runs(tmp_path / "runs", [row.key]).oracle_checks
+    assert row.provenance["sources"] == {"algorithm": oracle_check.source}
 
 
 def test_an_algorithm_that_cannot_be_imported_any_more_is_said(
@@ -257,34 +257,34 @@ def test_an_algorithm_that_cannot_be_imported_any_more_is_said(
     run("budget.amount=10", "algorithm=custom", "algorithm._target_=leaving.Rule")
     (folder / "leaving.py").write_text("import sys\nsys.exit(4)\n")
     monkeypatch.delitem(sys.modules, "leaving")
-    proving = prove_runs(folder / "runs")
-    assert proving.proofs == []
-    assert proving.complaints() == ["Rule is not proven: importing leaving.Rule called sys.exit(4)"]
+    verification = verify_runs(folder / "runs")
+    assert verification.oracle_checks == []
+    assert verification.complaints() == ["Rule is not verified: importing leaving.Rule called sys.exit(4)"]
 
 
 def test_a_path_that_is_no_algorithm_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AltpropError, match="is not a class of"):
-        prove("x", "altprop.harness.proof.Proving", tmp_path)
+        verify("x", "altprop.harness.verification.Verification", tmp_path)
 
 
 def test_complaints_and_counts(folder: Path) -> None:
     rule(folder, '{"a": lambda: (2.0, 1.0), "not b": lambda: (2.0, 1.0)}')
-    proving = module.Proving([prove("r", "proven_rule.Rule", folder / "runs")], ["x is not proven: gone"])
-    assert proving.complaints() == [
-        "x is not proven: gone",
-        "r fails its proof: the oracle 'a' measures 2, above its tolerance 1",
+    verification = module.Verification([verify("r", "proven_rule.Rule", folder / "runs")], ["x is not verified: gone"])
+    assert verification.complaints() == [
+        "x is not verified: gone",
+        "r fails its oracle check: the oracle 'a' measures 2, above its tolerance 1",
     ]
-    assert proving.count() == "1 of 2 proofs hold"
+    assert verification.count() == "1 of 2 oracle checks hold"
 
 
 def test_a_cached_proof_needs_no_torch(tmp_path: Path) -> None:
-    """A command that finds all its runs and proofs imports nothing heavy for them."""
+    """A command that finds all its runs and oracle checks imports nothing heavy for them."""
     import subprocess
 
-    prove("dfa", DFA, tmp_path)
+    verify("dfa", DFA, tmp_path)
     source = (
-        "import sys\nfrom altprop.harness.proof import prove\n"
-        f"proof = prove('dfa', {DFA!r}, {str(tmp_path)!r})\nprint(len(proof.oracles), 'torch' in sys.modules)"
+        "import sys\nfrom altprop.harness.verification import verify\n"
+        f"check = verify('dfa', {DFA!r}, {str(tmp_path)!r})\nprint(len(check.oracles), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["4", "False"]

@@ -30,19 +30,19 @@ class Verdict(StrEnum):
     DIFFERENT = "different"
 
 
-def judge(
+def compare_means(
     published: Iterable[float | None], here: Iterable[float | None], least: float = ROUNDING
 ) -> tuple[float, Verdict]:
-    """Returns how far the means may lie apart and the verdict; the rule stands at the head of this module.
+    """Return how far the means may lie apart and the verdict; the rule stands at the head of this module.
 
     Args:
         published: One value a seed, None or an infinity where there is none.
         here: The values of the same seeds, as many.
         least: The relative difference that is always allowed.
 
-    >>> judge([0.90, 0.92, 0.94], [0.91, 0.92, 0.92])[1].value
+    >>> compare_means([0.90, 0.92, 0.94], [0.91, 0.92, 0.92])[1].value
     'within the stated spread'
-    >>> judge([0.90, 0.92, 0.94], [0.71, 0.72, 0.72])[1].value
+    >>> compare_means([0.90, 0.92, 0.94], [0.71, 0.72, 0.72])[1].value
     'different'
     """
     old, new = list(published), list(here)
@@ -76,12 +76,12 @@ def _value(entry: float | None) -> float | None:
 
 
 def finite(values: Iterable[float | None]) -> list[float]:
-    """Returns the values that are there: neither None nor infinite nor NaN."""
+    """Return the values that are there: neither None nor infinite nor NaN."""
     return [float(entry) for entry in values if entry is not None and math.isfinite(entry)]
 
 
 def differing_paths(old: Any, new: Any, path: str = "") -> list[str]:
-    """Returns the dotted paths at which two nested values differ in any bit; NaN equals NaN, 0.0 is not -0.0.
+    """Return the dotted paths at which two nested values differ in any bit; NaN equals NaN, 0.0 is not -0.0.
 
     >>> differing_paths({"a": 1, "b": [1.0, 2.0]}, {"a": 1, "b": [1.0, 2.5], "c": None})
     ['b[1]', 'c']

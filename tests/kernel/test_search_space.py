@@ -5,7 +5,7 @@ import pytest
 
 from altprop import catalogue
 from altprop.errors import AltpropError
-from altprop.tuning import Dimension, Space
+from altprop.search_space import Dimension, Space
 
 LR = {"low": 1e-4, "high": 1.0, "scale": "log"}
 

@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 from altprop.errors import AltpropError
 from altprop.records.key import KERNEL
-from altprop.records.proof import FOLDER, Oracle, Proof, file_name, read_proof, source_of, write_proof
+from altprop.records.oracle_checks import (
+    FOLDER,
+    Oracle,
+    OracleCheck,
+    file_name,
+    read_oracle_check,
+    source_of,
+    write_oracle_check,
+)
 from altprop.records.provenance import collect, cpu_model, fingerprint, version
 from altprop.records.record import UnreadableRecordError
 from altprop.records.status import RunStatus
@@ -29,45 +37,49 @@ if TYPE_CHECKING:
     from altprop.algorithm import Algorithm
 
 SLOW = 1.0
-"""Seconds above which a command says how long the proofs took."""
+"""Seconds above which a command says how long the oracle checks took."""
 LIMIT = 120.0
 """Seconds after which an oracle that does not end is left."""
 PRECISION = "64"
-"""The precision under which proofs stand in the fingerprint: oracles measure in float64."""
+"""The precision under which oracle checks stand in the fingerprint: oracles measure in float64."""
 
 
 @dataclass
-class Proving:
-    """What the proofs of a command came to.
+class Verification:
+    """What the oracle checks of a command came to.
 
     Attributes:
-        proofs: one an algorithm, measured now or found.
+        oracle checks: one an algorithm, measured now or found.
         skipped: a sentence for each algorithm that could not be asked.
         seconds: that it all took.
     """
 
-    proofs: list[Proof] = field(default_factory=list)
+    oracle_checks: list[OracleCheck] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     def complaints(self) -> list[str]:
         """Return a sentence for everything that was not asked or does not hold."""
-        failing = [f"{proof.algorithm} fails its proof: {text}" for proof in self.proofs for text in proof.failing]
+        failing = [
+            f"{oracle_check.algorithm} fails its oracle check: {text}"
+            for oracle_check in self.oracle_checks
+            for text in oracle_check.failing
+        ]
         return [*self.skipped, *failing]
 
     def count(self) -> str:
         """Return how many hold, in words."""
-        held = sum(oracle.passed for proof in self.proofs for oracle in proof.oracles)
-        return f"{held} of {sum(len(proof.oracles) for proof in self.proofs)} proofs hold"
+        held = sum(oracle.passed for oracle_check in self.oracle_checks for oracle in oracle_check.oracles)
+        return f"{held} of {sum(len(oracle_check.oracles) for oracle_check in self.oracle_checks)} oracle checks hold"
 
 
-def prove_runs(runs_dir: str | Path, keys: Iterable[str] | None = None) -> Proving:
-    """Make the proofs of all algorithms that have a result among some runs.
+def verify_runs(runs_dir: str | Path, keys: Iterable[str] | None = None) -> Verification:
+    """Make the oracle checks of all algorithms that have a result among some runs.
 
     An algorithm none of whose runs came to a result is left out: it was refused, or its code does not work.
 
     Args:
-        runs_dir: where the runs are and the proofs go.
+        runs_dir: where the runs are and the oracle checks go.
         keys: of the runs; all by default.
     """
     started = time.perf_counter()
@@ -80,27 +92,27 @@ def prove_runs(runs_dir: str | Path, keys: Iterable[str] | None = None) -> Provi
             target = algorithm.get("_target_") if isinstance(algorithm, dict) else None
             if isinstance(target, str):
                 found.add((str(record.data["axes"].get("algorithm")), target))
-    proving = Proving()
+    verification = Verification()
     for name, target in sorted(found):
         try:
-            proving.proofs.append(prove(name, target, runs_dir))
+            verification.oracle_checks.append(verify(name, target, runs_dir))
         except AltpropError as error:
-            proving.skipped.append(f"{name} is not proven: {error}")
-    proving.seconds = time.perf_counter() - started
-    return proving
+            verification.skipped.append(f"{name} is not verified: {error}")
+    verification.seconds = time.perf_counter() - started
+    return verification
 
 
-def prove(name: str, target: str, runs_dir: str | Path, again: bool = False) -> Proof:
-    """Return the proof of an algorithm, measured now unless its code was measured with these versions before.
+def verify(name: str, target: str, runs_dir: str | Path, again: bool = False) -> OracleCheck:
+    """Return the oracle check of an algorithm, measured now unless its code was measured with these versions before.
 
     Args:
         name: of the algorithm, as on the axis of a run.
         target: import path of its class.
-        runs_dir: where the proof is looked for and goes.
+        runs_dir: where the oracle check is looked for and goes.
         again: measure in any case.
 
     Raises:
-        AltpropError: where the class cannot be imported or the proof cannot be written.
+        AltpropError: where the class cannot be imported or the oracle check cannot be written.
     """
     source = source_of(target)
     known = None if again else _known(Path(runs_dir) / FOLDER / file_name(name, source), name, target, source)
@@ -109,7 +121,7 @@ def prove(name: str, target: str, runs_dir: str | Path, again: bool = False) -> 
     oracles, problem = measure(_imported(target))
     provenance = collect("cpu", PRECISION, threads=1)
     finished = datetime.now(UTC).isoformat(timespec="seconds")
-    return write_proof(runs_dir, name, target, source, oracles, provenance, finished, problem)
+    return write_oracle_check(runs_dir, name, target, source, oracles, provenance, finished, problem)
 
 
 def measure(kind: type[Algorithm]) -> tuple[list[Oracle], str]:
@@ -158,14 +170,14 @@ def _imported(target: str) -> type[Algorithm]:
         raise AltpropError(f"importing {target} called sys.exit({error.code!r})") from error
 
 
-def _known(path: Path, name: str, target: str, source: str) -> Proof | None:
-    """Return the proof in a file if it is of this very code, measured with these versions on this kind of machine."""
+def _known(path: Path, name: str, target: str, source: str) -> OracleCheck | None:
+    """Return the oracle check in a file if it is of this code, measured with these versions on this kind of machine."""
     try:
-        proof = read_proof(path)
+        oracle_check = read_oracle_check(path)
     except UnreadableRecordError:
         return None  # there is none, or it is replaced
-    same = (proof.algorithm, proof.target, proof.source) == (name, target, source)
-    return proof if same and proof.settled and _measured_here(proof.data["provenance"]) else None
+    same = (oracle_check.algorithm, oracle_check.target, oracle_check.source) == (name, target, source)
+    return oracle_check if same and oracle_check.settled and _measured_here(oracle_check.data["provenance"]) else None
 
 
 def _measured_here(known: Mapping[str, Any]) -> bool:
@@ -226,7 +238,7 @@ def _drawing() -> Iterator[None]:
 
     from altprop.randomness import Random, derive_seed
 
-    seed = derive_seed(0, "proof")
+    seed = derive_seed(0, "oracle_checks")
     with torch.random.fork_rng(devices=[]), Random(seed).as_global():
         torch.manual_seed(seed)
         yield

@@ -1,4 +1,4 @@
-"""Proofs from the command line: made before the page, kept by altprop-check, compared by altprop-reproduce."""
+"""OracleChecks from the command line: made before the page, kept by altprop-check, compared by altprop-reproduce."""
 
 import json
 import shutil
@@ -12,8 +12,8 @@ import pytest
 from altprop.cli import check as check_module
 from altprop.cli import run as run_module
 from altprop.cli.reproduce import main as reproduce
-from altprop.harness import proof as proving
-from altprop.records.proof import Proof, load_proofs
+from altprop.harness import verification as verification
+from altprop.records.oracle_checks import OracleCheck, load_oracle_checks
 
 Command = Callable[..., Any]
 SMALL = ("task=iris", "budget.currency=steps", "budget.amount=10", "budget.grid=2", "budget.block=5", "probes=off")
@@ -43,23 +43,23 @@ def rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]
     sys.modules.pop("pretending", None)
 
 
-def proofs(runs: Path) -> dict[str, Proof]:
-    return {proof.algorithm: proof for proof in load_proofs(runs)[0]}
+def oracle_checks(runs: Path) -> dict[str, OracleCheck]:
+    return {oracle_check.algorithm: oracle_check for oracle_check in load_oracle_checks(runs)[0]}
 
 
 def test_a_command_proves_its_algorithms_before_the_page(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = command("-m", "algorithm=backprop,null,bptt", *SMALL, small=False)
     assert answer.code == 0
-    made = proofs(answer.runs)
+    made = oracle_checks(answer.runs)
     assert list(made) == ["backprop", "null"]  # bptt was refused
     sources = {row.algorithm: row.provenance["sources"]["algorithm"] for row in answer.rows.itertuples()}
-    assert {name: proof.source for name, proof in made.items()} == {n: sources[n] for n in made}
+    assert {name: oracle_check.source for name, oracle_check in made.items()} == {n: sources[n] for n in made}
     page = (answer.runs / "report" / "report.html").read_text()
-    count = sum(len(proof.oracles) for proof in made.values())
-    assert f"{count} of {count} proofs of 2 algorithms hold" in page
+    count = sum(len(oracle_check.oracles) for oracle_check in made.values())
+    assert f"{count} of {count} oracle checks of 2 algorithms hold" in page
     assert "other code" not in page
-    assert len(answer.rows) == 3  # a proof is no run
-    monkeypatch.setattr(proving, "measure", lambda kind: pytest.fail("it was measured again"))
+    assert len(answer.rows) == 3  # an oracle check is no run
+    monkeypatch.setattr(verification, "measure", lambda kind: pytest.fail("it was measured again"))
     again = command("-m", "algorithm=backprop,null,bptt", *SMALL, small=False)
     assert "3 runs, 0 executed" in again.out
     assert (answer.runs / "report" / "report.html").read_text() == page
@@ -68,30 +68,30 @@ def test_a_command_proves_its_algorithms_before_the_page(command: Command, monke
 def test_without_a_report_nothing_is_proven(command: Command) -> None:
     answer = command(*SMALL, "report=false", small=False)
     assert answer.code == 0
-    assert proofs(answer.runs) == {}
+    assert oracle_checks(answer.runs) == {}
 
 
 def test_what_fails_is_told_and_costs_no_run(command: Command, rule: list[str]) -> None:
     answer = command(*rule, *SMALL, small=False)
     assert answer.code == 0
-    assert "altprop: Pretends fails its proof: the oracle 'is <b>backprop</b>' measures 0.5" in answer.err
+    assert "altprop: Pretends fails its oracle check: the oracle 'is <b>backprop</b>' measures 0.5" in answer.err
     assert "the oracle 'raises' raised ZeroDivisionError: division by zero (pretending.py, line 14)" in answer.err
     page = (answer.runs / "report" / "report.html").read_text()
-    assert "Pretends fails 2 of its 3 proofs: “is &lt;b&gt;backprop&lt;/b&gt;”, “raises”; it may not be" in page
+    assert "Pretends fails 2 of its 3 oracle checks: “is &lt;b&gt;backprop&lt;/b&gt;”, “raises”; it may not be" in page
     assert "<b>backprop" not in page
 
 
 def test_the_time_is_told_where_it_is_above_a_second(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "asking took" not in command("algorithm=null", *SMALL, small=False).out
-    monkeypatch.setattr(proving, "SLOW", -1.0)
-    assert "3 of 3 proofs hold; asking took 0.0 s" in command("algorithm=null", *SMALL, small=False).out
+    monkeypatch.setattr(verification, "SLOW", -1.0)
+    assert "3 of 3 oracle checks hold; asking took 0.0 s" in command("algorithm=null", *SMALL, small=False).out
 
 
 def test_ctrl_c_while_proofs_are_made(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*arguments: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(proving, "prove_runs", interrupted)
+    monkeypatch.setattr(verification, "verify_runs", interrupted)
     answer = command("algorithm=null", *SMALL, small=False)
     assert answer.code == 130
     assert "interrupted; the runs are safe" in answer.err
@@ -114,15 +114,15 @@ def no_rules(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_check_measures_anew_and_keeps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = tmp_path / "runs"
     assert check("null", "task=iris", "--runs", str(runs)) == 0
-    (proof,) = proofs(runs).values()
+    (oracle_check,) = oracle_checks(runs).values()
     out = capsys.readouterr().out
-    assert f"3 of 3 proofs hold: {proof.path}" in out
+    assert f"3 of 3 oracle checks hold: {oracle_check.path}" in out
     assert "a task has no oracles" in out
-    data = json.loads(proof.path.read_text())
+    data = json.loads(oracle_check.path.read_text())
     data["oracles"] = []
-    proof.path.write_text(json.dumps(data))
+    oracle_check.path.write_text(json.dumps(data))
     assert check("null", "--runs", str(runs)) == 0
-    assert len(proofs(runs)["null"].oracles) == 3
+    assert len(oracle_checks(runs)["null"].oracles) == 3
 
 
 @pytest.mark.usefixtures("no_rules")
@@ -130,10 +130,10 @@ def test_check_of_a_class_keeps_what_its_runs_look_for(
     command: Command, rule: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert check("pretending:Pretends", "--runs", str(tmp_path / "runs")) == 1
-    (proof,) = proofs(tmp_path / "runs").values()
-    assert (proof.algorithm, proof.target) == ("Pretends", "pretending.Pretends")
-    proof.path.write_text(proof.path.read_text().replace('"raises"', '"not kept"').replace("null", "0.0"))
-    monkeypatch.setattr(proving, "measure", lambda kind: pytest.fail("it was measured again"))
+    (oracle_check,) = oracle_checks(tmp_path / "runs").values()
+    assert (oracle_check.algorithm, oracle_check.target) == ("Pretends", "pretending.Pretends")
+    oracle_check.path.write_text(oracle_check.path.read_text().replace('"raises"', '"not kept"').replace("null", "0.0"))
+    monkeypatch.setattr(verification, "measure", lambda kind: pytest.fail("it was measured again"))
     assert command(*rule, *SMALL, small=False).code == 0
 
 
@@ -151,7 +151,7 @@ def test_check_keeps_no_gradient(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.fixture
 def published(command: Command, tmp_path: Path) -> Path:
-    """A published report: records with their proofs."""
+    """A published report: records with their oracle checks."""
     runs = command("algorithm=null", *SMALL, small=False).runs
     folder = tmp_path / "reports" / "small"
     shutil.copytree(runs, folder / "records", ignore=shutil.ignore_patterns("report"))
@@ -169,23 +169,23 @@ def test_reproduce_measures_and_compares_proofs(
 ) -> None:
     def rerun(arguments: list[str]) -> int:
         place = Path(next(a for a in arguments if a.startswith("runs_dir=")).partition("=")[2])
-        shutil.copytree(published / "records", place, ignore=shutil.ignore_patterns("proofs"))
+        shutil.copytree(published / "records", place, ignore=shutil.ignore_patterns("oracle_checks"))
         return 0
 
     monkeypatch.setattr(run_module, "run", rerun)
     here = tmp_path / "here"
     assert again(str(published), "--runs", str(here)) == 0
-    assert "3 of 3 published proofs hold here as well." in capfd.readouterr().out
-    path = proofs(here)["null"].path
+    assert "3 of 3 published oracle checks hold here as well." in capfd.readouterr().out
+    path = oracle_checks(here)["null"].path
     data = json.loads(path.read_text())
     data["oracles"][0]["error"] = 0.25
     data["oracles"][1]["name"] = "renamed"
     path.write_text(json.dumps(data))
     assert again(str(published), "--runs", str(here), "--compare-only") == 1
     out = capfd.readouterr().out
-    assert "1 of 3 published proofs hold here as well." in out
+    assert "1 of 3 published oracle checks hold here as well." in out
     assert "no longer: null: the oracle 'no weight changes' measures 0.25, above its tolerance 0" in out
     assert "not measured here: null: its loss is the objective" in out
     path.unlink()
     assert again(str(published), "--runs", str(here), "--compare-only") == 0
-    assert "0 of 3 published proofs hold here as well." in capfd.readouterr().out
+    assert "0 of 3 published oracle checks hold here as well." in capfd.readouterr().out

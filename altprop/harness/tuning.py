@@ -1,4 +1,4 @@
-"""A study: quasi-random trials of a learner's declared options, the best one by validation, and its fresh seeds."""
+"""A tuning: quasi-random trials of a learner's declared options, the best one by validation, and its fresh seeds."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from altprop.harness.cell import Cell, Outcome, run_seeds
 from altprop.records.record import Record
 from altprop.records.status import RunStatus
 from altprop.records.store import RunStore
-from altprop.tuning import Space
+from altprop.search_space import Space
 
 TRIAL_SEED = 10_000
-"""Seed of every trial: none of those that judge the choice, which are 0, 1, 2, ... unless listed otherwise."""
+"""Seed of every trial: none of those that evaluate the choice, which are 0, 1, 2, ... unless listed otherwise."""
 # Where a learner's own options lie in a cell's configuration.
 _PARTS = {"algorithm": ("algorithm",), "optimizer": ("algorithm", "optimizer"), "dropout": ("dropout",)}
 _ENDED = frozenset({RunStatus.COMPLETED, RunStatus.REACHED_TARGET})
@@ -27,11 +27,11 @@ _PATIENCE = 0.5
 """Seconds between two looks at a trial that another worker has."""
 
 
-def run_study(cell: Cell) -> list[Outcome]:
+def run_tuning(cell: Cell) -> list[Outcome]:
     """Run a learner with its defaults, `tune` trials, and the chosen values on the same seeds as the defaults.
 
     A trial sees validation data only; the test set is opened for the choice. Trials are records like others: what is
-    there is not run again, and trials of a smaller study are trials of a larger one. A learner without a declared
+    there is not run again, and trials of a smaller tuning are trials of a larger one. A learner without a declared
     option runs with its defaults.
 
     Args:
@@ -45,7 +45,7 @@ def run_study(cell: Cell) -> list[Outcome]:
         AltpropError: for a space that names no option of the learner, or where no record can be written at all.
     """
     if TRIAL_SEED in cell.settings.seeds:
-        raise AltpropError(f"seed {TRIAL_SEED} is the seed of trials, and tuned values are judged on others")
+        raise AltpropError(f"seed {TRIAL_SEED} is the seed of trials, and tuned values are evaluated on others")
     fixed = {override.lstrip("+~").partition("=")[0] for override in cell.overrides}
     space = Space.read(cell.declared, fixed)
     defaults = {one.name: _option(cell, one.name) for one in space.dimensions}
@@ -72,7 +72,7 @@ def run_study(cell: Cell) -> list[Outcome]:
         "flops": sum(_flops(record) for record in records),
         "learner": cell.label,
     }
-    # Its place in the key keeps it apart from the same values set by hand, and from other studies.
+    # Its place in the key keeps it apart from the same values set by hand, and from other tunings.
     chosen = _with_options(cell, tuned["values"], {"tuned": [len(trials), best]})
     return outcomes + run_seeds(replace(chosen, label=f"{cell.label}·tuned", role="tuned", about={"tuned": tuned}))
 

@@ -3,7 +3,7 @@
 A learner qualifies where its class says `stacks`, its model is a chain of dense blocks without noise, and its optimizer
 steps each element by its own numbers. Equality is not hoped for: products of each shape are compared with the single
 ones first and taken one by one where they round differently, every batch size is compared on all seeds when it first
-comes, and audited steps are also taken by the learner itself. `Unequal` then sends the caller back to its loop.
+comes, and audited steps are also taken by the learner itself. `StackingMismatch` then sends the caller to its loop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from altprop.optim import Updater
 from altprop.task import Batch
 
 
-class Unequal(Exception):
+class StackingMismatch(Exception):
     """A stacked step would differ from the single ones."""
 
 
@@ -82,7 +82,7 @@ def _bias(g: Tensor, how: _Batched) -> Tensor:
     return g.sum(1) if how.bias else torch.stack([each.sum(0) for each in g])
 
 
-GROUP, MOST_ROWS = 16, 256
+GROUP, MAX_FUSED_ROWS = 16, 256
 
 
 def _means(each: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ def _means(each: Tensor) -> Tensor:
 @cache
 def _summed_alike(rows: int, dtype: torch.dtype) -> bool:
     """Compare `_means` with the fused kernel on random numbers: another version of torch may sum otherwise."""
-    if rows > MOST_ROWS:
+    if rows > MAX_FUSED_ROWS:
         return False
     generator = torch.Generator(device="cpu").manual_seed(0)
     outputs = 3 * torch.randn((64, rows, 5), generator=generator, dtype=dtype, device="cpu")
@@ -125,7 +125,7 @@ def _summed_alike(rows: int, dtype: torch.dtype) -> bool:
 
 
 class _Affine(torch.autograd.Function):
-    """x W^T + b of all replicas; torch's own derivative of `baddbmm` takes the weight's product the other way round."""
+    """x W^T + b of all learners; torch's own derivative of `baddbmm` takes the weight's product the other way round."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ def _alike(arithmetic: bool, width: int, rows: Collection[int]) -> bool:
     return arithmetic or all(count * width % LANES == 0 for count in rows)
 
 
-class Replicas:
+class StackedLearners:
     """The learners of S seeds, stepped together. They share one ledger, which counts what each of them does.
 
     Args:
@@ -210,7 +210,7 @@ class Replicas:
             (S,), the losses before the update.
 
         Raises:
-            Unequal: where the bits would differ from those of single steps.
+            StackingMismatch: where the bits would differ from those of single steps.
         """
         ledger = self._problem.ledger
         own = self._own_step(single(0)) if ledger.due_for_audit() else None
@@ -230,7 +230,7 @@ class Replicas:
         ledger.updates = updates
         loss, after = own
         if not (_same(losses[0], loss) and all(_same(p[0], after[name]) for name, p in self._params.items())):
-            raise Unequal(f"step {ledger.steps} differs from the learner's own")
+            raise StackingMismatch(f"step {ledger.steps} differs from the learner's own")
         return losses
 
     def _gradient(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -261,7 +261,7 @@ class Replicas:
             with learner.problem.observing():
                 loss, own = learner.problem.gradient(batch)
             if not (_same(losses[place], loss) and all(_same(grads[name][place], g) for name, g in own.items())):
-                raise Unequal(f"the gradient on {batch.rows} rows differs from the learner's own")
+                raise StackingMismatch(f"the gradient on {batch.rows} rows differs from the learner's own")
 
     def _own_step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Let the first learner take its own, audited step, undo it, and return its loss and its parameters after."""
@@ -274,7 +274,7 @@ class Replicas:
             for name, p in params.items():
                 p.copy_(before[name])
         if result.loss is None:
-            raise Unequal("the learner tells no loss")
+            raise StackingMismatch("the learner tells no loss")
         return result.loss, after
 
     def settle(self, first: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The three doors for other people's plugins, through the console scripts of an environment of its own."""
+"""The three settings for other people's plugins, through the console scripts of an environment of its own."""
 
 import importlib.util
 import json

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from altprop.records.proof import Oracle, Proof, finished
+from altprop.records.oracle_checks import Oracle, OracleCheck, finished
 from altprop.report.format import figure, plural
 from altprop.report.model import Learner, Report, Run, Table
 
@@ -33,16 +33,16 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Proven:
-    """An algorithm with its proof.
+class Verified:
+    """An algorithm with its oracle check.
 
     Attributes:
         name: of the algorithm, with its class where another algorithm has that name too.
         algorithm, target: its name and the import path of its class, as the runs give them.
         learners: those that use it.
-        proof: of the code that most runs were made with, else the one measured last; None where there is none.
+        oracle check: of the code that most runs were made with, else the one measured last; None where there is none.
         lines: its oracles.
-        note: what must be known of the code that the proof is of; empty where it is that of all runs.
+        note: what must be known of the code that the oracle check is of; empty where it is that of all runs.
         silent: how many runs do not say which code they were made with.
         runs: how many there are.
     """
@@ -51,7 +51,7 @@ class Proven:
     algorithm: str
     target: str
     learners: list[Learner]
-    proof: Proof | None
+    oracle_check: OracleCheck | None
     lines: list[Line]
     note: str
     silent: int
@@ -75,11 +75,11 @@ class Proven:
     @property
     def problem(self) -> str:
         """Why the oracles could not be asked, empty where they could."""
-        return self.proof.problem if self.proof is not None else ""
+        return self.oracle_check.problem if self.oracle_check is not None else ""
 
 
-def proven(report: Report) -> list[Proven]:
-    """Every algorithm of the report, in the order of its learners; without a proof only those that ran somewhere."""
+def verified(report: Report) -> list[Verified]:
+    """Every algorithm of the report, in the order of its learners; without a check only those that ran somewhere."""
     groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in report.runs:
         groups[_algorithm(run)].append(run)
@@ -90,20 +90,22 @@ def proven(report: Report) -> list[Proven]:
     ran = {what for what, runs in groups.items() if any(run.status != "refused" for run in runs)}
     several = Counter(name for name, _ in users)
     every = [
-        _proven(report, f"{what[0]} ({what[1]})" if several[what[0]] > 1 else what[0], what, learners, groups[what])
+        _verified(report, f"{what[0]} ({what[1]})" if several[what[0]] > 1 else what[0], what, learners, groups[what])
         for what, learners in users.items()
     ]
-    return [one for one in every if one.proof is not None or (one.algorithm, one.target) in ran]
+    return [one for one in every if one.oracle_check is not None or (one.algorithm, one.target) in ran]
 
 
-def _proven(report: Report, name: str, what: tuple[str, str], learners: list[Learner], runs: list[Run]) -> Proven:
+def _verified(report: Report, name: str, what: tuple[str, str], learners: list[Learner], runs: list[Run]) -> Verified:
     sources = [_source(run) for run in runs]
     known = [source for source in sources if source]
-    found = [proof for proof in report.proofs if (proof.algorithm, proof.target) == what]
-    proof = max(found, key=lambda p: (known.count(p.source), finished(p), p.source, p.fingerprint), default=None)
-    lines = [_line(oracle) for oracle in proof.oracles] if proof is not None else []
-    note = _note(proof, known) if proof is not None else ""
-    return Proven(name, *what, learners, proof, lines, note, len(sources) - len(known), len(runs))
+    found = [
+        oracle_check for oracle_check in report.oracle_checks if (oracle_check.algorithm, oracle_check.target) == what
+    ]
+    oracle_check = max(found, key=lambda p: (known.count(p.source), finished(p), p.source, p.fingerprint), default=None)
+    lines = [_line(oracle) for oracle in oracle_check.oracles] if oracle_check is not None else []
+    note = _note(oracle_check, known) if oracle_check is not None else ""
+    return Verified(name, *what, learners, oracle_check, lines, note, len(sources) - len(known), len(runs))
 
 
 def _algorithm(run: Run) -> tuple[str, str]:
@@ -120,15 +122,15 @@ def _source(run: Run) -> str:
     return source if isinstance(source, str) else ""
 
 
-def _note(proof: Proof, known: list[str]) -> str:
-    other = sorted({source for source in known if source != proof.source})
+def _note(oracle_check: OracleCheck, known: list[str]) -> str:
+    other = sorted({source for source in known if source != oracle_check.source})
     if not other:
         return ""
     listed = ", ".join(source[:12] for source in other[:NAMED])
     listed += f" and {len(other) - NAMED} more" if len(other) > NAMED else ""
-    count = sum(source != proof.source for source in known)
+    count = sum(source != oracle_check.source for source in known)
     which = "all runs" if count == len(known) else f"{count} of {plural(len(known), 'run')}"
-    return f"The proof is of other code ({proof.source[:12]}) than {which} ({listed})."
+    return f"The oracle check is of other code ({oracle_check.source[:12]}) than {which} ({listed})."
 
 
 def _line(oracle: Oracle) -> Line:
@@ -159,30 +161,30 @@ def _apart(a: float, b: float) -> tuple[str, str]:
     return texts
 
 
-def summary(found: Sequence[Proven]) -> list[str]:
-    """How many proofs hold, what fails, who has none, and whether they are of the code that ran: sentences."""
+def summary(found: Sequence[Verified]) -> list[str]:
+    """How many oracle checks hold, what fails, who has none, and whether they are of the code that ran: sentences."""
     lines = [line for one in found for line in one.lines]
     asked = [one for one in found if one.lines or one.problem]
     mute = [one.name for one in found if not (one.lines or one.problem)]
     if not asked:
-        return ["The records hold no proof: nothing here shows that a learner is what it says."]
+        return ["The records hold no oracle check: nothing here shows that a learner is what it says."]
     held = sum(line.oracle.passed for line in lines)
     controls = [line for line in lines if line.oracle.control]
     said = [
-        f"{held} of {plural(len(lines), 'proof')} of {plural(len(asked), 'algorithm')} "
+        f"{held} of {plural(len(lines), 'oracle_check')} of {plural(len(asked), 'algorithm')} "
         f"{'holds' if len(lines) == 1 else 'hold'}: {_within(lines, controls)}."
     ]
     for one in asked:
         if one.problem or one.failing:
             said.append(f"{_failure(one)}.")
     if mute:
-        said.append(f"Without any proof: {', '.join(mute)}.")
+        said.append(f"Without any oracle check: {', '.join(mute)}.")
     said += [f"{one.name}: {one.note}" for one in found if one.note]
-    silent = sum(one.silent for one in found if one.proof is not None)
+    silent = sum(one.silent for one in found if one.oracle_check is not None)
     if silent:
         said.append(
             f"{plural(silent, 'run does', 'runs do')} not say which state of the code made "
-            f"{'it' if silent == 1 else 'them'}: whether the proofs are of that code is unknown."
+            f"{'it' if silent == 1 else 'them'}: whether the oracle checks are of that code is unknown."
         )
     return said
 
@@ -197,16 +199,16 @@ def _within(lines: Sequence[Line], controls: Sequence[Line]) -> str:
     )
 
 
-def _failure(one: Proven) -> str:
+def _failure(one: Verified) -> str:
     if one.problem:
         return f"{one.name} cannot say what its oracles are: {one.problem}"
     listed = ", ".join(f"“{name}”" for name in one.failing[:NAMED])
     more = f" and {len(one.failing) - NAMED} more" if len(one.failing) > NAMED else ""
-    return f"{one.name} fails {len(one.failing)} of its {plural(len(one.lines), 'proof')}: {listed}{more}"
+    return f"{one.name} fails {len(one.failing)} of its {plural(len(one.lines), 'oracle_check')}: {listed}{more}"
 
 
-def doubts(found: Sequence[Proven], table: Table) -> list[str]:
-    """The algorithms of a workload whose proofs fail, as caveats of its verdict."""
+def doubts(found: Sequence[Verified], table: Table) -> list[str]:
+    """The algorithms of a workload whose oracle checks fail, as caveats of its verdict."""
     here = {_algorithm(run) for name in table.runs for run in table.tried(name)}
     return [
         f"{_failure(one)}; it may not be what its name says (section 7)."
@@ -219,28 +221,34 @@ _COLUMNS = ("algorithm", "target", "source", "fingerprint", "kernel", "oracle", 
 _FIGURES = ("error", "tolerance", "passed", "reason")
 
 
-def as_csv(found: Sequence[Proven]) -> bytes:
+def as_csv(found: Sequence[Verified]) -> bytes:
     """One row an oracle, with every digit."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow((*_COLUMNS, *_FIGURES))
     for one in found:
-        if one.proof is not None:
-            head = (one.algorithm, one.target, one.proof.source, one.proof.fingerprint, one.proof.data["kernel"])
-            for oracle in one.proof.oracles:
+        if one.oracle_check is not None:
+            head = (
+                one.algorithm,
+                one.target,
+                one.oracle_check.source,
+                one.oracle_check.fingerprint,
+                one.oracle_check.data["kernel"],
+            )
+            for oracle in one.oracle_check.oracles:
                 figures = ("" if x is None else repr(float(x)) for x in (oracle.error, oracle.tolerance))
                 writer.writerow((*head, oracle.name, oracle.control, *figures, oracle.passed, oracle.reason))
     return text.getvalue().encode(errors="replace")
 
 
-def as_numbers(found: Sequence[Proven]) -> list[dict[str, object]]:
-    """The proofs as plain data, for scripts that read the page."""
+def as_numbers(found: Sequence[Verified]) -> list[dict[str, object]]:
+    """The oracle checks as plain data, for scripts that read the page."""
     return [
         {
             "algorithm": one.algorithm,
             "target": one.target,
-            "source": one.proof.source if one.proof is not None else None,
-            "fingerprint": one.proof.fingerprint if one.proof is not None else None,
+            "source": one.oracle_check.source if one.oracle_check is not None else None,
+            "fingerprint": one.oracle_check.fingerprint if one.oracle_check is not None else None,
             "oracles": [
                 {
                     "name": line.oracle.name,

@@ -25,7 +25,7 @@ def make_problem(
     offers: frozenset[Capability] = frozenset({Capability.SUPERVISED, Capability.VECTORS}),
     train_size: int = 0,
 ) -> Problem:
-    """Wrap any model in a problem with fresh books and streams.
+    """Wrap any model in a problem with fresh ledger and streams.
 
     Args:
         model: with a `spec` attribute.

@@ -17,8 +17,8 @@ Folders = str | PathLike[str] | Iterable[str | PathLike[str]]
 SUFFIX = ".tar.xz"
 
 
-def places(runs: Folders) -> list[Path]:
-    """Returns folders of records, an archive among them as the folder that it was unpacked to.
+def record_folders(runs: Folders) -> list[Path]:
+    """Return folders of records, an archive among them as the folder that it was unpacked to.
 
     Args:
         runs: a folder of records, one run's folder, an archive (`.tar.xz`) as `altprop-report --pack` writes it, or

@@ -33,7 +33,7 @@ class Clock:
 
 
 class SectionClock:
-    """Books CPU seconds under the kind of work at hand; what a primitive does inside another is its own.
+    """Count CPU seconds under the kind of work at hand; what a primitive does inside another is its own.
 
     The ledger sets `section` (see `Ledger.watched`).
 
@@ -47,7 +47,7 @@ class SectionClock:
 
     @property
     def section(self) -> str:
-        """The kind of work at hand; to set it books the seconds since the last change."""
+        """The kind of work at hand; to set it counts the seconds since the last change."""
         return self._section
 
     @section.setter
@@ -79,7 +79,7 @@ def block_length(seconds: float, room: int) -> int:
     return max(1, min(steps, room))
 
 
-class Turn:
+class TimedRun:
     """A learner that waits for its turn with its state between two of them.
 
     Args:
@@ -133,7 +133,7 @@ class Turn:
                 while steps and not done:
                     done = self._step()
                     steps -= 1
-            clock.section = "other"  # books the rest
+            clock.section = "other"  # counts the rest
             for kind, amount in clock.seconds.items():
                 seconds[kind] += amount
             if done:
@@ -148,7 +148,7 @@ class Turn:
         return done
 
     def _tell_progress(self) -> None:
-        """Say how far the run is, which schedules ask: between blocks, off the clock."""
+        """Say how far the run is, which schedules ask: between blocks, not timed."""
         spent = self._problem.ledger.spent(self._budget.currency)
         self._problem.progress = min(1.0, spent / self._budget.amount)
 
@@ -157,7 +157,7 @@ class Turn:
             self._return()
 
     def _return(self) -> None:
-        """Go back to the state after the warm-up, off the clock."""
+        """Go back to the state after the warm-up, not timed."""
         self._algorithm._structure(self._saved["algorithm"])
         self._problem.load_state_dict(self._saved["problem"])
         self._algorithm.load_state_dict(self._saved["algorithm"])

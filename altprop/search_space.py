@@ -2,7 +2,7 @@
 
 A space is part of a learner: it stands in the yaml of its algorithm, optimizer and noise, and is the same for every
 workload. Trials are points of one scrambled Sobol sequence, so the first k of n trials are the k trials of a smaller
-study, and learners with the same number of options are tried at the same places.
+tuning, and learners with the same number of options are tried at the same places.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from altprop.errors import AltpropError, near
 SCALES = ("linear", "log")
 KINDS = ("float", "int")
 SCRAMBLE = 20261124
-"""Seed of the scrambling: one sequence for all studies, so that trials are equal wherever spaces are."""
+"""Seed of the scrambling: one sequence for all tunings, so that trials are equal wherever spaces are."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Dimension:
 
 @dataclass(frozen=True)
 class Space:
-    """The options of a learner that a study searches, in the order of their names.
+    """The options of a learner that a tuning searches, in the order of their names.
 
     Attributes:
         dimensions: one an option; none where there is nothing to search.
