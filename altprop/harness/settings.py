@@ -139,7 +139,7 @@ class Settings:
             isolate=bool(config.get("isolate", False)) or timeout is not None or memory is not None,
             timeout=None if timeout is None else _number(timeout, "timeout", 0),
             memory=memory,
-            stack_seeds=bool(config.get("stacked", True)),
+            stack_seeds=bool(config.get("stack_seeds", True)),
             tune=0 if config.get("tune") is None else _whole(config["tune"], "tune", 1),
         )
 

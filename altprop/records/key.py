@@ -27,7 +27,7 @@ IRRELEVANT = (
     "report",
     "seeds",
     "seed",
-    "stacked",
+    "stack_seeds",
     "timeout",
     "memory",
     "isolate",

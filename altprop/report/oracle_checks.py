@@ -171,7 +171,7 @@ def summary(found: Sequence[Verified]) -> list[str]:
     held = sum(line.oracle.passed for line in lines)
     controls = [line for line in lines if line.oracle.control]
     said = [
-        f"{held} of {plural(len(lines), 'oracle_check')} of {plural(len(asked), 'algorithm')} "
+        f"{held} of {plural(len(lines), 'oracle check')} of {plural(len(asked), 'algorithm')} "
         f"{'holds' if len(lines) == 1 else 'hold'}: {_within(lines, controls)}."
     ]
     for one in asked:
@@ -204,7 +204,7 @@ def _failure(one: Verified) -> str:
         return f"{one.name} cannot say what its oracles are: {one.problem}"
     listed = ", ".join(f"“{name}”" for name in one.failing[:NAMED])
     more = f" and {len(one.failing) - NAMED} more" if len(one.failing) > NAMED else ""
-    return f"{one.name} fails {len(one.failing)} of its {plural(len(one.lines), 'oracle_check')}: {listed}{more}"
+    return f"{one.name} fails {len(one.failing)} of its {plural(len(one.lines), 'oracle check')}: {listed}{more}"
 
 
 def doubts(found: Sequence[Verified], table: Table) -> list[str]:

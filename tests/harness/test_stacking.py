@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from altprop import stacked_learners
-from altprop.harness import stacked_runs, together
+from altprop.harness import stacked_runs, stacking
 from altprop.losses import CrossEntropy
 from altprop.records.store import RunStore
 from altprop.stacked_learners import _Batched
@@ -215,7 +215,7 @@ def test_an_error_of_the_group_costs_nothing(both: Callable[..., bool], monkeypa
     def fail(*rest: Any) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(together, "StackedRuns", fail)
+    monkeypatch.setattr(stacking, "StackedRuns", fail)
     assert not both("task=iris")
 
 
