@@ -6,17 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from altprop.records.oracle_checks import OracleCheck
 from altprop.records.record import Record, UnreadableRecordError
 from altprop.report.canvas import Array
+from altprop.report.step_time import TableTiming
 from altprop.report.style import LearnerStyle
-
-if TYPE_CHECKING:
-    from altprop.report.timing import TableTiming
 
 CURRENCIES = {
     "flops": "FLOPs",

@@ -18,8 +18,8 @@ from altprop.report.oracle_checks import as_numbers
 from altprop.report.results import Row, in_metric
 from altprop.report.robustness import Beside, Searched, Spread, score
 from altprop.report.runs import RunPage
+from altprop.report.step_time import GREY_ABOVE, UNTIMED
 from altprop.report.style import DARK, LIGHT, variables
-from altprop.report.timing import GREY_ABOVE, UNTIMED
 from altprop.report.verdict import Verdict
 
 SECTIONS = (
