@@ -1,51 +1,86 @@
 """Identical tasks under interchangeable learning algorithms.
 
+All that the author of a plugin needs is here, and is imported when it is first asked for:
+
+>>> from altprop import Algorithm, Batch, Capability, DirectionAlgorithm, Oracle, Problem, Task
 >>> import altprop
->>> sorted(name for name in altprop.__all__ if not name.startswith("_"))
-['load', 'load_trace', 'run']
+>>> altprop.DirectionAlgorithm.__module__
+'altprop.direction'
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from altprop.exports import EXPORTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from os import PathLike
-
-    import pandas as pd
+    from altprop.algorithm import Algorithm, StepResult
+    from altprop.capabilities import BatchMode, Capability, PredictorKind
+    from altprop.checks import check_name, check_number
+    from altprop.cli.api import load, load_trace, run
+    from altprop.derivatives import Grads
+    from altprop.direction import DirectionAlgorithm
+    from altprop.errors import AltpropError, Refused
+    from altprop.losses import Loss
+    from altprop.models.base import Block, Dense, LayeredModel
+    from altprop.models.recurrent import Cell, RecurrentModel
+    from altprop.noise import MultiplicativeNoise, Noise
+    from altprop.optim import OptimizerFactory, Updater
+    from altprop.oracle import Oracle
+    from altprop.problem import Problem
+    from altprop.randomness import Random
+    from altprop.task import Batch, ModelSpec, Reference, Source, Split, Task
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "load_trace", "run"]
+
+__all__ = [
+    "Algorithm",
+    "AltpropError",
+    "Batch",
+    "BatchMode",
+    "Block",
+    "Capability",
+    "Cell",
+    "Dense",
+    "DirectionAlgorithm",
+    "Grads",
+    "LayeredModel",
+    "Loss",
+    "ModelSpec",
+    "MultiplicativeNoise",
+    "Noise",
+    "OptimizerFactory",
+    "Oracle",
+    "PredictorKind",
+    "Problem",
+    "Random",
+    "RecurrentModel",
+    "Reference",
+    "Refused",
+    "Source",
+    "Split",
+    "StepResult",
+    "Task",
+    "Updater",
+    "__version__",
+    "check_name",
+    "check_number",
+    "load",
+    "load_trace",
+    "run",
+]
 
 
-def run(overrides: Sequence[str] = (), *, config_dir: str | PathLike[str] | None = None) -> pd.DataFrame:
-    """Run one cell as the command line would, and return its rows.
-
-    Args:
-        overrides: as on the command line, such as `["task=digits", "algorithm=dfa", "seeds=3"]`; no sweeps.
-        config_dir: a folder of yours with further algorithm/, task/ ... yaml files.
-
-    Returns:
-        One row a seed, with the columns of `load`.
-
-    Raises:
-        AltpropError: for a mistake in the overrides, in one line.
-    """
-    from altprop.cli.api import run_overrides
-
-    return run_overrides(list(overrides), config_dir)
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: `import altprop` alone loads nothing heavy."""
+    if name not in EXPORTS:
+        raise AttributeError(f"module 'altprop' has no attribute {name!r}")
+    value = getattr(importlib.import_module(EXPORTS[name]), name)
+    globals()[name] = value
+    return value
 
 
-def load(runs: str | PathLike[str] | Iterable[str | PathLike[str]] = "runs") -> pd.DataFrame:
-    """Return one row a run: see `altprop.records.frame.load`."""
-    from altprop.records.frame import load as load_frame
-
-    return load_frame(runs)
-
-
-def load_trace(runs: str | PathLike[str] | Iterable[str | PathLike[str]] = "runs") -> pd.DataFrame:
-    """Return evaluations and probes in long form: see `altprop.records.frame.load_trace`."""
-    from altprop.records.frame import load_trace as load_frame
-
-    return load_frame(runs)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *EXPORTS})

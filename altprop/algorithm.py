@@ -6,16 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, final
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
 
 from altprop.capabilities import BatchMode, Capability, PredictorKind
 from altprop.errors import AltpropError, Refused
-from altprop.optim import Updater
-from altprop.problem import Problem
-from altprop.task import Batch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from altprop.oracle import Oracle
+    from altprop.problem import Problem
+    from altprop.task import Batch
 
 
 class StepResult(NamedTuple):
@@ -40,7 +44,7 @@ class Algorithm(ABC):
     Class attributes:
         requires: capabilities without which a cell is refused.
         batch: whether a step is fed mini-batches, the whole training set or nothing.
-        state: names of the attributes that `_step` changes; they are saved and loaded.
+        state: names of the attributes that `_step` changes, beside those of its bases; they are saved and loaded.
         kind: what the predictor returns.
         distributed: whether all that it learns from is `Problem.gradient`, which is averaged over processes.
         stacks: whether a step is `Problem.gradient` of its batch, handed whole to `self.updater`, and nothing else:
@@ -82,12 +86,13 @@ class Algorithm(ABC):
         return {}
 
     @classmethod
-    def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
-        """Return name -> function that gives (measured error, tolerance); negative controls begin with 'not '.
+    def oracles(cls) -> Sequence[Oracle]:
+        """Return what shows that this learner is what it says: oracles and negative controls.
 
-        An oracle passes where error <= tolerance; a negative control passes where error > tolerance.
+        They are measured in float64 for the report, by `altprop-check` and by the tests, and are no part of a run:
+        this method, and the private functions of its module that it alone calls, change no run's key.
         """
-        return {}
+        return ()
 
     # Final.
 
@@ -146,7 +151,7 @@ class Algorithm(ABC):
     @final
     def state_dict(self) -> dict[str, Any]:
         """Return the declared state in weights_only-safe types."""
-        return {name: dump(getattr(self, name), name) for name in self.state}
+        return {name: dump(getattr(self, name), name) for name in declared_state(type(self))}
 
     @final
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -155,14 +160,18 @@ class Algorithm(ABC):
         Raises:
             AltpropError: where the names differ from the declared ones.
         """
-        if set(saved) != set(self.state):
-            raise AltpropError(f"{type(self).__name__}: saved state {sorted(saved)} is not {sorted(self.state)}")
+        declared = declared_state(type(self))
+        if set(saved) != set(declared):
+            raise AltpropError(f"{type(self).__name__}: saved state {sorted(saved)} is not {sorted(declared)}")
         self._structure(saved)
-        for name in self.state:
+        for name in declared:
             setattr(self, name, load(getattr(self, name, None), saved[name]))
 
 
-_STATEFUL = (Updater, nn.Module, torch.optim.Optimizer)
+def declared_state(kind: type[Algorithm]) -> tuple[str, ...]:
+    """Return the names in `state` of a class and its bases, those of the bases first."""
+    names = (name for base in reversed(kind.__mro__) for name in vars(base).get("state", ()))
+    return tuple(dict.fromkeys(names))
 
 
 def dump(value: Any, name: str) -> Any:
@@ -179,7 +188,7 @@ def dump(value: Any, name: str) -> Any:
         return value
     if isinstance(value, torch.Generator):
         return {"__generator__": value.get_state()}
-    if isinstance(value, _STATEFUL):
+    if hasattr(value, "state_dict") and hasattr(value, "load_state_dict"):
         return {"__state__": dump(value.state_dict(), name)}
     if isinstance(value, Mapping):
         return {"__items__": [[dump(k, name), dump(v, name)] for k, v in value.items()]}
@@ -187,8 +196,6 @@ def dump(value: Any, name: str) -> Any:
         return {"__tuple__": [dump(item, name) for item in value]}
     if isinstance(value, list):
         return [dump(item, name) for item in value]
-    if hasattr(value, "state_dict") and hasattr(value, "load_state_dict"):
-        return {"__state__": dump(value.state_dict(), name)}
     raise AltpropError(f"state {name!r} holds a {type(value).__name__}, which cannot be saved")
 
 

@@ -47,11 +47,11 @@ class Objective:
         noise = getattr(model, "noise", None)
         self.noise = noise if isinstance(noise, Noise) else None
 
-    def value(self, params: Params | None, batch: Batch) -> Tensor:
-        """Return the objective, a scalar."""
+    def value(self, params: Params | None, batch: Batch, *, penalty: bool = True) -> Tensor:
+        """Return the objective, a scalar, with the noise's own term unless `penalty` is False."""
         value = self.output_loss(self.outputs(params, batch), batch)
-        penalty = self.penalty(params)
-        return value if penalty is None else value + penalty
+        own = self.penalty(params) if penalty else None
+        return value if own is None else value + own
 
     def outputs(self, params: Params | None, batch: Batch) -> Tensor:
         """Return the model's outputs, (B, C) or (T, B, C)."""

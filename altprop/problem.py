@@ -259,6 +259,7 @@ class Problem:
         create_graph: bool = False,
         loss: Callable[[], Tensor] | None = None,
         share: float = 1.0,
+        penalty: bool = True,
     ) -> tuple[Tensor, Grads]:
         """Return (objective, name -> gradient) on a batch.
 
@@ -267,12 +268,13 @@ class Problem:
             create_graph: whether the gradients can be differentiated again.
             loss: replaces the objective, a function that builds a scalar (a window of a sequence, a local loss).
             share: of a forward and a backward pass over the batch that `loss` takes, for the ledger.
+            penalty: whether the noise's own term belongs to the objective.
         """
         rows = batch.rows * share
         names, values = self._named()
         with torch.enable_grad(), self.ledger.graph(), _Evaluation(self):
             with self.ledger.primitive("forward", rows, share):
-                value = self.uncounted.value(None, batch) if loss is None else loss()
+                value = self.uncounted.value(None, batch, penalty=penalty) if loss is None else loss()
             with self.ledger.primitive("backward", rows, share):
                 grads = torch.autograd.grad(
                     value, values, create_graph=create_graph, allow_unused=True, materialize_grads=True

@@ -5,10 +5,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from altprop.capabilities import Capability
-from altprop.errors import AltpropError
+from altprop import AltpropError, Capability, ModelSpec, Source, Split, Task
 from altprop.randomness import generator_for
-from altprop.task import ModelSpec, Source, Split, Task
 from altprop.tasks.common import sha256_of
 
 

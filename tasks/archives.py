@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from altprop.errors import AltpropError
+from altprop import AltpropError
 from altprop.tasks.common import Array
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")

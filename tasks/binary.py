@@ -5,9 +5,8 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from altprop.capabilities import Capability
+from altprop import Capability, Split, Task
 from altprop.losses import BinaryCrossEntropy
-from altprop.task import Split, Task
 
 
 class BinaryTask(Task, ABC):

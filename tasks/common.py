@@ -9,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from altprop.errors import AltpropError
+from altprop import AltpropError, Split
 from altprop.randomness import generator_for
-from altprop.task import Split
 
 Array = NDArray[Any]
 

@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from altprop.capabilities import Capability
-from altprop.task import ModelSpec, Source, Split, Task
+from altprop import Capability, ModelSpec, Source, Split, Task
 from altprop.tasks.common import draw_test_rows, sha256_of, split_of, standardise
 
 TEST_ROWS = 111

@@ -3,8 +3,7 @@
 from functools import cache
 from typing import ClassVar
 
-from altprop.capabilities import Capability
-from altprop.task import ModelSpec, Source, Task
+from altprop import Capability, ModelSpec, Source, Task
 from altprop.tasks.common import sha256_of, split_of
 
 

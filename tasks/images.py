@@ -7,9 +7,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 import torch
 
-from altprop.capabilities import Capability
-from altprop.errors import AltpropError
-from altprop.task import ModelSpec, Source, Split, Task
+from altprop import AltpropError, Capability, ModelSpec, Source, Split, Task
 from altprop.tasks.archives import NAMES, Archive
 from altprop.tasks.common import sha256_of, tensor_of
 

@@ -5,9 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from altprop.capabilities import Capability
-from altprop.randomness import Random
-from altprop.task import ModelSpec, Source, Task
+from altprop import Capability, ModelSpec, Random, Source, Task
 from altprop.tasks.common import sha256_of, split_of
 
 PUBLISHED_SEED = 42

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from altprop.errors import AltpropError
-from altprop.task import ModelSpec, Source
+from altprop import AltpropError, ModelSpec, Source
 from altprop.tasks.binary import BinaryTask
 from altprop.tasks.common import sha256_of, split_of
 

@@ -8,11 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from altprop.capabilities import Capability
-from altprop.errors import AltpropError
-from altprop.losses import Loss
-from altprop.randomness import Random
-from altprop.task import ModelSpec, Source, Split, Task
+from altprop import AltpropError, Capability, Loss, ModelSpec, Random, Source, Split, Task
 from altprop.tasks.common import sha256_of
 
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from altprop.errors import AltpropError
+from altprop import AltpropError
 from altprop.randomness import generator_for
 from altprop.tasks.points import PointLoss, PointTask, start_of
 

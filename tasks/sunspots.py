@@ -6,8 +6,7 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from altprop.capabilities import Capability
-from altprop.task import ModelSpec, Source, Split, Task
+from altprop import Capability, ModelSpec, Source, Split, Task
 from altprop.tasks.common import optional_import, sha256_of, split_of
 
 FIRST, LAGS, TRAINED_TO = 1700, 12, 1920

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, ClassVar, final
 
-from altprop.capabilities import Capability
-from altprop.task import ModelSpec, Source, Task
+from altprop import Capability, ModelSpec, Source, Task
 from altprop.tasks.common import draw_test_rows, sha256_of, split_of, standardise
 
 

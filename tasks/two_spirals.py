@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 
-from altprop.task import ModelSpec, Source
+from altprop import ModelSpec, Source
 from altprop.tasks.binary import BinaryTask
 from altprop.tasks.common import Array, sha256_of, split_of
 

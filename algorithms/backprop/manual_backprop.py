@@ -21,19 +21,26 @@ classical momentum (Polyak 1964): V <- mu V - lr dE/dW, then W <- W + V.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from altprop.algorithm import Algorithm
-from altprop.capabilities import Capability
-from altprop.checks import check_number
-from altprop.errors import AltpropError, Refused
-from altprop.models.base import Dense
-from altprop.noise import MultiplicativeNoise, Noise
-from altprop.problem import Grads, Problem
-from altprop.task import Batch
+from altprop import (
+    Algorithm,
+    AltpropError,
+    Batch,
+    Capability,
+    Dense,
+    Grads,
+    MultiplicativeNoise,
+    Noise,
+    Oracle,
+    Problem,
+    Refused,
+    check_number,
+)
 from altprop.testing import toy
 
 Matrix = Tensor
@@ -225,15 +232,13 @@ class ManualBackprop(Algorithm):
         ledger.updates += 1
 
     @classmethod
-    def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
-        found: dict[str, Callable[[], tuple[float, float]]] = {}
-        for activation in ACTIVATIONS:
-            for loss in LOSSES:
-                name = f"gradient = autograd: {activation}, {loss}"
-                found[name] = lambda a=activation, e=loss: (_against_autograd(a, e), 1e-12)  # type: ignore[misc]
-        found["30 steps = torch's SGD with momentum"] = lambda: (_against_sgd(momentum=0.9), 1e-10)
-        found["not 30 steps = torch's SGD without"] = lambda: (_against_sgd(momentum=0.0), 1e-3)
-        return found
+    def oracles(cls) -> tuple[Oracle, ...]:
+        pairs = [(activation, loss) for activation in ACTIVATIONS for loss in LOSSES]
+        return (
+            *(Oracle(f"gradient = autograd: {a}, {e}", partial(_against_autograd, a, e), 1e-12) for a, e in pairs),
+            Oracle("30 steps = torch's SGD with momentum", lambda: _against_sgd(momentum=0.9), 1e-10),
+            Oracle("not 30 steps = torch's SGD without", lambda: _against_sgd(momentum=0.0), 1e-3, differs=True),
+        )
 
 
 def blocks_of(problem: Problem) -> list[Dense]:

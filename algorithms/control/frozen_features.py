@@ -1,19 +1,13 @@
 """Random features: the hidden blocks stay as they were initialised, the last block alone learns."""
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from altprop.algorithm import Algorithm
-from altprop.capabilities import Capability
-from altprop.optim import OptimizerFactory
-from altprop.problem import Grads, Problem
-from altprop.task import Batch
-from altprop.testing import toy
+from altprop import Batch, Capability, DirectionAlgorithm, Grads, Oracle, Problem
+from altprop.testing import set_up, sgd, toy
 
 
-class FrozenFeatures(Algorithm):
+class FrozenFeatures(DirectionAlgorithm):
     """Train the last block by its exact gradient on fixed random features; nothing flows back below it.
 
     A credit rule that does not beat this has taught its hidden layers nothing (Huang, Zhu and Siew 2006 sell such
@@ -24,50 +18,35 @@ class FrozenFeatures(Algorithm):
     """
 
     requires = frozenset({Capability.LAYERED})
-    state = ("updater",)
 
-    def __init__(self, optimizer: OptimizerFactory) -> None:
-        self._optimizer = optimizer
+    def _trained(self, problem: Problem) -> nn.Module:
+        return problem.layered.blocks[-1]
 
-    def _setup(self, problem: Problem) -> None:
-        # To optimizers that evaluate the objective again its gradient is a part, not the whole.
-        self.updater = problem.updater(self._optimizer, problem.layered.blocks[-1], direction="other")
-
-    def _step(self, batch: Batch | None) -> Tensor:
-        assert batch is not None
-        loss, direction = self.direction(batch)
-        self.updater.apply(direction)
-        return loss
-
-    def direction(self, batch: Batch) -> tuple[Tensor, Grads]:
-        """Return (objective, gradient by the last block's own parameter names)."""
+    def _direction(self, batch: Batch) -> tuple[Tensor, Grads]:
+        # To optimizers that evaluate the objective again this gradient is a part, not the whole.
         problem = self.problem
         *hidden, last = problem.layered.blocks
-        with problem.same_noise():
-            x = batch.inputs
-            with torch.no_grad():
-                for block in hidden:
-                    with problem.ledger.primitive("block_forward", len(batch.index)):
-                        x = block(x)
-            outputs, vjp = problem.pull(last, x)
-            pulled = vjp(problem.output_gradient(outputs, batch), inputs=False)
-            loss, penalty = problem.output_loss(outputs, batch), problem.penalty()
-        return loss if penalty is None else loss + penalty[0], pulled.parameters
+        x = batch.inputs
+        with torch.no_grad():
+            for block in hidden:
+                with problem.ledger.primitive("block_forward", len(batch.index)):
+                    x = block(x)
+        outputs, vjp = problem.pull(last, x)
+        pulled = vjp(problem.output_gradient(outputs, batch), inputs=False)
+        return problem.output_loss(outputs, batch), pulled.parameters
 
     @classmethod
-    def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
-        return {
-            "last block's gradient = backprop's": lambda: (_gradient_error(), 1e-15),
-            "hidden blocks do not change": lambda: (_change(hidden=True), 0.0),
-            "not the last block either": lambda: (_change(hidden=False), 0.01),
-        }
+    def oracles(cls) -> tuple[Oracle, ...]:
+        return (
+            Oracle("last block's gradient = backprop's", _gradient_error, 1e-15),
+            Oracle("hidden blocks do not change", lambda: _change(hidden=True), 0.0),
+            Oracle("not the last block either", lambda: _change(hidden=False), 0.01, differs=True),
+        )
 
 
 def _rule() -> tuple[FrozenFeatures, Problem, Batch]:
     problem, batch = toy()
-    rule = FrozenFeatures(OptimizerFactory("torch.optim.SGD", lr=0.1))
-    rule.setup(problem)
-    return rule, problem, batch
+    return set_up(FrozenFeatures(sgd()), problem), problem, batch
 
 
 def _gradient_error() -> float:

@@ -1,12 +1,8 @@
 """The learner that learns nothing: what a task's figures read without any change of the weights."""
 
-from collections.abc import Callable
-
 from torch import Tensor
 
-from altprop.algorithm import Algorithm
-from altprop.problem import Problem
-from altprop.task import Batch
+from altprop import Algorithm, Batch, Oracle, Problem
 from altprop.testing import toy
 
 
@@ -28,12 +24,12 @@ class Null(Algorithm):
         return self.problem.objective(batch)
 
     @classmethod
-    def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
-        return {
-            "no weight changes": lambda: (_change(), 0.0),
-            "its loss is the objective": lambda: (_loss_error(), 0.0),
-            "not under a step of gradient descent": lambda: (_descent_change(), 0.01),
-        }
+    def oracles(cls) -> tuple[Oracle, ...]:
+        return (
+            Oracle("no weight changes", _change, 0.0),
+            Oracle("its loss is the objective", _loss_error, 0.0),
+            Oracle("not under a step of gradient descent", _descent_change, 0.01, differs=True),
+        )
 
 
 def _change(steps: int = 5) -> float:

@@ -1,19 +1,15 @@
 """Steps of the gradient's length in directions that know nothing: what a learner's step size alone achieves."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from altprop.algorithm import Algorithm
-from altprop.capabilities import Capability
-from altprop.optim import OptimizerFactory
-from altprop.problem import Grads, Problem
-from altprop.task import Batch
-from altprop.testing import toy
+from altprop import Batch, Capability, DirectionAlgorithm, Grads, Oracle
+from altprop.testing import set_up, sgd, toy
 
 
-class RandomDirection(Algorithm):
+class RandomDirection(DirectionAlgorithm):
     """In each layer a direction drawn uniformly from the sphere whose radius is the norm of that layer's gradient.
 
     For the gradient g of a layer (weight and bias together, n numbers) and x from N(0, I), it is |g| x / |x|.
@@ -24,37 +20,28 @@ class RandomDirection(Algorithm):
     """
 
     requires = frozenset({Capability.GRADIENT})
-    state = ("updater",)
 
-    def __init__(self, optimizer: OptimizerFactory) -> None:
-        self._optimizer = optimizer
+    def _direction(self, batch: Batch) -> tuple[Tensor, Grads]:
+        loss, gradient = self.problem.gradient(batch, penalty=False)
+        return loss, self.drawn(gradient)
 
-    def _setup(self, problem: Problem) -> None:
-        self.updater = problem.updater(self._optimizer, direction="other")
-
-    def _step(self, batch: Batch | None) -> Tensor:
-        assert batch is not None
-        loss, gradient = self.problem.gradient(batch)
-        self.updater.apply(self.direction(gradient))
-        return loss
-
-    def direction(self, gradient: Mapping[str, Tensor]) -> Grads:
+    def drawn(self, gradient: Mapping[str, Tensor]) -> Grads:
         """Return a random direction with the norms that the gradient has, layer by layer."""
-        drawn = {name: self.problem.random.normal(*value.shape) for name, value in gradient.items()}
+        free = {name: self.problem.random.normal(*value.shape) for name, value in gradient.items()}
         direction: Grads = {}
         for names in layers_of(gradient):
-            scale = norm(gradient, names) / norm(drawn, names)
-            direction.update({name: scale * drawn[name] for name in names})
+            scale = norm(gradient, names) / norm(free, names)
+            direction.update({name: scale * free[name] for name in names})
         return {name: direction[name] for name in gradient}
 
     @classmethod
-    def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
-        return {
-            "norm of each layer = the gradient's": lambda: (_norm_error(), 1e-14),
-            "mean cosine with the gradient, abs z over 400 draws": lambda: (_mean_cosine_z(), 4.0),
-            "variance of the cosine = 1 / n, abs z over 400 draws": lambda: (_cosine_variance_z(), 4.0),
-            "not the gradient's direction": lambda: (_distance_from_gradient(), 0.5),
-        }
+    def oracles(cls) -> tuple[Oracle, ...]:
+        return (
+            Oracle("norm of each layer = the gradient's", _norm_error, 1e-14),
+            Oracle("mean cosine with the gradient, abs z over 400 draws", _mean_cosine_z, 4.0),
+            Oracle("variance of the cosine = 1 / n, abs z over 400 draws", _cosine_variance_z, 4.0),
+            Oracle("not the gradient's direction", _distance_from_gradient, 0.5, differs=True),
+        )
 
 
 def layers_of(named: Mapping[str, Tensor]) -> list[list[str]]:
@@ -76,10 +63,9 @@ def norm(named: Mapping[str, Tensor], names: list[str]) -> Tensor:
 
 def _draws(count: int) -> tuple[list[Grads], Grads]:
     problem, batch = toy()
-    rule = RandomDirection(OptimizerFactory("torch.optim.SGD", lr=0.1))
-    rule.setup(problem)
+    rule = set_up(RandomDirection(sgd()), problem)
     gradient = problem.gradient(batch)[1]
-    return [rule.direction(gradient) for _ in range(count)], gradient
+    return [rule.drawn(gradient) for _ in range(count)], gradient
 
 
 def _norm_error() -> float:

@@ -1,19 +1,13 @@
 """Backpropagation on shuffled labels: what a table shows of a learner that has nothing to learn."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from altprop.algorithm import Algorithm
-from altprop.capabilities import Capability
-from altprop.optim import OptimizerFactory
-from altprop.problem import Problem
-from altprop.task import Batch
-from altprop.testing import toy
+from altprop import Batch, Capability, DirectionAlgorithm, Grads, Oracle
+from altprop.testing import set_up, sgd, step_error, toy
 
 
-class ShuffledLabels(Algorithm):
+class ShuffledLabels(DirectionAlgorithm):
     """The exact gradient, on training rows that have each other's labels by a permutation of the run's own seed.
 
     Inputs, label frequencies, batch order and cost are those of backpropagation; what is gone is that the labels
@@ -25,35 +19,23 @@ class ShuffledLabels(Algorithm):
     """
 
     requires = frozenset({Capability.GRADIENT, Capability.SUPERVISED})
+    gradient_is_exact = True
     shuffles = True
-    state = ("updater",)
 
-    def __init__(self, optimizer: OptimizerFactory) -> None:
-        self._optimizer = optimizer
-
-    def _setup(self, problem: Problem) -> None:
-        self.updater = problem.updater(self._optimizer, direction="other")
-
-    def _step(self, batch: Batch | None) -> Tensor:
-        assert batch is not None
-        loss, gradient = self.problem.gradient(batch)
-        self.updater.apply(gradient)
-        return loss
+    def _direction(self, batch: Batch) -> tuple[Tensor, Grads]:
+        return self.problem.gradient(batch)
 
     @classmethod
-    def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
-        return {
-            "a step of SGD = minus lr times the gradient on the labels given": lambda: (_step_error(), 1e-16),
-            "not the gradient on the rows' own labels": lambda: (_step_error(own=True), 1e-3),
-        }
+    def oracles(cls) -> tuple[Oracle, ...]:
+        return (
+            Oracle("a step of SGD = minus lr times the gradient on the labels given", _step_error, 1e-16),
+            Oracle("not the gradient on the rows' own labels", lambda: _step_error(own=True), 1e-3, differs=True),
+        )
 
 
 def _step_error(lr: float = 0.1, *, own: bool = False) -> float:
-    """Worst absolute difference of a parameter from theta - lr dE/dtheta after a step on a batch of shifted labels."""
+    """Return the largest difference of a parameter from theta - lr dE/dtheta after a step on shifted labels."""
     problem, batch = toy()
-    rule = ShuffledLabels(OptimizerFactory("torch.optim.SGD", lr=lr))
-    rule.setup(problem)
     fed = Batch(batch.inputs, torch.roll(batch.targets, 1, 0), batch.index)
     expected = problem.flat() - lr * problem.flatten(problem.gradient(batch if own else fed)[1])
-    rule.step(fed)
-    return float((problem.flat() - expected).abs().max())
+    return step_error(set_up(ShuffledLabels(sgd(lr)), problem), fed, expected)

@@ -7,8 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from altprop.checks import check_number
-from altprop.noise import MultiplicativeNoise
+from altprop import MultiplicativeNoise, check_number
 
 
 class StandardDropout(MultiplicativeNoise):

@@ -7,12 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from altprop.algorithm import Algorithm
-from altprop.models.point import Point
-from altprop.problem import Problem
-from altprop.randomness import Random
-from altprop.task import Batch, ModelSpec
-from altprop.testing import make_problem, toy
+from altprop import Algorithm, Batch, Problem, Random
+from altprop.testing import toy, toy_point
 
 Maker = Callable[[], Algorithm]
 Transform = Callable[[Tensor], Tensor]
@@ -53,20 +49,12 @@ def rank_difference(make: Maker, transform: Transform, steps: int = 15) -> float
     return float((ends[0] - ends[1]).abs().max())
 
 
-def sphere(centre: list[float], start: list[float], seed: int = 0) -> tuple[Problem, Batch]:
-    """Return 1/2 |theta - centre|^2 in float64 from a starting point, as a problem and its one batch."""
-    spec = ModelSpec((0,), len(centre), start=tuple(start))
-    problem = make_problem(Point(spec, generator=torch.Generator(device="cpu")), "half_squared_error", seed=seed)
-    target = torch.tensor([centre], dtype=torch.float64, device="cpu")
-    return problem, Batch(target[:, :0], target, torch.zeros(1, dtype=torch.int64, device="cpu"))
-
-
 def translation_difference(make: Maker, steps: int = 40) -> float:
     """Return the largest difference between a run on a sphere and one on the sphere moved with its start."""
     shift = Random(3, "cpu", torch.float64).normal(6)
     ends = []
     for offset in (torch.zeros_like(shift), shift):
-        problem, batch = sphere(offset.tolist(), (offset + 1).tolist())
+        problem, batch = toy_point(offset.tolist(), (offset + 1).tolist())
         learner = make()
         learner.setup(problem)
         for _ in range(steps):

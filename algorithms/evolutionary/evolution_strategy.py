@@ -1,14 +1,13 @@
 """A (mu/mu_w, lambda) evolution strategy with mirrored draws and cumulative step-size adaptation."""
 
 import math
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
 from deap import tools
 from torch import Tensor
 
-from altprop.algorithm import Algorithm, StepResult
+from altprop import Algorithm, AltpropError, Batch, Oracle, Problem, StepResult
 from altprop.algorithms.evolutionary import checks
 from altprop.algorithms.evolutionary.population import (
     Individual,
@@ -18,9 +17,6 @@ from altprop.algorithms.evolutionary.population import (
     make_toolbox,
     refresh_statistics,
 )
-from altprop.errors import AltpropError
-from altprop.problem import Problem
-from altprop.task import Batch
 
 
 class EvolutionStrategy(Algorithm):
@@ -106,11 +102,13 @@ class EvolutionStrategy(Algorithm):
         return torch.cat([half, -half])[random.permutation(self.population)]
 
     @classmethod
-    def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
+    def oracles(cls) -> tuple[Oracle, ...]:
         """Only ranks count, the origin does not, and a generation is evaluated on its own batch."""
-        return {
-            "f and 7 log1p(f) - 3 give one run": lambda: (checks.rank_difference(cls, checks.squashed), 0.0),
-            "not f and -f give one run": lambda: (checks.rank_difference(cls, checks.negated), 1e-3),
-            "the origin may lie anywhere": lambda: (checks.translation_difference(cls), 2e-12),
-            "fitness is of the present batch": lambda: (checks.staleness(cls), 1e-14),
-        }
+        return (
+            Oracle("f and 7 log1p(f) - 3 give one run", lambda: checks.rank_difference(cls, checks.squashed), 0.0),
+            Oracle(
+                "not f and -f give one run", lambda: checks.rank_difference(cls, checks.negated), 1e-3, differs=True
+            ),
+            Oracle("the origin may lie anywhere", lambda: checks.translation_difference(cls), 2e-12),
+            Oracle("fitness is of the present batch", lambda: checks.staleness(cls), 1e-14),
+        )

@@ -1,14 +1,13 @@
 """A generational genetic algorithm on real-valued parameters."""
 
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from deap import tools
 from torch import Tensor
 
-from altprop.algorithm import Algorithm, StepResult
+from altprop import Algorithm, AltpropError, Batch, Oracle, Problem, Random, StepResult, check_name
 from altprop.algorithms.evolutionary import checks
 from altprop.algorithms.evolutionary.population import (
     Individual,
@@ -18,11 +17,6 @@ from altprop.algorithms.evolutionary.population import (
     make_toolbox,
     refresh_statistics,
 )
-from altprop.checks import check_name
-from altprop.errors import AltpropError
-from altprop.problem import Problem
-from altprop.randomness import Random
-from altprop.task import Batch
 
 SELECTIONS = ("tournament", "truncation")
 
@@ -167,16 +161,22 @@ class Genetic(Algorithm):
         return mutated
 
     @classmethod
-    def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
+    def oracles(cls) -> tuple[Oracle, ...]:
         """Only ranks count, elites never get worse on full batches, and a generation is evaluated on its own batch."""
-        return {
-            "f and 7 log1p(f) - 3 give one run": lambda: (checks.rank_difference(cls, checks.squashed), 0.0),
-            "not f and -f give one run": lambda: (checks.rank_difference(cls, checks.negated), 1e-3),
-            "the origin may lie anywhere": lambda: (checks.translation_difference(cls), 2e-12),
-            "fitness is of the present batch": lambda: (checks.staleness(cls), 1e-14),
-            "elites: the best full-batch fitness never rises": lambda: (checks.rise(lambda: cls(elites=2)), 1e-14),
-            "not no elites: the best full-batch fitness never rises": lambda: (
-                checks.rise(lambda: cls(elites=0)),
-                1e-3,
+        return (
+            Oracle("f and 7 log1p(f) - 3 give one run", lambda: checks.rank_difference(cls, checks.squashed), 0.0),
+            Oracle(
+                "not f and -f give one run", lambda: checks.rank_difference(cls, checks.negated), 1e-3, differs=True
             ),
-        }
+            Oracle("the origin may lie anywhere", lambda: checks.translation_difference(cls), 2e-12),
+            Oracle("fitness is of the present batch", lambda: checks.staleness(cls), 1e-14),
+            Oracle(
+                "elites: the best full-batch fitness never rises", lambda: checks.rise(lambda: cls(elites=2)), 1e-14
+            ),
+            Oracle(
+                "not no elites: the best full-batch fitness never rises",
+                lambda: checks.rise(lambda: cls(elites=0)),
+                1e-3,
+                differs=True,
+            ),
+        )

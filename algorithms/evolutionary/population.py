@@ -13,9 +13,7 @@ import torch
 from deap import base
 from torch import Tensor
 
-from altprop.errors import AltpropError
-from altprop.problem import Problem
-from altprop.task import Batch
+from altprop import AltpropError, Batch, Problem
 
 
 class Minimised(base.Fitness):  # type: ignore[misc]

@@ -1,24 +1,17 @@
 """Direct feedback alignment: the output error reaches every layer at once, through fixed random matrices."""
 
 import math
-from collections.abc import Callable, Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from altprop.algorithm import Algorithm, StepResult
-from altprop.capabilities import Capability
-from altprop.errors import AltpropError
-from altprop.optim import OptimizerFactory, Updater
-from altprop.problem import Grads, Problem
-from altprop.task import Batch
-from altprop.testing import toy
+from altprop import AltpropError, Batch, Capability, DirectionAlgorithm, Grads, OptimizerFactory, Oracle, Problem
+from altprop.testing import against_backprop, set_up, sgd, toy
 
 DISTRIBUTIONS = ("normal", "uniform")
 
 
-class DirectFeedbackAlignment(Algorithm):
+class DirectFeedbackAlignment(DirectionAlgorithm):
     """Replace the backpropagated signal of every hidden layer by a fixed random projection of the output error.
 
     With e = dL/da_L, (B, C), the error at the output (`problem.output_gradient`), hidden layer l learns from
@@ -46,20 +39,19 @@ class DirectFeedbackAlignment(Algorithm):
     vectors, B_l e; here rows are examples.
     """
 
-    requires: ClassVar[frozenset[Capability]] = frozenset({Capability.LAYERED, Capability.CHAIN})
-    state: ClassVar[tuple[str, ...]] = ("updater", "feedback")
+    requires = frozenset({Capability.LAYERED, Capability.CHAIN})
+    state = ("feedback",)
 
     def __init__(self, optimizer: OptimizerFactory, scale: float = 1.0, distribution: str = "normal") -> None:
         if not (isinstance(scale, (int, float)) and math.isfinite(scale) and scale > 0):
             raise AltpropError(f"algorithm.scale must be a positive number; got {scale!r}")
         if distribution not in DISTRIBUTIONS:
             raise AltpropError(f"unknown algorithm.distribution={distribution}; known are: {', '.join(DISTRIBUTIONS)}")
-        self.optimizer, self.scale, self.distribution = optimizer, float(scale), distribution
-        self.updater: Updater
+        super().__init__(optimizer)
+        self.scale, self.distribution = float(scale), distribution
         self.feedback: list[Tensor]
 
-    def _setup(self, problem: Problem) -> None:
-        self.updater = problem.updater(self.optimizer, direction="other")
+    def _prepare(self, problem: Problem) -> None:
         deviation = self.scale / math.sqrt(problem.spec.outputs)
         self.feedback = []
         for shape in block_shapes(problem)[:-1]:
@@ -69,45 +61,42 @@ class DirectFeedbackAlignment(Algorithm):
                 draw = problem.random.uniform(problem.spec.outputs, *shape, low=-math.sqrt(3), high=math.sqrt(3))
             self.feedback.append(deviation * draw)
 
-    def _step(self, batch: Batch | None) -> StepResult:
-        assert batch is not None
-        loss, direction = self.direction(batch)
-        self.updater.apply(direction)
-        return StepResult(loss)
-
-    def direction(self, batch: Batch) -> tuple[Tensor, Grads]:
-        """Return (objective, name -> what stands for its gradient) at the present parameters."""
+    def _direction(self, batch: Batch) -> tuple[Tensor, Grads]:
         problem = self.problem
-        with problem.same_noise():
-            x, pulls = batch.inputs, []
-            for index in range(len(problem.layered.blocks)):
-                x, vjp = problem.pull_block(index, x)
-                pulls.append(vjp)
-            loss, error = problem.output_loss(x, batch), problem.output_gradient(x, batch)
-            direction: Grads = {}
-            for vjp, matrix in zip(pulls, [*self.feedback, None], strict=True):
-                if matrix is None:
-                    signal = error
-                else:
-                    with problem.ledger.primitive("block_backward", 0, 0):
-                        signal = (error @ matrix.flatten(1)).reshape(-1, *matrix.shape[1:])
-                for name, value in vjp(signal).parameters.items():
-                    direction[name] = direction[name] + value if name in direction else value
-            penalty = problem.penalty()
-        if penalty is not None:
-            loss = loss + penalty[0]
-            direction = {name: value + penalty[1][name] for name, value in direction.items()}
+        x, pulls = batch.inputs, []
+        for index in range(len(problem.layered.blocks)):
+            x, vjp = problem.pull_block(index, x)
+            pulls.append(vjp)
+        loss, error = problem.output_loss(x, batch), problem.output_gradient(x, batch)
+        direction: Grads = {}
+        for vjp, matrix in zip(pulls, [*self.feedback, None], strict=True):
+            if matrix is None:
+                signal = error
+            else:
+                with problem.ledger.primitive("block_backward", 0, 0):
+                    signal = (error @ matrix.flatten(1)).reshape(-1, *matrix.shape[1:])
+            for name, value in vjp(signal).parameters.items():
+                direction[name] = direction[name] + value if name in direction else value
         return loss, direction
 
     @classmethod
-    def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
+    def oracles(cls) -> tuple[Oracle, ...]:
         """Where the feedback is what backpropagation would send, the rule is backpropagation, and only there."""
-        return {
-            "linear net with B = W_L ... W_(l+1) is backprop": lambda: (_against_backprop("identity", True), 1e-15),
-            "one hidden layer with B = W_2 is backprop": lambda: (_against_backprop("tanh", True, (5, 7, 3)), 1e-15),
-            "not tanh net with B = W_L ... W_(l+1) is backprop": lambda: (_against_backprop("tanh", True), 0.05),
-            "not random B is backprop": lambda: (_against_backprop("identity", False), 0.05),
-        }
+        return (
+            Oracle(
+                "linear net with B = W_L ... W_(l+1) is backprop", lambda: _against_backprop("identity", True), 1e-15
+            ),
+            Oracle(
+                "one hidden layer with B = W_2 is backprop", lambda: _against_backprop("tanh", True, (5, 7, 3)), 1e-15
+            ),
+            Oracle(
+                "not tanh net with B = W_L ... W_(l+1) is backprop",
+                lambda: _against_backprop("tanh", True),
+                0.05,
+                differs=True,
+            ),
+            Oracle("not random B is backprop", lambda: _against_backprop("identity", False), 0.05, differs=True),
+        )
 
 
 def block_shapes(problem: Problem) -> list[tuple[int, ...]]:
@@ -130,23 +119,9 @@ def chained_weights(problem: Problem) -> list[Tensor]:
     return chained
 
 
-def relative_error(direction: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
-    """Return the largest difference over the parameters, each in units of the reference's norm.
-
-    A parameter whose gradient is 0 but for rounding, a bias before batch normalisation, is measured against a
-    thousandth of the whole gradient.
-    """
-    whole = math.sqrt(sum(float(value.square().sum()) for value in reference.values()))
-    return max(
-        float((direction[name] - value).norm()) / max(float(value.norm()), 1e-3 * whole)
-        for name, value in reference.items()
-    )
-
-
 def _against_backprop(activation: str, matched: bool, sizes: tuple[int, ...] = (5, 7, 6, 3)) -> float:
     problem, batch = toy(sizes, activation=activation)
-    rule = DirectFeedbackAlignment(OptimizerFactory("torch.optim.SGD", lr=0.1))
-    rule.setup(problem)
+    rule = set_up(DirectFeedbackAlignment(sgd()), problem)
     if matched:
         rule.feedback = chained_weights(problem)
-    return relative_error(rule.direction(batch)[1], problem.gradient(batch)[1])
+    return against_backprop(rule, batch)

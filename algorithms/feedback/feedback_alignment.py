@@ -1,23 +1,16 @@
 """Feedback alignment: a backward pass in which fixed random matrices stand where backpropagation has W^T."""
 
 import math
-from collections.abc import Callable
-from typing import ClassVar, cast
+from typing import cast
 
 from torch import Tensor
 
-from altprop.algorithm import Algorithm, StepResult
-from altprop.algorithms.feedback.dfa import DirectFeedbackAlignment, relative_error
-from altprop.capabilities import Capability
-from altprop.errors import AltpropError
-from altprop.models.base import Block
-from altprop.optim import OptimizerFactory, Updater
-from altprop.problem import Grads, Problem
-from altprop.task import Batch
-from altprop.testing import toy
+from altprop import AltpropError, Batch, Block, Capability, DirectionAlgorithm, Grads, OptimizerFactory, Oracle, Problem
+from altprop.algorithms.feedback.dfa import DirectFeedbackAlignment
+from altprop.testing import against_backprop, relative_error, set_up, sgd, toy
 
 
-class FeedbackAlignment(Algorithm):
+class FeedbackAlignment(DirectionAlgorithm):
     """Send the error back layer by layer, through a fixed random B_l of W_l's shape instead of W_l.
 
     With a_l the pre-activation, h_l = f(a_l) and the error e = dL/da_L, (B, C), at the output,
@@ -43,52 +36,39 @@ class FeedbackAlignment(Algorithm):
     deep learning, Nature Communications 2016. They draw B from a uniform distribution; here it is normal.
     """
 
-    requires: ClassVar[frozenset[Capability]] = frozenset({Capability.LAYERED, Capability.CHAIN})
-    state: ClassVar[tuple[str, ...]] = ("updater", "feedback")
+    requires = frozenset({Capability.LAYERED, Capability.CHAIN})
+    state = ("feedback",)
 
     def __init__(self, optimizer: OptimizerFactory, scale: float = 1.0) -> None:
         if not (isinstance(scale, (int, float)) and math.isfinite(scale) and scale > 0):
             raise AltpropError(f"algorithm.scale must be a positive number; got {scale!r}")
-        self.optimizer, self.scale = optimizer, float(scale)
-        self.updater: Updater
+        super().__init__(optimizer)
+        self.scale = float(scale)
         self.feedback: list[Tensor]
 
-    def _setup(self, problem: Problem) -> None:
-        self.updater = problem.updater(self.optimizer, direction="other")
+    def _prepare(self, problem: Problem) -> None:
         self.feedback = []
         for block in chain(problem)[1:]:
             shape = block.weight.shape
             fan_out = shape.numel() / shape[1]
             self.feedback.append(self.scale / math.sqrt(fan_out) * problem.random.normal(*shape))
 
-    def _step(self, batch: Batch | None) -> StepResult:
-        assert batch is not None
-        loss, direction = self.direction(batch)
-        self.updater.apply(direction)
-        return StepResult(loss)
-
-    def direction(self, batch: Batch) -> tuple[Tensor, Grads]:
-        """Return (objective, name -> what stands for its gradient) at the present parameters."""
+    def _direction(self, batch: Batch) -> tuple[Tensor, Grads]:
         problem = self.problem
         blocks = chain(problem)
-        with problem.same_noise():
-            x, inputs, pulls = batch.inputs, [], []
-            for index in range(len(blocks)):
-                inputs.append(x)
-                x, vjp = problem.pull_block(index, x)
-                pulls.append(vjp)
-            loss, signal = problem.output_loss(x, batch), problem.output_gradient(x, batch)
-            direction: Grads = {}
-            for index in reversed(range(len(blocks))):
-                pulled = pulls[index](signal)
-                for name, value in pulled.parameters.items():
-                    direction[name] = direction[name] + value if name in direction else value
-                if index > 0:
-                    signal = self._send_back(blocks[index], pulled.delta, index, inputs[index])
-            penalty = problem.penalty()
-        if penalty is not None:
-            loss = loss + penalty[0]
-            direction = {name: value + penalty[1][name] for name, value in direction.items()}
+        x, inputs, pulls = batch.inputs, [], []
+        for index in range(len(blocks)):
+            inputs.append(x)
+            x, vjp = problem.pull_block(index, x)
+            pulls.append(vjp)
+        loss, signal = problem.output_loss(x, batch), problem.output_gradient(x, batch)
+        direction: Grads = {}
+        for index in reversed(range(len(blocks))):
+            pulled = pulls[index](signal)
+            for name, value in pulled.parameters.items():
+                direction[name] = direction[name] + value if name in direction else value
+            if index > 0:
+                signal = self._send_back(blocks[index], pulled.delta, index, inputs[index])
         return loss, direction
 
     def _send_back(self, block: Block, delta: Tensor, index: int, x: Tensor) -> Tensor:
@@ -100,14 +80,19 @@ class FeedbackAlignment(Algorithm):
             return block.transpose(delta, matrix, x.shape)
 
     @classmethod
-    def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
+    def oracles(cls) -> tuple[Oracle, ...]:
         """With B = W the rule is backpropagation; with one hidden layer it is direct feedback alignment."""
-        return {
-            "B = W is backprop": lambda: (_against_backprop(True), 1e-15),
-            "one hidden layer is dfa with the same B": lambda: (_against_dfa((5, 7, 3)), 1e-15),
-            "not random B is backprop": lambda: (_against_backprop(False), 0.05),
-            "not two hidden layers are dfa with the same last B": lambda: (_against_dfa((5, 7, 6, 3)), 0.05),
-        }
+        return (
+            Oracle("B = W is backprop", lambda: _against_backprop(True), 1e-15),
+            Oracle("one hidden layer is dfa with the same B", lambda: _against_dfa((5, 7, 3)), 1e-15),
+            Oracle("not random B is backprop", lambda: _against_backprop(False), 0.05, differs=True),
+            Oracle(
+                "not two hidden layers are dfa with the same last B",
+                lambda: _against_dfa((5, 7, 6, 3)),
+                0.05,
+                differs=True,
+            ),
+        )
 
 
 def chain(problem: Problem) -> list[Block]:
@@ -117,21 +102,18 @@ def chain(problem: Problem) -> list[Block]:
 
 def _ready(sizes: tuple[int, ...]) -> tuple[FeedbackAlignment, Batch]:
     problem, batch = toy(sizes)
-    rule = FeedbackAlignment(OptimizerFactory("torch.optim.SGD", lr=0.1))
-    rule.setup(problem)
-    return rule, batch
+    return set_up(FeedbackAlignment(sgd()), problem), batch
 
 
 def _against_backprop(matched: bool) -> float:
     rule, batch = _ready((5, 7, 6, 3))
     if matched:
         rule.feedback = [block.weight.detach().clone() for block in chain(rule.problem)[1:]]
-    return relative_error(rule.direction(batch)[1], rule.problem.gradient(batch)[1])
+    return against_backprop(rule, batch)
 
 
 def _against_dfa(sizes: tuple[int, ...]) -> float:
     rule, batch = _ready(sizes)
-    direct = DirectFeedbackAlignment(OptimizerFactory("torch.optim.SGD", lr=0.1))
-    direct.setup(rule.problem)
+    direct = set_up(DirectFeedbackAlignment(sgd()), rule.problem)
     direct.feedback[-1] = rule.feedback[-1]
     return relative_error(rule.direction(batch)[1], direct.direction(batch)[1])

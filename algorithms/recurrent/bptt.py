@@ -1,22 +1,15 @@
 """Backpropagation through time: the exact gradient of a recurrent network."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from altprop.algorithm import Algorithm
-from altprop.capabilities import Capability
-from altprop.errors import Refused
-from altprop.optim import OptimizerFactory, Updater
-from altprop.problem import Problem
-from altprop.task import Batch
-from altprop.testing import toy_sequence
+from altprop import Batch, Capability, DirectionAlgorithm, Grads, Oracle, Refused
+from altprop.testing import central_differences, toy_sequence
 
 
-class BPTT(Algorithm):
+class BPTT(DirectionAlgorithm):
     """The exact gradient over whole sequences, handed to the optimizer axis.
 
     The network h_t = f(x_t, h_(t-1); theta), y_t = g(h_t; theta) is unrolled over all T times, as a deep net whose
@@ -32,9 +25,9 @@ class BPTT(Algorithm):
     Args:
         optimizer: how the gradient becomes an update.
 
+    >>> from altprop.testing import set_up, sgd
     >>> problem, batch = toy_sequence("gru")
-    >>> rule = BPTT(OptimizerFactory("torch.optim.SGD", lr=0.2))
-    >>> rule.setup(problem)
+    >>> rule = set_up(BPTT(sgd(0.2)), problem)
     >>> losses = [float(rule.step(batch).loss) for _ in range(50)]
     >>> losses[-1] < 0.5 * losses[0]
     True
@@ -42,75 +35,44 @@ class BPTT(Algorithm):
     Paper: Werbos, Backpropagation through time: what it does and how to do it, Proceedings of the IEEE 1990.
     """
 
-    requires: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENT, Capability.RECURRENT})
-    state: ClassVar[tuple[str, ...]] = ("updater",)
+    requires = frozenset({Capability.GRADIENT, Capability.RECURRENT})
+    gradient_is_exact = True
 
-    def __init__(self, optimizer: OptimizerFactory) -> None:
-        self._optimizer = optimizer
-
-    def _setup(self, problem: Problem) -> None:
-        self.updater: Updater = problem.updater(self._optimizer)
-
-    def _step(self, batch: Batch | None) -> Tensor:
-        assert batch is not None
+    def _direction(self, batch: Batch) -> tuple[Tensor, Grads]:
         if batch.reset is not None and not batch.reset.all():
             raise Refused(
                 "bptt goes back over whole sequences, and this batch continues one from the batch before; "
                 "try algorithm=truncated_bptt"
             )
-        if self.updater.wants_closure:
-            return self._search(batch)
-        loss, grads = self.problem.gradient(batch, create_graph=self.updater.wants_graph)
-        self.updater.apply(grads)
-        return loss
-
-    def _search(self, batch: Batch) -> Tensor:
-        """Step an optimizer that evaluates the objective several times: one function throughout."""
-        problem = self.problem
-        fixed = len(batch.index) >= problem.train_size and problem.model.noise is None
-        with problem.same_noise():
-            loss, grads = problem.gradient(batch)
-            self.updater.apply(grads, lambda graph: problem.gradient(batch, create_graph=graph), loss=loss, fixed=fixed)
-        return loss
+        return self.problem.gradient(batch)
 
     @classmethod
-    def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
-        found: dict[str, Callable[[], tuple[float, float]]] = {}
-        for cell in ("rnn", "gru", "lstm"):
-            found |= {
-                f"{cell}: gradient = central differences at 1e-5": partial(_against_differences, cell, 1e-8),
-                f"{cell}: gradient = derivatives carried forward in time": partial(_against_duals, cell, False, 1e-14),
-                f"not {cell}: gradient with the state cut at each time": partial(_against_duals, cell, True, 1e-2),
-            }
-        return found
+    def oracles(cls) -> tuple[Oracle, ...]:
+        return tuple(oracle for cell in ("rnn", "gru", "lstm") for oracle in _oracles_of(cell))
 
 
-def _against_differences(cell: str, tolerance: float, step: float = 1e-5) -> tuple[float, float]:
-    """Return the worst error of the gradient against central differences, and the tolerance.
+def _oracles_of(cell: str) -> tuple[Oracle, ...]:
+    cut = f"not {cell}: gradient with the state cut at each time"
+    return (
+        Oracle(f"{cell}: gradient = central differences at 1e-5", partial(_against_differences, cell), 1e-8),
+        Oracle(f"{cell}: gradient = derivatives carried forward in time", partial(_against_duals, cell), 1e-14),
+        Oracle(cut, partial(_against_duals, cell, cut=True), 1e-2, differs=True),
+    )
 
-    The sequences are masked, with a target at each time.
-    """
+
+def _against_differences(cell: str) -> float:
+    """Return the largest error against central differences, on masked sequences with a target at each time."""
     problem, batch = toy_sequence(cell, width=3, lengths=[7, 3, 5, 1], per_step=True)
-    gradient = problem.flatten(problem.gradient(batch)[1])
-    start, measured = problem.flat(), torch.empty_like(gradient)
-    for i in range(start.numel()):
-        values = []
-        for sign in (1.0, -1.0):
-            moved = start.clone()
-            moved[i] += sign * step
-            problem.assign(moved)
-            values.append(problem.objective(batch))
-        measured[i] = (values[0] - values[1]) / (2 * step)
-    return float((measured - gradient).abs().max()), tolerance
+    measured = central_differences(problem, batch)
+    return float((measured - problem.flatten(problem.gradient(batch)[1])).abs().max())
 
 
-def _against_duals(cell: str, cut: bool, tolerance: float) -> tuple[float, float]:
+def _against_duals(cell: str, *, cut: bool = False) -> float:
     """Return the distance, in units of the gradient's norm, from derivatives that dual numbers carry forward in time.
 
     Args:
         cell: rnn, gru or lstm.
         cut: whether the gradient is taken without any way back through the state.
-        tolerance: handed on.
     """
     problem, batch = toy_sequence(cell, width=3)
     model = problem.model
@@ -127,4 +89,4 @@ def _against_duals(cell: str, cut: bool, tolerance: float) -> tuple[float, float
         direction = torch.zeros_like(gradient)
         direction[i] = 1.0
         forward[i] = problem.jvp(batch, problem.unflatten(direction))[1]
-    return float((gradient - forward).norm() / forward.norm()), tolerance
+    return float((gradient - forward).norm() / forward.norm())

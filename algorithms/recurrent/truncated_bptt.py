@@ -1,6 +1,6 @@
 """Truncated backpropagation through time: errors go back a bounded number of steps."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar, NamedTuple
@@ -8,13 +8,19 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from altprop.algorithm import Algorithm, StepResult
-from altprop.capabilities import Capability
-from altprop.checks import check_name
-from altprop.errors import AltpropError
-from altprop.optim import OptimizerFactory, Updater
-from altprop.problem import Grads, Problem
-from altprop.task import Batch
+from altprop import (
+    Algorithm,
+    AltpropError,
+    Batch,
+    Capability,
+    Grads,
+    OptimizerFactory,
+    Oracle,
+    Problem,
+    StepResult,
+    Updater,
+    check_name,
+)
 from altprop.testing import toy_sequence
 
 UPDATES = ("window", "sequence")
@@ -166,16 +172,8 @@ class TruncatedBPTT(Algorithm):
         )
 
     @classmethod
-    def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
-        found: dict[str, Callable[[], tuple[float, float]]] = {}
-        for cell in ("rnn", "gru", "lstm"):
-            found |= {
-                f"{cell}: k1 = k2 = T is BPTT": partial(_against_bptt, cell, 7, 7, 0.0),
-                f"not {cell}: k1 = k2 = 3 < T is BPTT": partial(_against_bptt, cell, 3, 3, 1e-2),
-                f"{cell}: k1 = 1, k2 = 3 is each loss seen 3 cells back": partial(_against_horizon, cell, 1, 3, 1e-14),
-                f"not {cell}: k1 = k2 = 3 is each loss seen 3 cells back": partial(_against_horizon, cell, 3, 3, 1e-2),
-            }
-        return found
+    def oracles(cls) -> tuple[Oracle, ...]:
+        return tuple(oracle for cell in ("rnn", "gru", "lstm") for oracle in _oracles_of(cell))
 
 
 def windows(steps: int, k1: int, k2: int) -> list[Window]:
@@ -213,6 +211,16 @@ def lossy(batch: Batch, window: Window, ends: Tensor | None) -> Batch | None:
     return replace(batch, labelled=here if batch.labelled is None else here & batch.labelled)
 
 
+def _oracles_of(cell: str) -> tuple[Oracle, ...]:
+    far = "is each loss seen 3 cells back"
+    return (
+        Oracle(f"{cell}: k1 = k2 = T is BPTT", partial(_against_bptt, cell, 7, 7), 0.0),
+        Oracle(f"not {cell}: k1 = k2 = 3 < T is BPTT", partial(_against_bptt, cell, 3, 3), 1e-2, differs=True),
+        Oracle(f"{cell}: k1 = 1, k2 = 3 {far}", partial(_against_horizon, cell, 1, 3), 1e-14),
+        Oracle(f"not {cell}: k1 = k2 = 3 {far}", partial(_against_horizon, cell, 3, 3), 1e-2, differs=True),
+    )
+
+
 def _toy(cell: str, k1: int, k2: int) -> tuple[TruncatedBPTT, Problem, Batch]:
     problem, batch = toy_sequence(cell, width=3, lengths=[7, 3, 5, 6], per_step=True)
     rule = TruncatedBPTT(OptimizerFactory("torch.optim.SGD", lr=0.1), k1, k2, "sequence")
@@ -225,13 +233,13 @@ def _distance(problem: Problem, direction: Grads, reference: Grads) -> float:
     return float((a - b).norm() / b.norm())
 
 
-def _against_bptt(cell: str, k1: int, k2: int, tolerance: float) -> tuple[float, float]:
-    """Return the distance from the exact gradient, in units of its norm, and the tolerance."""
+def _against_bptt(cell: str, k1: int, k2: int) -> float:
+    """Return the distance from the exact gradient, in units of its norm."""
     rule, problem, batch = _toy(cell, k1, k2)
-    return _distance(problem, rule.direction(batch)[1], problem.gradient(batch)[1]), tolerance
+    return _distance(problem, rule.direction(batch)[1], problem.gradient(batch)[1])
 
 
-def _against_horizon(cell: str, k1: int, k2: int, tolerance: float) -> tuple[float, float]:
+def _against_horizon(cell: str, k1: int, k2: int) -> float:
     """Return the distance from the sum over times of gradients that each go k2 cells back, in units of its norm."""
     rule, problem, batch = _toy(cell, k1, k2)
     model, mask = problem.model, batch.mask
@@ -247,4 +255,4 @@ def _against_horizon(cell: str, k1: int, k2: int, tolerance: float) -> tuple[flo
             outputs.append(model.readout(h))
         return problem.output_loss(torch.stack(outputs), batch)
 
-    return _distance(problem, rule.direction(batch)[1], problem.gradient(batch, loss=each_by_itself)[1]), tolerance
+    return _distance(problem, rule.direction(batch)[1], problem.gradient(batch, loss=each_by_itself)[1])

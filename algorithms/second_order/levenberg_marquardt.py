@@ -1,17 +1,12 @@
 """Levenberg-Marquardt: damped Gauss-Newton steps on a sum of squares, with the Jacobian at hand."""
 
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from altprop.algorithm import Algorithm, StepResult
-from altprop.capabilities import BatchMode, Capability
-from altprop.errors import AltpropError, Refused
-from altprop.problem import Problem
-from altprop.task import Batch
+from altprop import Algorithm, AltpropError, Batch, BatchMode, Capability, Oracle, Problem, Refused, StepResult
 from altprop.testing import toy
 
 FORMS = ("auto", "primal", "dual")
@@ -154,15 +149,15 @@ class LevenbergMarquardt(Algorithm):
         self.damping = min(max(self.damping, LEAST_DAMPING), MOST_DAMPING)
 
     @classmethod
-    def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
+    def oracles(cls) -> tuple[Oracle, ...]:
         """On a linear net it is least squares; both forms of the system have one solution."""
-        return {
-            "linear net, lambda -> 0 is least squares": lambda: (_against_least_squares(1e-15), 1e-11),
-            "not with lambda = 0.1": lambda: (_against_least_squares(0.1), 1e-3),
-            "J^T r is the gradient": lambda: (_gradient_error("mse"), 1e-14),
-            "primal is dual": lambda: (_forms_differ(0.0), 1e-10),
-            "not with another lambda": lambda: (_forms_differ(0.01), 1e-3),
-        }
+        return (
+            Oracle("linear net, lambda -> 0 is least squares", lambda: _against_least_squares(1e-15), 1e-11),
+            Oracle("not with lambda = 0.1", lambda: _against_least_squares(0.1), 1e-3, differs=True),
+            Oracle("J^T r is the gradient", lambda: _gradient_error("mse"), 1e-14),
+            Oracle("primal is dual", lambda: _forms_differ(0.0), 1e-10),
+            Oracle("not with another lambda", lambda: _forms_differ(0.01), 1e-3, differs=True),
+        )
 
 
 def _ready(sizes: tuple[int, ...], rows: int, loss: str, **options: Any) -> tuple[LevenbergMarquardt, Batch]:

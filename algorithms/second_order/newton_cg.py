@@ -1,20 +1,15 @@
 """Truncated Newton: conjugate gradients on the curvature, damped, with a line search."""
 
 import math
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from altprop.algorithm import Algorithm, StepResult
+from altprop import Algorithm, AltpropError, Batch, BatchMode, Capability, Oracle, Problem, StepResult
 from altprop.algorithms.second_order.conjugate_gradient import Solution, conjugate_gradient
 from altprop.algorithms.second_order.line_search import Backtracking
-from altprop.capabilities import BatchMode, Capability
-from altprop.errors import AltpropError
 from altprop.linearization import Linearization
-from altprop.problem import Problem
-from altprop.task import Batch
 from altprop.testing import toy
 
 CURVATURES = ("gauss_newton", "hessian")
@@ -146,15 +141,17 @@ class NewtonCG(Algorithm):
         return step, (loss - value) / predicted if predicted > 0 else -math.inf
 
     @classmethod
-    def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
+    def oracles(cls) -> tuple[Oracle, ...]:
         """On a quadratic D products solve exactly; products are checked against the Hessian itself."""
-        return {
-            "a quadratic in one step of D products": lambda: (_quadratic(1.0), 1e-12),
-            "not with a fraction of D products": lambda: (_quadratic(0.2), 1e-3),
-            "hvp is the Hessian times v": lambda: (_product_error("hessian", "tanh"), 1e-12),
-            "Gauss-Newton is the Hessian of a linear net": lambda: (_product_error("gauss_newton", "none"), 1e-12),
-            "not of a tanh net": lambda: (_product_error("gauss_newton", "tanh"), 1e-3),
-        }
+        return (
+            Oracle("a quadratic in one step of D products", lambda: _quadratic(1.0), 1e-12),
+            Oracle("not with a fraction of D products", lambda: _quadratic(0.2), 1e-3, differs=True),
+            Oracle("hvp is the Hessian times v", lambda: _product_error("hessian", "tanh"), 1e-12),
+            Oracle(
+                "Gauss-Newton is the Hessian of a linear net", lambda: _product_error("gauss_newton", "none"), 1e-12
+            ),
+            Oracle("not of a tanh net", lambda: _product_error("gauss_newton", "tanh"), 1e-3, differs=True),
+        )
 
 
 def _quadratic(share: float) -> float:

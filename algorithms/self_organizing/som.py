@@ -9,13 +9,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from altprop.algorithm import Algorithm, StepResult
-from altprop.capabilities import BatchMode, Capability
-from altprop.checks import check_name, check_number
-from altprop.errors import AltpropError
-from altprop.problem import Problem
-from altprop.randomness import Random
-from altprop.task import Batch
+from altprop import (
+    Algorithm,
+    AltpropError,
+    Batch,
+    BatchMode,
+    Capability,
+    Oracle,
+    Problem,
+    Random,
+    StepResult,
+    check_name,
+    check_number,
+)
 
 
 class SelfOrganizingMap(Algorithm):
@@ -136,12 +142,12 @@ class SelfOrganizingMap(Algorithm):
         return {"codebook": self.codebook.cpu().numpy(), "label_counts": self.counts.cpu().numpy()}
 
     @classmethod
-    def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
+    def oracles(cls) -> tuple[Oracle, ...]:
         """Radius 0 is Lloyd's algorithm; a radius above 0 is not."""
-        return {
-            "batch at radius 0 equals a Lloyd iteration": lambda: (_against_lloyd(0.0), 1e-12),
-            "not Lloyd at radius 1": lambda: (_against_lloyd(1.0), 1e-2),
-        }
+        return (
+            Oracle("batch at radius 0 equals a Lloyd iteration", lambda: _against_lloyd(0.0), 1e-12),
+            Oracle("not Lloyd at radius 1", lambda: _against_lloyd(1.0), 1e-2, differs=True),
+        )
 
 
 def distances(x: Tensor, codebook: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from altprop.algorithm import Algorithm
 from altprop.capabilities import BatchMode, Capability, PredictorKind
 from altprop.conformance.case import (
     NotApplicable,
@@ -47,9 +46,12 @@ def declares_what_its_yaml_says(target: Target) -> str | None:
 def writes_hooks_only(target: Target) -> str | None:
     """It overrides no final method of the contract: those validate, count and audit."""
     kind = type(make(target).algorithm)
-    final = [name for name, value in vars(Algorithm).items() if getattr(value, "__final__", False)]
-    replaced = [name for name in final if getattr(kind, name) is not getattr(Algorithm, name)]
-    return f"it overrides {replaced[0]}(), which is final; write _{replaced[0]}()" if replaced else None
+    for base in kind.__mro__[1:]:
+        final = [name for name, value in vars(base).items() if getattr(value, "__final__", False)]
+        replaced = next((name for name in final if getattr(kind, name) is not vars(base)[name]), None)
+        if replaced is not None:
+            return f"it overrides {base.__name__}.{replaced}(), which is final; write the hooks with an underscore"
+    return None
 
 
 def leaves_no_grad(target: Target) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from altprop.algorithm import Algorithm
+from altprop.algorithm import Algorithm, declared_state
 from altprop.conformance.case import NotApplicable, Target, by_name, difference, make, reloaded, snapshot, steps
 from altprop.errors import AltpropError, Refused
 from altprop.ledger import Ledger
@@ -102,7 +102,7 @@ def _undeclared(algorithm: Algorithm) -> dict[str, Any]:
     """Return the attributes outside `state`, without what the problem saves: its parameters, buffers and stream."""
     model = algorithm.problem.model
     saved = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    hidden = {"problem", *algorithm.state}
+    hidden = {"problem", *declared_state(type(algorithm))}
     return {name: _plain(value, saved) for name, value in vars(algorithm).items() if name not in hidden}
 
 

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from altprop.errors import AltpropError
+from altprop.oracle import Oracle
 from altprop.records.key import KERNEL
 from altprop.records.oracle_checks import (
     FOLDER,
-    Oracle,
     OracleCheck,
+    OracleResult,
     file_name,
     read_oracle_check,
     source_of,
@@ -124,7 +125,7 @@ def verify(name: str, target: str, runs_dir: str | Path, again: bool = False) ->
     return write_oracle_check(runs_dir, name, target, source, oracles, provenance, finished, problem)
 
 
-def measure(kind: type[Algorithm]) -> tuple[list[Oracle], str]:
+def measure(kind: type[Algorithm]) -> tuple[list[OracleResult], str]:
     """Run all oracles of a class, on one thread, from the same state of the global generators each time.
 
     Returns:
@@ -132,21 +133,27 @@ def measure(kind: type[Algorithm]) -> tuple[list[Oracle], str]:
     """
     with _quiet():
         try:
-            named = dict(kind.oracles())
+            oracles = list(kind.oracles())
+            wrong = next((one for one in oracles if not isinstance(one, Oracle)), None)
+            if wrong is not None:
+                raise TypeError(f"oracles() must return altprop.Oracle values; got a {type(wrong).__name__}")
         except (Exception, SystemExit) as error:
             return [], _line(error, kind)
-        return [_measured(str(name), oracle, kind) for name, oracle in named.items()], ""
+        return [_measured(oracle, kind) for oracle in oracles], ""
 
 
-def _measured(name: str, oracle: Callable[[], Any], kind: type[Algorithm]) -> Oracle:
+def _measured(oracle: Oracle, kind: type[Algorithm]) -> OracleResult:
     """Run one oracle; whatever it raises is its result."""
     started = time.perf_counter()
+    error: float | None = None
+    reason = ""
     try:
         with _drawing(), _limited(LIMIT):
-            error, tolerance = oracle()
-        return Oracle(name, float(error), float(tolerance), "", time.perf_counter() - started)
+            error = float(oracle.measure())
     except (Exception, SystemExit) as raised:
-        return Oracle(name, None, None, _line(raised, kind), time.perf_counter() - started)
+        reason = _line(raised, kind)
+    tolerance = None if error is None else float(oracle.tolerance)
+    return OracleResult(oracle.name, error, tolerance, reason, time.perf_counter() - started, oracle.differs)
 
 
 def _line(error: BaseException, kind: type[Algorithm]) -> str:

@@ -21,8 +21,6 @@ from altprop.records.source import source_hash
 
 SCHEMA = 1
 FOLDER = "oracle_checks"
-CONTROL = "not "
-"""What the name of a negative control begins with."""
 _FIELDS: dict[str, type] = {
     "algorithm": str,
     "target": str,
@@ -36,15 +34,16 @@ _FIELDS: dict[str, type] = {
 
 
 @dataclass(frozen=True)
-class Oracle:
+class OracleResult:
     """What one oracle measured.
 
     Args:
-        name: In words; a negative control begins with "not ".
+        name: In words.
         error: The measured error, None where the oracle raised.
         tolerance: What it is compared with, None where the oracle raised.
         reason: The exception in one line with the place where it was raised; empty where there was none.
         seconds: How long it took.
+        differs: Whether it is a negative control: it must differ from what the oracles are equal to.
     """
 
     name: str
@@ -52,22 +51,21 @@ class Oracle:
     tolerance: float | None
     reason: str = ""
     seconds: float = 0.0
-
-    @property
-    def control(self) -> bool:
-        """Whether it is a negative control: it must differ from what the oracles are equal to."""
-        return self.name.startswith(CONTROL)
+    differs: bool = False
 
     @property
     def passed(self) -> bool:
         """Whether the error is within the tolerance, or beyond it for a negative control; NaN is neither.
 
-        >>> Oracle("equals backprop", 1e-16, 1e-12).passed, Oracle("not with random B", 1e-16, 0.05).passed
+        >>> (
+        ...     OracleResult("equals backprop", 1e-16, 1e-12).passed,
+        ...     OracleResult("not with random B", 1e-16, 0.05, differs=True).passed,
+        ... )
         (True, False)
         """
         if self.error is None or self.tolerance is None:
             return False
-        return self.error > self.tolerance if self.control else self.error <= self.tolerance
+        return self.error > self.tolerance if self.differs else self.error <= self.tolerance
 
     @property
     def sentence(self) -> str:
@@ -76,12 +74,12 @@ class Oracle:
             return ""
         if self.error is None or self.tolerance is None:
             return f"the {self._kind} {self.name!r} raised {self.reason}"
-        against = "which must exceed" if self.control else "above its tolerance"
+        against = "which must exceed" if self.differs else "above its tolerance"
         return f"the {self._kind} {self.name!r} measures {self.error:.3g}, {against} {self.tolerance:.3g}"
 
     @property
     def _kind(self) -> str:
-        return "negative control" if self.control else "oracle"
+        return "negative control" if self.differs else "oracle"
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ class OracleCheck:
         return str(self.data["problem"])
 
     @cached_property
-    def oracles(self) -> tuple[Oracle, ...]:
+    def oracles(self) -> tuple[OracleResult, ...]:
         """The oracles in the order in which the algorithm names them."""
         return tuple(_oracle(entry) for entry in self.data["oracles"])
 
@@ -165,7 +163,7 @@ def write_oracle_check(
     algorithm: str,
     target: str,
     source: str,
-    oracles: Iterable[Oracle],
+    oracles: Iterable[OracleResult],
     provenance: Mapping[str, Any],
     finished: str,
     problem: str = "",
@@ -198,7 +196,7 @@ def write_oracle_check(
                 "name": one.name,
                 "error": one.error,
                 "tolerance": one.tolerance,
-                "control": one.control,
+                "control": one.differs,
                 "passed": one.passed,
                 "reason": one.reason,
                 "seconds": one.seconds,
@@ -317,9 +315,10 @@ def _latest(runs: Folders) -> dict[str, OracleCheck]:
     }
 
 
-def _oracle(entry: Mapping[str, Any]) -> Oracle:
+def _oracle(entry: Mapping[str, Any]) -> OracleResult:
     error, tolerance = encode.revive([entry.get("error"), entry.get("tolerance")])
-    return Oracle(entry["name"], error, tolerance, str(entry.get("reason") or ""), float(entry.get("seconds") or 0.0))
+    reason, seconds = str(entry.get("reason") or ""), float(entry.get("seconds") or 0.0)
+    return OracleResult(entry["name"], error, tolerance, reason, seconds, bool(entry.get("control", False)))
 
 
 def _problem_of(data: Any) -> str | None:

@@ -15,6 +15,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from altprop.errors import AltpropError
+from altprop.exports import EXPORTS
 
 LIBRARIES = frozenset({"deap", "numpy", "pytorch_lightning", "pytorch_optimizer", "scipy", "sklearn", "torch"})
 """Top-level packages whose version stands for their code; it is in the provenance, not in the key."""
@@ -196,5 +197,7 @@ def _imports(tree: ast.Module, name: str, is_package: bool) -> tuple[str, ...]:
                 base = ".".join([*above, *([base] if base else [])])
             # `from a import b` may mean the module a.b as well as the name b in a: what does not exist is passed over.
             names.update(dict.fromkeys([base, *(f"{base}.{alias.name}" for alias in node.names)]))
+            if base == _HOME:  # The front door hands out names that live in other modules.
+                names.update(dict.fromkeys(EXPORTS[alias.name] for alias in node.names if alias.name in EXPORTS))
         waiting += ast.iter_child_nodes(node)
     return tuple(names)

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from altprop.records.oracle_checks import Oracle, OracleCheck, finished
+from altprop.records.oracle_checks import OracleCheck, OracleResult, finished
 from altprop.report.format import figure, plural
 from altprop.report.model import Learner, Report, Run, Table
 
@@ -26,7 +26,7 @@ class Line:
         verdict: in words, with the comparison where it must differ or does not hold.
     """
 
-    oracle: Oracle
+    oracle: OracleResult
     error: str
     tolerance: str
     verdict: str
@@ -60,12 +60,12 @@ class Verified:
     @property
     def controls(self) -> list[Line]:
         """The negative controls."""
-        return [line for line in self.lines if line.oracle.control]
+        return [line for line in self.lines if line.oracle.differs]
 
     @property
     def equalities(self) -> list[Line]:
         """All other oracles."""
-        return [line for line in self.lines if not line.oracle.control]
+        return [line for line in self.lines if not line.oracle.differs]
 
     @property
     def failing(self) -> list[str]:
@@ -133,7 +133,7 @@ def _note(oracle_check: OracleCheck, known: list[str]) -> str:
     return f"The oracle check is of other code ({oracle_check.source[:12]}) than {which} ({listed})."
 
 
-def _line(oracle: Oracle) -> Line:
+def _line(oracle: OracleResult) -> Line:
     if oracle.error is None or oracle.tolerance is None:
         return Line(oracle, "–", "–", f"raised {oracle.reason}")
     error, tolerance = _apart(oracle.error, oracle.tolerance)
@@ -141,7 +141,7 @@ def _line(oracle: Oracle) -> Line:
         return Line(oracle, error, tolerance, "fails: not a number")
     sign = ">" if oracle.error > oracle.tolerance else "≤"
     compared = f"{error} {sign} {tolerance}"
-    if oracle.control:
+    if oracle.differs:
         verdict = f"must differ: {compared}" if oracle.passed else f"must differ and does not: {compared}"
     else:
         verdict = "holds" if oracle.passed else f"fails: {compared}"
@@ -169,7 +169,7 @@ def summary(found: Sequence[Verified]) -> list[str]:
     if not asked:
         return ["The records hold no oracle check: nothing here shows that a learner is what it says."]
     held = sum(line.oracle.passed for line in lines)
-    controls = [line for line in lines if line.oracle.control]
+    controls = [line for line in lines if line.oracle.differs]
     said = [
         f"{held} of {plural(len(lines), 'oracle check')} of {plural(len(asked), 'algorithm')} "
         f"{'holds' if len(lines) == 1 else 'hold'}: {_within(lines, controls)}."
@@ -190,7 +190,7 @@ def summary(found: Sequence[Verified]) -> list[str]:
 
 
 def _within(lines: Sequence[Line], controls: Sequence[Line]) -> str:
-    equal = [line for line in lines if not line.oracle.control]
+    equal = [line for line in lines if not line.oracle.differs]
     within = sum(line.oracle.passed for line in equal)
     beyond = sum(line.oracle.passed for line in controls)
     return (
@@ -237,7 +237,7 @@ def as_csv(found: Sequence[Verified]) -> bytes:
             )
             for oracle in one.oracle_check.oracles:
                 figures = ("" if x is None else repr(float(x)) for x in (oracle.error, oracle.tolerance))
-                writer.writerow((*head, oracle.name, oracle.control, *figures, oracle.passed, oracle.reason))
+                writer.writerow((*head, oracle.name, oracle.differs, *figures, oracle.passed, oracle.reason))
     return text.getvalue().encode(errors="replace")
 
 
@@ -254,7 +254,7 @@ def as_numbers(found: Sequence[Verified]) -> list[dict[str, object]]:
                     "name": line.oracle.name,
                     "error": line.oracle.error,
                     "tolerance": line.oracle.tolerance,
-                    "control": line.oracle.control,
+                    "control": line.oracle.differs,
                     "passed": line.oracle.passed,
                 }
                 for line in one.lines

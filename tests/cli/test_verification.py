@@ -18,7 +18,7 @@ from altprop.records.oracle_checks import OracleCheck, load_oracle_checks
 Command = Callable[..., Any]
 SMALL = ("task=iris", "budget.currency=steps", "budget.amount=10", "budget.grid=2", "budget.block=5", "probes=off")
 RULE = '''"""A rule that is not what it says."""
-from altprop.algorithm import Algorithm
+from altprop import Algorithm, Oracle
 
 
 class Pretends(Algorithm):
@@ -30,7 +30,8 @@ class Pretends(Algorithm):
 
     @classmethod
     def oracles(cls):
-        return {"is <b>backprop</b>": lambda: (0.5, 1e-12), "not that": lambda: (1.0, 0.1), "raises": lambda: 1 / 0}
+        return Oracle("is <b>backprop</b>", lambda: 0.5, 1e-12), Oracle("not that", lambda: 1.0, 0.1, differs=True), \\
+            Oracle("raises", lambda: 1 / 0, 1.0)
 '''
 
 
@@ -75,7 +76,7 @@ def test_what_fails_is_told_and_costs_no_run(command: Command, rule: list[str]) 
     answer = command(*rule, *SMALL, small=False)
     assert answer.code == 0
     assert "altprop: Pretends fails its oracle check: the oracle 'is <b>backprop</b>' measures 0.5" in answer.err
-    assert "the oracle 'raises' raised ZeroDivisionError: division by zero (pretending.py, line 14)" in answer.err
+    assert "the oracle 'raises' raised ZeroDivisionError: division by zero (pretending.py, line 15)" in answer.err
     page = (answer.runs / "report" / "report.html").read_text()
     assert "Pretends fails 2 of its 3 oracle checks: “is &lt;b&gt;backprop&lt;/b&gt;”, “raises”; it may not be" in page
     assert "<b>backprop" not in page

@@ -14,6 +14,7 @@ from torch import Tensor
 from altprop.algorithm import Algorithm, StepResult
 from altprop.capabilities import Capability
 from altprop.optim import OptimizerFactory
+from altprop.oracle import Oracle
 from altprop.problem import Grads, Problem
 from altprop.task import Batch
 from altprop.tasks.iris import Iris
@@ -131,8 +132,20 @@ class ForgetsInAnObject(_Base):
         return self._scaled(grads, self.memory.count)
 
 
-class ForgetsItsOptimizer(_Base):
-    state = ()
+class ForgetsItsOptimizer(Algorithm):
+    requires = frozenset({Capability.GRADIENT})
+
+    def __init__(self, optimizer: OptimizerFactory) -> None:
+        self._optimizer = optimizer
+
+    def _setup(self, problem: Problem) -> None:
+        self.updater = problem.updater(self._optimizer)
+
+    def _step(self, batch: Batch | None) -> Tensor:
+        assert batch is not None
+        loss, grads = self.problem.gradient(batch)
+        self.updater.apply(grads)
+        return loss
 
 
 class RemembersEarlierRuns(_Base):
@@ -301,14 +314,17 @@ class WalksAtRandom(_Base):
 
 class FailsItsOracle(_Base):
     @classmethod
-    def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
-        return {"it is exact": lambda: (1e-3, 1e-9)}
+    def oracles(cls) -> tuple[Oracle, ...]:
+        return (Oracle("it is exact", lambda: 1e-3, 1e-9),)
 
 
 class HasAVacuousControl(_Base):
     @classmethod
-    def oracles(cls) -> dict[str, Callable[[], tuple[float, float]]]:
-        return {"it is exact": lambda: (0.0, 1e-9), "not so elsewhere": lambda: (0.0, 1e-3)}
+    def oracles(cls) -> tuple[Oracle, ...]:
+        return (
+            Oracle("it is exact", lambda: 0.0, 1e-9),
+            Oracle("not so elsewhere", lambda: 0.0, 1e-3, differs=True),
+        )
 
 
 class ExcusesItself(_Base):

@@ -10,7 +10,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import CodeType, ModuleType
 from typing import Any
@@ -115,22 +115,20 @@ def _oracles(name: str, only: str) -> Outcome:
     from altprop import catalogue
 
     module, _, kind = str(catalogue.entries("algorithm")[name].values["_target_"]).rpartition(".")
-    oracles: dict[str, Callable[[], tuple[float, float]]]
-    oracles = getattr(importlib.import_module(module), kind).oracles()
-    if only:
-        oracles = {oracle: measure for oracle, measure in oracles.items() if oracle == only}
+    oracles = [
+        oracle for oracle in getattr(importlib.import_module(module), kind).oracles() if only in ("", oracle.name)
+    ]
     if not oracles:
         return Outcome("crashed", f"{name} has no oracle {only}".rstrip())
     crash = None
-    for oracle, measure in oracles.items():
+    for oracle in oracles:
         try:
-            error, tolerance = measure()
+            error = oracle.measure()
         except Exception as problem:  # a mutant may do anything
-            crash = crash or Outcome("crashed", f"{name}, {oracle}: {_told(problem)}")
+            crash = crash or Outcome("crashed", f"{name}, {oracle.name}: {_told(problem)}")
             continue
-        holds = error > tolerance if oracle.startswith("not ") else error <= tolerance
-        if not holds:
-            return Outcome("killed", f"{ORACLES}{name}: {oracle}")
+        if not oracle.holds(error):
+            return Outcome("killed", f"{ORACLES}{name}: {oracle.name}")
     return crash or Outcome("survived")
 
 

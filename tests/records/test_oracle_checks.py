@@ -11,8 +11,8 @@ from altprop.errors import AltpropError
 from altprop.records import files
 from altprop.records.frame import load
 from altprop.records.oracle_checks import (
-    Oracle,
     OracleCheck,
+    OracleResult,
     compare_oracle_checks,
     file_name,
     finished,
@@ -25,12 +25,14 @@ from altprop.records.record import UnreadableRecordError
 from altprop.records.store import RunStore
 
 MEASURED = (
-    Oracle("equals backprop", 1e-16, 1e-12, "", 0.1),
-    Oracle("not with random B", 0.5, 0.05, "", 0.2),
+    OracleResult("equals backprop", 1e-16, 1e-12, "", 0.1),
+    OracleResult("not with random B", 0.5, 0.05, "", 0.2, differs=True),
 )
 
 
-def write(folder: Path, *oracles: Oracle, algorithm: str = "dfa", source: str = "a" * 64, **more: Any) -> OracleCheck:
+def write(
+    folder: Path, *oracles: OracleResult, algorithm: str = "dfa", source: str = "a" * 64, **more: Any
+) -> OracleCheck:
     provenance = {"kernel": 1, "fingerprint": more.pop("fingerprint", "f" * 32), "torch": "2.13.0"}
     when = more.pop("finished", "2024-01-01T00:00:00+00:00")
     target = more.pop("target", f"rules.{algorithm}")
@@ -54,21 +56,22 @@ def write(folder: Path, *oracles: Oracle, algorithm: str = "dfa", source: str = 
     ],
 )
 def test_a_negative_control_must_differ_and_an_oracle_must_not(name: str, error: float | None, passed: bool) -> None:
-    oracle = Oracle(name, error, None if error is None else 0.1, "" if error is not None else "ValueError: x")
+    reason = "" if error is not None else "ValueError: x"
+    oracle = OracleResult(name, error, None if error is None else 0.1, reason, differs=name == "not equals")
     assert oracle.passed == passed
     assert (oracle.sentence == "") == passed
 
 
 def test_sentences() -> None:
-    assert Oracle("is it", 0.5, 0.1).sentence == "the oracle 'is it' measures 0.5, above its tolerance 0.1"
-    assert Oracle("not it", 0.05, 0.1).sentence == (
+    assert OracleResult("is it", 0.5, 0.1).sentence == "the oracle 'is it' measures 0.5, above its tolerance 0.1"
+    assert OracleResult("not it", 0.05, 0.1, differs=True).sentence == (
         "the negative control 'not it' measures 0.05, which must exceed 0.1"
     )
-    assert Oracle("is it", None, None, "E: x (r.py)").sentence == "the oracle 'is it' raised E: x (r.py)"
+    assert OracleResult("is it", None, None, "E: x (r.py)").sentence == "the oracle 'is it' raised E: x (r.py)"
 
 
 def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
-    oracles = (*MEASURED, Oracle("NaN", math.nan, math.inf), Oracle("raises", None, None, "E: boom"))
+    oracles = (*MEASURED, OracleResult("NaN", math.nan, math.inf), OracleResult("raises", None, None, "E: boom"))
     written = write(tmp_path, *oracles, problem="")
     again = read_oracle_check(written.path)
     assert again.path == tmp_path / "oracle_checks" / f"dfa-{'a' * 16}.json"
@@ -112,7 +115,7 @@ def test_a_crash_leaves_the_old_proof(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(files, "write_new", full)
     with pytest.raises(AltpropError, match="is full"):
-        write(tmp_path, Oracle("another", 0.0, 1.0))
+        write(tmp_path, OracleResult("another", 0.0, 1.0))
     assert [path.read_bytes() for path in (tmp_path / "oracle_checks").iterdir()] == [before]
 
 
@@ -126,8 +129,8 @@ def test_proofs_are_no_runs(tmp_path: Path) -> None:
 
 def test_folders_are_merged_and_the_last_measurement_wins(tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
-    write(a, Oracle("one", 1.0, 2.0), finished="2024-01-02")
-    write(b, Oracle("one", 1.5, 2.0), finished="2024-01-01")
+    write(a, OracleResult("one", 1.0, 2.0), finished="2024-01-02")
+    write(b, OracleResult("one", 1.5, 2.0), finished="2024-01-01")
     write(b, algorithm="som", fingerprint="0" * 32)
     write(a, algorithm="som", fingerprint="1" * 32)
     write(b, algorithm="dfa", source="c" * 64)
@@ -187,10 +190,10 @@ def test_a_torn_file_is_said(tmp_path: Path, content: bytes) -> None:
 
 def test_a_rerun_is_compared_by_verdict(tmp_path: Path) -> None:
     there, here = tmp_path / "there", tmp_path / "here"
-    write(there, *MEASURED, Oracle("renamed", 0.0, 1.0), Oracle("never held", 2.0, 1.0))
+    write(there, *MEASURED, OracleResult("renamed", 0.0, 1.0), OracleResult("never held", 2.0, 1.0))
     write(there, algorithm="som")
     write(here, *MEASURED, finished="2023", source="0" * 64)
-    write(here, MEASURED[0], Oracle("not with random B", 0.01, 0.05), source="b" * 64)
+    write(here, MEASURED[0], OracleResult("not with random B", 0.01, 0.05, differs=True), source="b" * 64)
     found = compare_oracle_checks(there, here)
     assert found.held == 1
     assert found.broken == ("dfa: the negative control 'not with random B' measures 0.01, which must exceed 0.05",)

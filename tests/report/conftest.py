@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from altprop.records.oracle_checks import Oracle, OracleCheck, write_oracle_check
+from altprop.records.oracle_checks import OracleCheck, OracleResult, write_oracle_check
 
 
 def _beside(name: str) -> ModuleType:
@@ -67,7 +67,10 @@ def tour_report(tour: Path) -> Path:
 def verify(folder: Path, algorithm: str, *oracles: tuple[str, float | None, float | None], **more: Any) -> OracleCheck:
     """Write an oracle check with the given (oracle, error, tolerance), two that hold by default."""
     given = oracles or (("its limit is backprop", 2.4e-16, 1e-15), ("not elsewhere", 0.42, 0.01))
-    measured = [Oracle(*one, more.get("reason", "") if one[1] is None else "", 0.1) for one in given]
+    measured = [
+        OracleResult(*one, more.get("reason", "") if one[1] is None else "", 0.1, one[0].startswith("not "))
+        for one in given
+    ]
     provenance = {"kernel": 1, "fingerprint": more.get("fingerprint", "f" * 32)}
     when, problem = more.get("finished", "2024-01-01T00:00:00+00:00"), more.get("problem", "")
     source = more.get("source", "a" * 64)

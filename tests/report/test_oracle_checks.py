@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from altprop.records.oracle_checks import Oracle, OracleCheck
+from altprop.records.oracle_checks import OracleCheck, OracleResult
 from altprop.report.build import assemble, build
 from altprop.report.oracle_checks import _line, doubts, summary, verified
 from altprop.report.reading import read
@@ -47,23 +47,23 @@ def runs(synthetic: ModuleType, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("oracle", "expected"),
     [
-        (Oracle("is", 2.4e-16, 1e-15), ("2.4 × 10⁻¹⁶", "10⁻¹⁵", "holds")),
-        (Oracle("is", 0.0, 0.0), ("0", "0", "holds")),
-        (Oracle("is", 0.3, 1e-12), ("0.3", "10⁻¹²", "fails: 0.3 > 10⁻¹²")),
+        (OracleResult("is", 2.4e-16, 1e-15), ("2.4 × 10⁻¹⁶", "10⁻¹⁵", "holds")),
+        (OracleResult("is", 0.0, 0.0), ("0", "0", "holds")),
+        (OracleResult("is", 0.3, 1e-12), ("0.3", "10⁻¹²", "fails: 0.3 > 10⁻¹²")),
         (
-            Oracle("is", 1.0000001e-15, 1e-15),
+            OracleResult("is", 1.0000001e-15, 1e-15),
             ("1.0000001 × 10⁻¹⁵", "10⁻¹⁵", "fails: 1.0000001 × 10⁻¹⁵ > 10⁻¹⁵"),
         ),
-        (Oracle("not so", 0.384, 0.01), ("0.38", "0.01", "must differ: 0.38 > 0.01")),
-        (Oracle("not so", 0.01, 0.01), ("0.01", "0.01", "must differ and does not: 0.01 ≤ 0.01")),
-        (Oracle("is", math.inf, 1.0), ("∞", "1", "fails: ∞ > 1")),
-        (Oracle("is", math.nan, 1.0), ("NaN", "1", "fails: not a number")),
-        (Oracle("not so", math.nan, 1.0), ("NaN", "1", "fails: not a number")),
-        (Oracle("is", None, None, "E: boom (r.py, line 3)"), ("–", "–", "raised E: boom (r.py, line 3)")),
+        (OracleResult("not so", 0.384, 0.01, differs=True), ("0.38", "0.01", "must differ: 0.38 > 0.01")),
+        (OracleResult("not so", 0.01, 0.01, differs=True), ("0.01", "0.01", "must differ and does not: 0.01 ≤ 0.01")),
+        (OracleResult("is", math.inf, 1.0), ("∞", "1", "fails: ∞ > 1")),
+        (OracleResult("is", math.nan, 1.0), ("NaN", "1", "fails: not a number")),
+        (OracleResult("not so", math.nan, 1.0, differs=True), ("NaN", "1", "fails: not a number")),
+        (OracleResult("is", None, None, "E: boom (r.py, line 3)"), ("–", "–", "raised E: boom (r.py, line 3)")),
     ],
-    ids=lambda value: value.name if isinstance(value, Oracle) else "",
+    ids=lambda value: value.name if isinstance(value, OracleResult) else "",
 )
-def test_a_line(oracle: Oracle, expected: tuple[str, str, str]) -> None:
+def test_a_line(oracle: OracleResult, expected: tuple[str, str, str]) -> None:
     line = _line(oracle)
     assert (line.error, line.tolerance, line.verdict) == expected
 

@@ -1,7 +1,5 @@
 """The controls: their oracles, their mutants, and that a real learner beats each of them."""
 
-from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -9,7 +7,6 @@ import torch
 
 from altprop.algorithm import Algorithm
 from altprop.algorithms.backprop.backprop import Backprop
-from altprop.algorithms.control import frozen_features, null, random_direction, shuffled_labels
 from altprop.algorithms.control.frozen_features import FrozenFeatures
 from altprop.algorithms.control.null import Null
 from altprop.algorithms.control.random_direction import RandomDirection
@@ -23,7 +20,6 @@ from altprop.randomness import generator_for
 from altprop.task import Batch, ModelSpec
 from altprop.testing import make_problem, toy
 
-Mutate = Callable[[ModuleType, str, str], ModuleType]
 CONTROLS = [Null, RandomDirection, FrozenFeatures, ShuffledLabels]
 SGD = OptimizerFactory("torch.optim.SGD", lr=0.2)
 
@@ -31,62 +27,6 @@ SGD = OptimizerFactory("torch.optim.SGD", lr=0.2)
 def make(kind: type[Algorithm]) -> Algorithm:
     arguments: dict[str, Any] = {} if kind is Null else {"optimizer": SGD}
     return kind(**arguments)
-
-
-def failures(kind: type[Algorithm]) -> list[str]:
-    found = {name: check() for name, check in kind.oracles().items()}
-    return [n for n, (e, t) in found.items() if not ((e > t) if n.startswith("not ") else (e <= t))]
-
-
-@pytest.mark.parametrize("kind", CONTROLS)
-def test_oracles(kind: type[Algorithm]) -> None:
-    assert kind.oracles()
-    assert failures(kind) == []
-
-
-MUTANTS = {
-    "null moves": (
-        null,
-        "return self.problem.objective(batch)",
-        "self.problem.assign(0.99 * self.problem.flat()); return self.problem.objective(batch)",
-    ),
-    "null reports another loss": (null, "self.problem.objective(batch)", "2 * self.problem.objective(batch)"),
-    "the gradient itself": (random_direction, "scale * drawn[name]", "gradient[name]"),
-    "half the gradient": (random_direction, "scale * drawn[name]", "(scale * drawn[name] + gradient[name]) / 2"),
-    "one sign for all": (random_direction, "scale * drawn[name]", "scale * drawn[name].abs()"),
-    "norms not matched": (random_direction, "norm(gradient, names) / norm(drawn, names)", "1 / norm(drawn, names)"),
-    "leaning downhill": (
-        random_direction,
-        "scale * drawn[name]",
-        "scale * (drawn[name] + 0.5 * gradient[name].sign())",
-    ),
-    "a step backwards": (
-        shuffled_labels,
-        "self.updater.apply(gradient)",
-        "self.updater.apply({n: -g for n, g in gradient.items()})",
-    ),
-    "shuffled labels: nothing learns": (shuffled_labels, "self.updater.apply(gradient)", "pass"),
-    "all blocks learn": (frozen_features, "problem.layered.blocks[-1], direction", "problem.model, direction"),
-    "error of the wrong sign": (frozen_features, "vjp(problem.output", "vjp(-problem.output"),
-    "nothing learns": (frozen_features, "self.updater.apply(direction)", "pass"),
-    "first block's features skipped": (
-        frozen_features,
-        "x = block(x)",
-        "x = block(x) if block.index else block(0 * x)",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", MUTANTS)
-def test_the_oracles_kill(name: str, mutate: Mutate) -> None:
-    module, old, new = MUTANTS[name]
-    mutant = mutate(module, old, new)
-    (kind,) = (v for v in vars(mutant).values() if isinstance(v, type) and v.__module__ == mutant.__name__)
-    try:
-        failed = failures(kind)
-    except Exception as error:
-        failed = [repr(error)]
-    assert failed, f"the mutant {name!r} lives"
 
 
 @pytest.mark.parametrize("kind", CONTROLS)
@@ -129,7 +69,7 @@ def test_random_direction_of_no_gradient_is_no_direction() -> None:
     problem, _ = toy()
     rule = RandomDirection(SGD)
     rule.setup(problem)
-    direction = rule.direction({name: torch.zeros_like(p) for name, p in problem.params.items()})
+    direction = rule.drawn({name: torch.zeros_like(p) for name, p in problem.params.items()})
     assert all(float(value.abs().max()) == 0.0 for value in direction.values())
 
 
@@ -174,7 +114,7 @@ def test_a_learner_beats_every_control() -> None:
 
 def test_refusals() -> None:
     problem, _ = toy()
-    for kind in (RandomDirection, FrozenFeatures, ShuffledLabels):
+    for kind in (RandomDirection, FrozenFeatures):
         with pytest.raises(Refused, match="this rule's direction is no gradient"):
             kind(OptimizerFactory("torch.optim.LBFGS")).setup(problem)
     point = make_problem(Point(ModelSpec((1,), 2, start=(1.0, 1.0)), generator=generator_for(0)), "mse")

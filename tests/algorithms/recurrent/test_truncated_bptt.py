@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from altprop.algorithms.dropout.standard import StandardDropout
-from altprop.algorithms.recurrent import truncated_bptt
 from altprop.algorithms.recurrent.bptt import BPTT
 from altprop.algorithms.recurrent.truncated_bptt import TruncatedBPTT
 from altprop.errors import AltpropError, Refused
@@ -38,12 +37,6 @@ def ready(problem, k1, k2, update="sequence", optimizer=SGD):
 def distance(problem, a, b):
     a, b = problem.flatten(a), problem.flatten(b)
     return float((a - b).norm() / b.norm())
-
-
-@pytest.mark.parametrize("name", TruncatedBPTT.oracles())
-def test_oracle(name):
-    error, tolerance = TruncatedBPTT.oracles()[name]()
-    assert (error > tolerance) == name.startswith("not "), (error, tolerance)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -440,48 +433,3 @@ def test_what_it_cannot_run_is_refused():
         ready(toy()[0], 1, 1)
     with pytest.raises(Refused, match="this rule's direction is no gradient"):
         ready(toy_sequence()[0], 1, 1, optimizer=OptimizerFactory("torch.optim.LBFGS", lr=0.1))
-
-
-CHECKS = {
-    "oracles": lambda: [test_oracle(name) for name in TruncatedBPTT.oracles()],
-    "horizon": lambda: test_each_loss_reaches_back_as_far_as_it_is_said("rnn", 2, 5, True),
-    "padding": lambda: test_padding_changes_nothing("rnn", False, 2, 2),
-    "loop": lambda: test_an_update_after_each_window_is_the_usual_loop("rnn", 2),
-    "stream": lambda: test_a_stream_goes_on_from_batch_to_batch("rnn"),
-    "leak": lambda: test_no_state_leaks_over_the_end_of_a_sequence("rnn", "sequence"),
-    "ledger": lambda: test_the_books("rnn", 3, 5, True),
-    "noise": lambda: test_one_window_is_bptt_to_the_bit("rnn", "window", True, None, True),
-}
-
-# What was changed, and which check sees it.
-MUTANTS = {
-    "horizon one short": ("horizon", "max(0, new + k1 - k2)", "max(0, new + k1 - k2 + 1)"),
-    "windows side by side": ("horizon", "Window(max(0, new + k1 - k2), new,", "Window(new, new,"),
-    "partial window starts early": ("padding", "max(0, new + k1 - k2)", "max(0, min(new + k1, steps) - k2)"),
-    "losses seen twice": ("oracles", "states[new - start :], new)", "states[:], start)"),
-    "windows not weighted": ("oracles", "yield value, grads, count / targets", "yield value, grads, 1.0"),
-    "state starts anew": ("loop", "past[start], kept)", "0 * past[start], kept)"),
-    "state leaks over ends": ("leak", "torch.where(batch.reset[:, None], start, self.carried)", "self.carried"),
-    "state never carried": ("stream", "torch.where(batch.reset[:, None], start, self.carried)", "start"),
-    "rows end with the batch": (
-        "padding",
-        "torch.where(mask, times, 0).amax(0)",
-        "times.amax(0).expand(mask.shape[1])",
-    ),
-    "padding is run through": ("padding", "None if batch.mask is None else batch.mask[start:stop]", "None"),
-    "a window is a whole pass": ("ledger", "share=(stop - start) / steps", "share=1.0"),
-    "masks drawn anew from each window": ("noise", "mask, start=start)", "mask, start=start + 1)"),
-}
-
-
-@pytest.mark.parametrize("name", CHECKS)
-def test_a_check_passes_on_the_rule_itself(name):
-    CHECKS[name]()
-
-
-@pytest.mark.parametrize("name", MUTANTS)
-def test_a_mutant_is_killed(name, mutate, monkeypatch):
-    check, old, new = MUTANTS[name]
-    monkeypatch.setitem(globals(), "TruncatedBPTT", mutate(truncated_bptt, old, new).TruncatedBPTT)
-    with pytest.raises(AssertionError):
-        CHECKS[check]()

@@ -39,12 +39,6 @@ def ready(options: dict[str, Any] | None = None, module: Any = levenberg_marquar
     return rule, batch
 
 
-@pytest.mark.parametrize("name", LevenbergMarquardt.oracles())
-def test_oracle(name: str) -> None:
-    error, tolerance = LevenbergMarquardt.oracles()[name]()
-    assert (error > tolerance) if name.startswith("not ") else (error <= tolerance), error
-
-
 def test_against_numpy_least_squares() -> None:
     """One step with lambda -> 0 on a linear net lands on numpy's solution, one with a ridge on the ridge's."""
     for damping in (1e-15, 0.2):
@@ -171,10 +165,8 @@ def start_value_difference(module: Any) -> float:
     return abs(float(rule.step(batch).loss) - seen[0])
 
 
-def test_a_step_sees_one_function_under_dropout(mutate: Any) -> None:
+def test_a_step_sees_one_function_under_dropout() -> None:
     assert start_value_difference(levenberg_marquardt) <= 1e-15
-    redrawn = mutate(levenberg_marquardt, "with problem.same_noise():", "if True:")
-    assert start_value_difference(redrawn) > 1e-3
 
 
 def test_a_failed_factorisation_is_a_rejection() -> None:
@@ -256,41 +248,3 @@ def test_refusals() -> None:
 def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(AltpropError, match=message):
         LevenbergMarquardt(**options)
-
-
-MUTANTS = {
-    "no damping": ("gram + damping * torch.eye", "gram + 1e-9 * torch.eye"),
-    "uphill": ("-solved if system.primal", "solved if system.primal"),
-    "loss not averaged": ("scale[..., None] * jacobian", "jacobian"),
-    "residuals out of order": (
-        "if system.primal else system.residuals",
-        "if system.primal else system.residuals.flip(0)",
-    ),
-    "always taken": ("taken = after < before and rho > 0", "taken = True"),
-    "ratio without the damping": ("direction.dot(damping * direction - gradient)", "direction.dot(-gradient)"),
-    "damping the wrong way": ("if taken else self.nu\n", "if not taken else self.nu\n"),
-    "nu stays": ("min(2 * self.nu, MOST_DAMPING)", "2.0"),
-    "masks redrawn": ("with problem.same_noise():", "if True:"),
-}
-
-
-def alive(module: Any) -> bool:
-    for name, oracle in module.LevenbergMarquardt.oracles().items():
-        error, tolerance = oracle()
-        if (error <= tolerance) == name.startswith("not "):
-            return False
-    if not solutions_differ(module) <= 1e-11 or start_value_difference(module) > 1e-15:
-        return False
-    rule, batch = ready({"damping": 0.2}, module, sizes=(4, 2), rows=25)
-    if abs(rule.step(batch).scalars["rho"] - 1) > 1e-12:  # the model of a linear net is exact
-        return False
-    return rejected(module) == (True, [1.0, 2.0, 8.0, 64.0], 1024.0)
-
-
-def test_the_real_rule_is_alive() -> None:
-    assert alive(levenberg_marquardt)
-
-
-@pytest.mark.parametrize("name", MUTANTS)
-def test_mutant_is_killed(name: str, mutate: Any) -> None:
-    assert not alive(mutate(levenberg_marquardt, *MUTANTS[name]))

@@ -197,43 +197,6 @@ def test_its_flops_are_those_of_its_products() -> None:
     assert problem.ledger.forwards == problem.ledger.backwards == 0
 
 
-def test_oracles_hold() -> None:
-    for name, oracle in SelfOrganizingMap.oracles().items():
-        error, tolerance = oracle()
-        assert (error > tolerance) if name.startswith("not ") else (error <= tolerance), name
-
-
-def _sum_for_mean(codebook: Tensor, x: Tensor, won: Tensor, h: Tensor) -> Tensor:
-    return h @ (won.T @ x)
-
-
-def _all_rows(codebook: Tensor, x: Tensor, won: Tensor, h: Tensor) -> Tensor:
-    return x.mean(0).expand_as(codebook)
-
-
-def _weights_of_units(codebook: Tensor, x: Tensor, won: Tensor, h: Tensor) -> Tensor:
-    return (h @ (won.T @ x)) / h.sum(1)[:, None]
-
-
-def _half_way(codebook: Tensor, x: Tensor, won: Tensor, h: Tensor) -> Tensor:
-    return 0.5 * codebook + 0.5 * _ORIGINAL(codebook, x, won, h)
-
-
-def _farthest(codebook: Tensor, x: Tensor, won: Tensor, h: Tensor) -> Tensor:
-    far = functional.one_hot(distances(x, codebook).argmax(1), len(codebook)).to(x.dtype)
-    return _ORIGINAL(codebook, x, far, h)
-
-
-_ORIGINAL = module.batch_update
-
-
-@pytest.mark.parametrize("mutant", [_sum_for_mean, _all_rows, _weights_of_units, _half_way, _farthest])
-def test_mutants_are_killed(monkeypatch: pytest.MonkeyPatch, mutant: object) -> None:
-    monkeypatch.setattr(module, "batch_update", mutant)
-    error, tolerance = SelfOrganizingMap.oracles()["batch at radius 0 equals a Lloyd iteration"]()
-    assert error > tolerance
-
-
 @pytest.mark.parametrize("options", [{"rows": 0}, {"mode": "both"}, {"radius": -1.0}, {"rate": 2.0}])
 def test_unusable_values_are_told(options: dict[str, object]) -> None:
     with pytest.raises(AltpropError, match="algorithm"):

@@ -2,9 +2,8 @@
 
 import torch
 
-from altprop.capabilities import Capability
+from altprop import Capability, ModelSpec, Source, Split, Task
 from altprop.randomness import generator_for
-from altprop.task import ModelSpec, Source, Split, Task
 
 
 class Corner(Task):

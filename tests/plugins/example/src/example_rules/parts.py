@@ -6,9 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from altprop.capabilities import Capability
-from altprop.noise import MultiplicativeNoise, Noise
-from altprop.task import ModelSpec
+from altprop import Capability, ModelSpec, MultiplicativeNoise, Noise
 
 
 class Halving(torch.optim.Optimizer):

@@ -3,11 +3,7 @@
 import torch
 from torch import Tensor
 
-from altprop.algorithm import Algorithm
-from altprop.capabilities import Capability
-from altprop.optim import OptimizerFactory
-from altprop.problem import Problem
-from altprop.task import Batch
+from altprop import Algorithm, Batch, Capability, OptimizerFactory, Problem
 
 
 class SignDescent(Algorithm):

@@ -10,6 +10,7 @@ from altprop.flops import count_flops
 from altprop.ledger import Ledger
 from altprop.losses import make_loss
 from altprop.models.mlp import MLP
+from altprop.models.point import Point
 from altprop.models.recurrent import RecurrentModel
 from altprop.noise import Noise, NoiseClock
 from altprop.problem import Problem
@@ -99,6 +100,19 @@ def toy(
         problem.ledger.forward_flops = count_flops(lambda: model(inputs[:1]))
     problem.ledger.epoch_samples = rows
     return problem, Batch(inputs, targets, torch.arange(rows, device="cpu"))
+
+
+def toy_point(centre: Sequence[float], start: Sequence[float], *, seed: int = 0) -> tuple[Problem, Batch]:
+    """Return 1/2 |theta - centre|^2 in float64 from a starting point, as a problem and its one batch.
+
+    >>> problem, batch = toy_point([0.0, 0.0], [3.0, 4.0])
+    >>> problem.objective(batch)
+    tensor(12.5000, dtype=torch.float64)
+    """
+    spec = ModelSpec((0,), len(centre), start=tuple(start))
+    problem = make_problem(Point(spec, generator=torch.Generator(device="cpu")), "half_squared_error", seed=seed)
+    target = torch.tensor([list(centre)], dtype=torch.float64, device="cpu")
+    return problem, Batch(target[:, :0], target, torch.zeros(1, dtype=torch.int64, device="cpu"))
 
 
 def toy_sequence(
