@@ -2,9 +2,12 @@
 
 import importlib.metadata
 import re
+import runpy
+import shutil
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from packaging.requirements import Requirement
@@ -52,18 +55,30 @@ def constraints() -> dict[str, Version]:
     return {canonicalize_name(name): Version(version) for name, version in (line.split("==") for line in lines)}
 
 
-def test_every_folder_that_holds_python_is_listed(setuptools: dict[str, Any]) -> None:
-    listed = {folder_of(package, setuptools["package-dir"]) for package in setuptools["packages"]}
-    holding = {file.parent for file in source_files(setuptools) if file.suffix == ".py"}
-    missing = sorted(str(folder.relative_to(ROOT)) for folder in holding - listed)
-    assert not missing, f"add to [tool.setuptools] packages, one line each: {missing}"
+def found_packages(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the packages that setup.py finds in a checkout."""
+    monkeypatch.chdir(root)
+    with mock.patch("setuptools.setup") as setup:
+        runpy.run_path(str(root / "setup.py"))
+    return list(setup.call_args.kwargs["packages"])
 
 
-def test_every_listed_package_exists_and_is_listed_once(setuptools: dict[str, Any]) -> None:
-    packages = setuptools["packages"]
-    assert packages == sorted(set(packages))
-    for package in packages:
-        assert (folder_of(package, setuptools["package-dir"]) / "__init__.py").is_file(), package
+def test_every_folder_that_holds_python_is_a_package(
+    setuptools: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = found_packages(ROOT, monkeypatch)
+    assert len(packages) == len(set(packages))
+    found = {folder_of(package, setuptools["package-dir"]) for package in packages}
+    assert {file.parent for file in source_files(setuptools) if file.suffix == ".py"} <= found
+
+
+def test_a_new_family_needs_no_line_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("altprop", "conf", "tasks", "algorithms/fresh"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "__init__.py").touch()
+    (tmp_path / "algorithms/fresh/__init__.py").rename(tmp_path / "algorithms/fresh/rule.py")
+    shutil.copy(ROOT / "setup.py", tmp_path)
+    assert "altprop.algorithms.fresh" in found_packages(tmp_path, monkeypatch)
 
 
 def test_every_file_that_is_not_python_is_package_data(setuptools: dict[str, Any]) -> None:
