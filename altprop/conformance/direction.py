@@ -102,7 +102,7 @@ def gradient_is_exact(target: Target) -> str | None:
     if not worst <= EXACT:
         return (
             f"it hands a direction to the optimizer as a gradient that is off by {worst:.2g} of its norm; "
-            'make the updater with direction="other"'
+            'leave out gradient_is_exact, or make the updater with direction="other"'
         )
     return None
 

@@ -38,8 +38,8 @@ def test_from_an_empty_file_to_a_row(bare: Any, tmp_path: Path) -> None:
     assert evaluated.returncode == 1, evaluated.stderr
     (broken,) = [line for line in evaluated.stdout.splitlines() if "BROKEN" in line]
     assert broken.split(": ", 1)[1] in said()
-    mended = rule.replace('direction="gradient"', 'direction="other"')
-    assert mended.count('direction="other"') == 1
+    mended = rule.replace("    gradient_is_exact = True\n", "")
+    assert mended.count("\n") == rule.count("\n") - 1
     (tmp_path / "forward_gradient.py").write_text(mended)
     evaluated = bare.run(tmp_path, *check)
     assert evaluated.returncode == 0, evaluated.stdout
@@ -70,7 +70,7 @@ def test_shared_as_a_distribution(blank: Any, tmp_path: Path) -> None:
     (source / "forward_gradient_conf" / "algorithm").mkdir(parents=True)
     (source / "forward_gradient_conf" / "__init__.py").touch()
     (source / "forward_gradient_conf" / "algorithm" / "forward_gradient.yaml").write_text(code["yaml"][0])
-    (source / "forward_gradient.py").write_text(code["python"][0].replace('"gradient")', '"other")'))
+    (source / "forward_gradient.py").write_text(code["python"][0].replace("    gradient_is_exact = True\n", ""))
     (source / "pyproject.toml").write_text(code["toml"][0])
     blank.install(source)
     done = blank.run(tmp_path, "altprop-check", "forward_gradient")
