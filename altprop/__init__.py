@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from altprop.losses import Loss
     from altprop.models.base import Block, Dense, LayeredModel
     from altprop.models.recurrent import Cell, RecurrentModel
-    from altprop.noise import MultiplicativeNoise, Noise
+    from altprop.noise import MixingNoise, MultiplicativeNoise, Noise
     from altprop.optim import OptimizerFactory, Updater
     from altprop.oracle import Oracle
     from altprop.problem import Problem
@@ -48,6 +48,7 @@ __all__ = [
     "Grads",
     "LayeredModel",
     "Loss",
+    "MixingNoise",
     "ModelSpec",
     "MultiplicativeNoise",
     "Noise",

@@ -16,6 +16,7 @@ EXPORTS = {
     "Grads": "altprop.derivatives",
     "LayeredModel": "altprop.models.base",
     "Loss": "altprop.losses",
+    "MixingNoise": "altprop.noise",
     "ModelSpec": "altprop.task",
     "MultiplicativeNoise": "altprop.noise",
     "Noise": "altprop.noise",

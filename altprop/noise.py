@@ -5,20 +5,23 @@ do not depend on the device, and `Problem.same_noise` repeats them simply by hol
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
 
+from altprop.errors import Refused
 from altprop.randomness import derive_seed
 
-SITES = frozenset({"input", "unit", "weight", "state", "branch"})
+SITES = frozenset({"input", "unit", "weight", "state", "carry", "branch"})
 
-
-# (site, layer, position, time) -> draw. Rows lead in every draw but those for weights, which all rows share.
-Draws = dict[tuple[str, int, int, int], Tensor]
+# (site, layer, position, time, distribution) -> draw. Rows lead in every draw but those for weights, which all rows
+# share.
+Draws = dict[tuple[str, int, int, int, str], Tensor]
+# site -> layer -> shape of one example's values there, of the whole matrix at the site `weight`.
+Places = Mapping[str, Mapping[int, torch.Size]]
 
 
 class NoiseClock:
@@ -26,7 +29,7 @@ class NoiseClock:
 
     `step` counts steps, `phase` the evaluations of the objective within one step, `time` the elements of a sequence.
     While `hold` is active the phase stands still; afterwards it has moved on by one, however many evaluations ran
-    inside.
+    inside. `progress` is the share of the budget that is spent, 0 to 1, for noise that changes over a run.
     """
 
     def __init__(self, seed: int) -> None:
@@ -34,13 +37,14 @@ class NoiseClock:
         self.step = 0
         self.phase = 0
         self.time = 0
+        self.progress = 0.0
         self._held = False
         self._recorded: Draws | None = None
         self._replayed: Draws | None = None
 
-    def begin_step(self, step: int) -> None:
+    def begin_step(self, step: int, progress: float = 0.0) -> None:
         """Start the masks of a step."""
-        self.step, self.phase = step, 0
+        self.step, self.phase, self.progress = step, 0, progress
 
     def advance(self) -> None:
         """End one evaluation of the objective: the next one draws new masks, unless held."""
@@ -84,24 +88,51 @@ class NoiseClock:
         finally:
             self._replayed = None
 
+    @contextmanager
+    def at(self, time: int) -> Iterator[None]:
+        """Key the draws made inside by a time of the sequence."""
+        outer, self.time = self.time, time
+        try:
+            yield
+        finally:
+            self.time = outer
+
     def uniform(self, shape: torch.Size, site: str, layer: int, position: int, like: Tensor) -> Tensor:
         """Draw U[0, 1) of `shape` for one site of one layer, on the device and in the dtype of `like`."""
-        key = (site, layer, position, self.time)
+        return self._draw("uniform", shape, site, layer, position, like)
+
+    def normal(self, shape: torch.Size, site: str, layer: int, position: int, like: Tensor) -> Tensor:
+        """Draw N(0, 1) of `shape` for one site of one layer, on the device and in the dtype of `like`."""
+        return self._draw("normal", shape, site, layer, position, like)
+
+    def _draw(self, kind: str, shape: torch.Size, site: str, layer: int, position: int, like: Tensor) -> Tensor:
+        key = (site, layer, position, self.time, kind)
         if self._replayed is not None:
             return self._replayed[key]
-        seed = derive_seed(self.seed, self.step, self.phase, *key)
-        generator = torch.Generator(device="cpu").manual_seed(seed)
-        draw = torch.rand(shape, generator=generator, dtype=like.dtype, device="cpu").to(like.device)
+        # Uniform draws are keyed by their place alone, so that normal ones beside them leave them as they are.
+        place = key[:-1] if kind == "uniform" else key
+        generator = torch.Generator(device="cpu").manual_seed(derive_seed(self.seed, self.step, self.phase, *place))
+        draw = _SAMPLERS[kind](shape, generator=generator, dtype=like.dtype, device="cpu").to(like.device)
         if self._recorded is not None:
             self._recorded[key] = draw
         return draw
+
+
+_SAMPLERS: dict[str, Callable[..., Tensor]] = {"uniform": torch.rand, "normal": torch.randn}
 
 
 class Noise(nn.Module, ABC):
     """Abstract noise. A kind names its `sites` and says in `_perturb` what happens there.
 
     A noise may own parameters (they are trained like others) and a `penalty()` that joins the objective.
-    It is the identity in evaluation mode.
+    It is the identity in evaluation mode. The sites are
+
+        input   what the model is given, (B, ...);
+        unit    the output of a hidden layer, (B, ...), or what a recurrent model's readout sees;
+        weight  a weight, which all rows share;
+        state   what enters a cell's recurrent product, (B, W), the same at all times of a sequence;
+        carry   the next state of a cell beside the present one (`MixingNoise`);
+        branch  what a residual branch adds, (B, ...).
     """
 
     sites: ClassVar[frozenset[str]] = frozenset()
@@ -109,24 +140,71 @@ class Noise(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.clock = NoiseClock(0)
+        self._found: dict[str, dict[int, torch.Size]] | None = None
 
     def bind(self, clock: NoiseClock) -> None:
         """Take the run's clock."""
         self.clock = clock
+
+    @final
+    def setup(self, model: Callable[[Tensor], Tensor], example: Tensor, train_size: int, name: str) -> None:
+        """Find the places at which a model asks for noise, and prepare for those that this kind acts on.
+
+        Args:
+            model: in evaluation mode; it is run once.
+            example: one row of inputs, (1, ...) or (T, 1, ...).
+            train_size: rows of the training split.
+            name: of the model, for the sentence.
+
+        Raises:
+            Refused: where the model has none of this kind's sites: it would run as dropout=none under another label.
+        """
+        self._found = found = {}
+        try:
+            model(example)
+        finally:
+            self._found = None
+        served = {site: layers for site, layers in found.items() if site in self.sites}
+        if not served:
+            sites = " and ".join(sorted(self.sites)) or "no site"
+            known = ", ".join(sorted(found)) or "none"
+            raise Refused(
+                f"{type(self).__name__} acts at {sites}, and model={name} has other sites of noise ({known}); "
+                "use dropout=none or another model"
+            )
+        self._setup(served, train_size)
+        self.to(device=example.device, dtype=example.dtype)
+
+    def _setup(self, places: Places, train_size: int) -> None:  # noqa: B027 - a hook that most kinds leave empty
+        """Prepare for a model: make parameters of the widths that this noise serves.
+
+        Args:
+            places: site -> layer -> shape of one example's values there (of the matrix at `weight`), of the sites that
+                this kind acts on and the model has.
+            train_size: rows of the training split, by which a penalty for the whole set is divided.
+        """
+
+    def _note(self, site: str, layer: int, shape: torch.Size) -> None:
+        """Write down a place where the model asks for noise, while it is set up."""
+        if self._found is not None:
+            self._found.setdefault(site, {})[layer] = shape
 
     def forward(self, x: Tensor, site: str, layer: int, shared: int = 0) -> Tensor:
         """Perturb `x` at a site of a layer.
 
         Args:
             x: values; the first `shared` dimensions see the same noise (a population over one batch).
-            site: one of input, unit, weight, state, branch.
+            site: one of those above.
             layer: index of the block.
             shared: how many leading dimensions share their noise.
 
         Returns:
             A tensor shaped like `x`; `x` itself in evaluation mode or where this kind does not act.
         """
-        if not self.training or site not in self.sites:
+        if not self.training:
+            self._note(site, layer, x.shape if site == "weight" else x.shape[1:])
+            return x
+        if site not in self.sites:
             return x
         return self._perturb(x, x.shape[shared:], site, layer)
 
@@ -138,15 +216,15 @@ class Noise(nn.Module, ABC):
             site, layer: as for `forward`.
             start: time of the first element.
         """
-        if not self.training or site not in self.sites:
+        if not self.training:
+            self._note(site, layer, x.shape[2:])
             return x
-        steps, outer = [], self.clock.time
-        try:
-            for offset, value in enumerate(x.unbind(0)):
-                self.clock.time = start + offset
+        if site not in self.sites:
+            return x
+        steps = []
+        for offset, value in enumerate(x.unbind(0)):
+            with self.clock.at(start + offset):
                 steps.append(self._perturb(value, value.shape, site, layer))
-        finally:
-            self.clock.time = outer
         return torch.stack(steps)
 
     @abstractmethod
@@ -173,3 +251,34 @@ class MultiplicativeNoise(Noise):
     @abstractmethod
     def _mask(self, like: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor:
         """Return the mask of `shape`, in the dtype and on the device of `like`."""
+
+
+class MixingNoise(Noise):
+    """Abstract noise at the site `carry`: it mixes the next state of a cell with the present one, as zoneout does."""
+
+    sites: ClassVar[frozenset[str]] = frozenset({"carry"})
+
+    def mix(self, after: Tensor, before: Tensor, layer: int, time: int) -> Tensor:
+        """Return the state that a cell goes on with.
+
+        Args:
+            after: (B, S) next state.
+            before: (B, S) present state.
+            layer: of the cell.
+            time: by which draws are keyed, anew at each time.
+        """
+        if not self.training:
+            self._note("carry", layer, after.shape[1:])
+        with self.clock.at(time):
+            return self._mix(after, before, layer)
+
+    def _perturb(self, x: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor:
+        return x
+
+    @abstractmethod
+    def _mix(self, after: Tensor, before: Tensor, layer: int) -> Tensor:
+        """Return the mixed state, shaped like both, (B, S).
+
+        Called in evaluation mode too (`self.training` tells): a mixture is no mask of mean 1, and its expectation is
+        not the next state.
+        """

@@ -21,7 +21,7 @@ from altprop.errors import Refused
 from altprop.ledger import Ledger
 from altprop.linearization import Linearization
 from altprop.losses import Loss
-from altprop.noise import NoiseClock
+from altprop.noise import Noise, NoiseClock
 from altprop.objective import Objective
 from altprop.optim import OptimizerFactory, Updater, role_of
 from altprop.randomness import Random
@@ -82,7 +82,15 @@ class Problem:
         self._updaters: weakref.WeakSet[Updater] = weakref.WeakSet()
         self.uncounted = Objective(model, loss, clock)
         if self.uncounted.noise is not None:
-            self.uncounted.noise.bind(clock)
+            self._set_up(self.uncounted.noise)
+
+    def _set_up(self, noise: Noise) -> None:
+        """Give the noise its clock and show it the model."""
+        shape = (1, 1, *self.spec.input_shape) if self.spec.sequence else (1, *self.spec.input_shape)
+        example = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        noise.bind(self.clock)
+        with self.evaluating(), torch.no_grad():
+            noise.setup(self.model, example, self.train_size, self.names[1])
 
     # Values.
 
@@ -135,7 +143,7 @@ class Problem:
 
     def begin_step(self, step: int) -> None:
         """Start the noise and buffer bookkeeping of a step."""
-        self.clock.begin_step(step)
+        self.clock.begin_step(step, self.progress)
         self._fresh_buffers = True
 
     @contextmanager

@@ -16,7 +16,7 @@ from altprop.capabilities import Capability
 from altprop.checks import CELLS, check_name, check_number, check_widths
 from altprop.errors import AltpropError, Refused
 from altprop.models.parts import check_initialisation, initialise, make_activation
-from altprop.noise import Noise
+from altprop.noise import MixingNoise, Noise
 from altprop.task import ModelSpec
 
 # Layers by which the noise of a recurrent model is keyed.
@@ -189,7 +189,8 @@ class RecurrentModel(nn.Module):
     """A cell that runs over a sequence, and a readout.
 
     Noise: `input` on each x_t and `unit` on what the readout sees, drawn anew at each time; `state` on what enters the
-    recurrent product and `weight` on the three matrices, the same at all times of a sequence.
+    recurrent product and `weight` on the three matrices, the same at all times of a sequence; `carry` where a state
+    follows another.
 
     Args:
         spec: shapes on both sides, of sequences.
@@ -270,11 +271,14 @@ class RecurrentModel(nn.Module):
         """
         if reset is not None:
             h = torch.where(reset[:, None], self.initial_state(h.shape[0]), h)
-        if self.noise is not None:
-            x = self.noise.over_time(x, "input", INPUT, start)
+        noise = self.noise
+        if noise is not None:
+            x = noise.over_time(x, "input", INPUT, start)
         states = []
         for t, a in enumerate(self.cell.project(x).unbind(0)):
             after = self.cell.advance(a, h)
+            if isinstance(noise, MixingNoise):
+                after = noise.mix(after, h, STATE, start + t)
             h = after if mask is None else torch.where(mask[t][:, None], after, h)
             states.append(h)
         return torch.stack(states), h

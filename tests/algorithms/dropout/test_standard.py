@@ -40,7 +40,7 @@ def over_all_masks(site, p, value):
     total = 0.0
     for kept in itertools.product((False, True), repeat=UNITS):
         draws = torch.tensor([[ALMOST_ONE if keep else 0.0 for keep in kept]]).double()
-        with problem.clock.replay({(site, 0, 0, 0): draws}):
+        with problem.clock.replay({(site, 0, 0, 0, "uniform"): draws}):
             total = total + (1 - p) ** sum(kept) * p ** (UNITS - sum(kept)) * value(problem, batch)
     return total
 

@@ -188,7 +188,7 @@ def test_noise_by_site(cell, everywhere):
         model = model_of(cell, per_step=True, noise=noise)
         with noise.clock.record() as draws:
             model(draw(5, 2, 3))
-        seen[site] = {(layer, time): value.shape for (s, layer, _, time), value in draws.items() if s == site}
+        seen[site] = {(layer, time): value.shape for (s, layer, _, time, _), value in draws.items() if s == site}
     gates = model.cell.gates
     assert seen["input"] == {(0, t): (2, 3) for t in range(5)}
     assert seen["unit"] == {(1, t): (2, 4) for t in range(5)}
