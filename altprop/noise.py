@@ -175,7 +175,7 @@ class Noise(nn.Module, ABC):
         self._setup(served, train_size)
         self.to(device=example.device, dtype=example.dtype)
 
-    def _setup(self, places: Places, train_size: int) -> None:  # noqa: B027 - a hook that most kinds leave empty
+    def _setup(self, places: Places, train_size: int) -> None:
         """Prepare for a model: make parameters of the widths that this noise serves.
 
         Args:
