@@ -159,7 +159,8 @@ class Noise(nn.Module, ABC):
         Raises:
             Refused: where the model has none of this kind's sites: it would run as dropout=none under another label.
         """
-        self._found = found = {}
+        found: dict[str, dict[int, torch.Size]] = {}
+        self._found = found
         try:
             model(example)
         finally:
