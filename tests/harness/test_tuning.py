@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 import altprop
 from altprop.errors import AltpropError
 from altprop.harness import tuning
+from altprop.harness.tuning import choose
+from altprop.records.status import RunStatus
 from altprop.records.store import RunStore
 
 QUIET = "algorithm=backprop"
@@ -150,3 +153,12 @@ def test_the_python_door_and_the_columns(run: Callable[..., Any], tuned: list[di
     frame = altprop.load(tmp_path / "runs")
     assert sorted(frame[frame["role"] == "trial"]["trial"]) == [0, 1, 2, 3]
     assert frame[frame["role"] != "trial"]["trial"].isna().all()
+
+
+@pytest.mark.parametrize(("higher", "best"), [(True, 1), (False, 2)])
+def test_the_best_trial_is_the_lowest_where_lower_is_better(higher: bool, best: int) -> None:
+    records: Any = [
+        SimpleNamespace(status=RunStatus.COMPLETED, result={"validation": value, "higher_is_better": higher}, data={})
+        for value in (0.5, 0.9, 0.1, 0.9)
+    ]
+    assert choose(records) == best

@@ -93,3 +93,8 @@ def test_every_algorithm_and_optimizer_declares_what_is_searched(entry: catalogu
             assert one.low <= default <= one.high
     if entry.group == "optimizer":
         assert "lr" in entry.values["search"]
+
+
+def test_a_whole_number_on_a_log_scale_is_tried_near_its_geometric_mean() -> None:
+    assert Dimension.read("n", {"low": 1, "high": 1024, "scale": "log", "type": "int"}).at(0.5) in range(16, 65)
+    assert Dimension.read("n", {"low": 1, "high": 1024, "scale": "linear", "type": "int"}).at(0.5) in range(508, 517)

@@ -109,3 +109,8 @@ def test_horizon_is_the_smallest_of_runs_that_could_go_on() -> None:
     assert common_horizon(spent) == 8.0
     assert common_horizon([("reached_target", 2.0), ("diverged", 5.0)]) == 5.0
     assert common_horizon([]) == 0.0
+
+
+def test_one_hit_a_cut_and_a_run_that_never_hits_are_one_hit() -> None:
+    found = time_to_target([hit(3.0), cut(2.0), Outcome(INF)], 10.0)
+    assert (found.n, found.hits, found.censored) == (3, 1, 1)

@@ -501,3 +501,16 @@ def test_bad_values_are_refused(make, message):
 def test_population_module_checks_counts():
     assert population.check_count("population", 3, 2) == 3
     assert population.check_between("sigma", 1, 0, math.inf) == 1.0
+
+
+def test_crossover_rate_is_a_share_of_children_and_not_of_genes() -> None:
+    """Without mutation an uncrossed child equals one parent in every gene; their share is 1 - rate."""
+    problem, batch = toy_point([0.0] * 40, [1.0] * 40)
+    learner = Genetic(population=400, elites=0, crossover_rate=0.3, sigma=1e-12)
+    learner.setup(problem)
+    learner.genomes = problem.random.normal(400, 40)
+    parents = {tuple(row) for row in learner.genomes.tolist()}
+    learner.sigma = 0.0
+    learner.step(batch)
+    whole = sum(tuple(row) in parents for row in learner.genomes.tolist())
+    assert abs(whole / 400 - 0.7) < 0.1  # 4.4 standard errors; a child of two equal parents counts as whole

@@ -433,3 +433,12 @@ def test_what_it_cannot_run_is_refused():
         ready(toy()[0], 1, 1)
     with pytest.raises(Refused, match="this rule's direction is no gradient"):
         ready(toy_sequence()[0], 1, 1, optimizer=OptimizerFactory("torch.optim.LBFGS", lr=0.1))
+
+
+def test_unlabelled_rows_that_end_in_a_window_stay_out_of_its_loss() -> None:
+    problem, batch = toy_sequence("rnn", width=3, lengths=[7, 3, 5, 2])
+    some = torch.tensor([True, False, True, True])
+    found = ready(problem, 2, 8).direction(replace(batch, labelled=some))[1]
+    expected = problem.gradient(replace(batch, labelled=some))[1]
+    assert distance(problem, found, expected) < 1e-14
+    assert distance(problem, ready(problem, 2, 8).direction(batch)[1], expected) > 1e-2

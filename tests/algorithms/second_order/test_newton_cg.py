@@ -267,3 +267,27 @@ def test_damping_is_state() -> None:
     other, _ = ready()
     other.load_state_dict(rule.state_dict())
     assert other.damping == rule.damping != 1.0
+
+
+@pytest.mark.parametrize(("size", "tolerance"), [(0.04, 0.2), (0.0899, 0.2998), (0.0901, 0.3), (4.0, 0.3)])
+def test_the_forcing_term_is_the_root_of_the_gradient_norm_up_to_three_tenths(
+    monkeypatch: pytest.MonkeyPatch, size: float, tolerance: float
+) -> None:
+    rule, batch = ready({})
+    here = rule.problem.linearize(batch)
+    here.gradient = size * here.gradient / here.gradient.norm()
+    seen = []
+    real = newton_cg.conjugate_gradient
+    monkeypatch.setattr(newton_cg, "conjugate_gradient", lambda *given: seen.append(given[3]) or real(*given))
+    rule.solve(here)
+    assert seen == [pytest.approx(tolerance, rel=1e-3)]
+
+
+@pytest.mark.parametrize(("rho", "damping"), [(0.24, 2.0), (0.25, 1.0), (0.74, 1.0), (0.75, 1.0), (0.76, 0.5)])
+def test_damping_grows_below_a_quarter_and_shrinks_above_three_quarters_alone(
+    monkeypatch: pytest.MonkeyPatch, rho: float, damping: float
+) -> None:
+    rule, batch = ready({"damping": 1.0})
+    monkeypatch.setattr(rule, "_move", lambda *given: (1.0, rho))
+    rule.step(batch)
+    assert rule.damping == damping

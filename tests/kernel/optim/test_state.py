@@ -94,6 +94,18 @@ def test_a_grown_layer_starts_anew_and_the_others_go_on() -> None:
     assert bool(run.take(3).isfinite().all())
 
 
+def test_a_parameter_under_a_new_name_is_bound_and_moves() -> None:
+    run = Run(recipe("momentum"))
+    run.take(2)
+    fresh = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    run.problem.model.register_parameter("fresh", fresh)
+    run.rule.updater.rebind()
+    grads = {name: torch.ones_like(p) for name, p in run.problem.params.items()}
+    run.rule.updater.apply(grads)
+    assert "fresh" in grads
+    assert not torch.equal(fresh.detach(), torch.ones(2, dtype=torch.float64))
+
+
 def test_lbfgs_forgets_when_its_vector_changes_length() -> None:
     run = Run(recipe("lbfgs"))
     run.take(2)
