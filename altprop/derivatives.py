@@ -66,7 +66,7 @@ def pull(
         if not wanted:
             return Pulled(None, {})
         with ledger.primitive("block_backward", rows):
-            found = _cotangents(y, wanted, v)
+            found = cotangents(y, wanted, v)
         return Pulled(found[-1] if inputs else None, dict(zip(names, found[: len(names)], strict=True)))
 
     return y.detach(), back
@@ -85,13 +85,14 @@ def pull_block(problem: Problem, index: int, x: Tensor) -> tuple[Tensor, Callabl
 
     def back(v: Tensor) -> BlockPulled:
         with ledger.primitive("block_backward", rows):
-            found = _cotangents(y, [z, *own.values()], v)
+            found = cotangents(y, [z, *own.values()], v)
         return BlockPulled(found[0], dict(zip(own, found[1:], strict=True)))
 
     return y.detach(), back
 
 
-def _cotangents(y: Tensor, wanted: list[Tensor], v: Tensor) -> tuple[Tensor, ...]:
+def cotangents(y: Tensor, wanted: list[Tensor], v: Tensor) -> tuple[Tensor, ...]:
+    """Return the cotangents of what is wanted, shaped like it; the graph of y stays for other cotangents v."""
     return torch.autograd.grad(y, wanted, v, retain_graph=True, allow_unused=True, materialize_grads=True)
 
 
@@ -108,14 +109,14 @@ def per_example_gradients(problem: Problem, batch: Batch) -> Grads:
         def one(p: Grads) -> Tensor:
             return objective.output_loss(objective.outputs(p, piece), piece)
 
-        with problem.clock.replay(_lifted(draws)), ledger.primitive("forward", rows):
+        with problem.clock.replay(lifted(draws)), ledger.primitive("forward", rows):
             value, back = vjp(one, params)[:2]
         with ledger.primitive("backward", rows):
             found: tuple[Grads] = back(torch.ones_like(value))
         return found[0]
 
     with objective.recorded_draws(batch) as draws:
-        mapped = vmap(per_row, in_dims=(0, _row_dims(draws)))
+        mapped = vmap(per_row, in_dims=(0, row_dims(draws)))
         grads: Grads = mapped(torch.arange(rows, device=problem.device), draws)
     problem.clock.advance()
     if batch.labelled is None:
@@ -135,14 +136,14 @@ def jacobian(problem: Problem, batch: Batch) -> tuple[Tensor, Tensor]:
 
     def per_row(row: Tensor, draws: Draws) -> tuple[Tensor, Grads]:
         piece = _row(batch, row, problem.spec.sequence)
-        with problem.clock.replay(_lifted(draws)), ledger.primitive("forward", rows):
+        with problem.clock.replay(lifted(draws)), ledger.primitive("forward", rows):
             out, back = vjp(lambda p: objective.outputs(p, piece)[0], params)[:2]
         with ledger.primitive("backward", rows * wide, wide):
             found: tuple[Grads] = vmap(back)(unit)
         return out, found[0]
 
     with objective.recorded_draws(batch) as draws:
-        mapped = vmap(per_row, in_dims=(0, _row_dims(draws)))
+        mapped = vmap(per_row, in_dims=(0, row_dims(draws)))
         outputs, jacobians = mapped(torch.arange(rows, device=problem.device), draws)
     problem.clock.advance()
     return outputs, torch.cat([jacobians[name].flatten(2) for name in params], dim=2)
@@ -185,11 +186,11 @@ def _row(batch: Batch, row: Tensor, sequence: bool) -> Batch:
     )
 
 
-def _row_dims(draws: Draws) -> dict[Any, int | None]:
+def row_dims(draws: Draws) -> dict[Any, int | None]:
     """Return the dimension of rows of each draw: the first, or none for noise on weights, which all rows share."""
     return {key: None if key[0] == "weight" else 0 for key in draws}
 
 
-def _lifted(draws: Draws) -> Draws:
+def lifted(draws: Draws) -> Draws:
     """Return the draws of one row as those of a batch of one."""
     return {key: draw if key[0] == "weight" else draw.unsqueeze(0) for key, draw in draws.items()}

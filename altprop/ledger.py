@@ -18,6 +18,11 @@ KINDS = (
     "backward",
     "block_forward",
     "block_backward",
+    "transpose",
+    "cell",
+    "cell_jacobian",
+    "readout",
+    "readout_backward",
     "jvp",
     "hvp",
     "population",
@@ -222,7 +227,12 @@ class Ledger:
     @property
     def forwards(self) -> float:
         """Forward passes of the whole model over a batch; an individual of a population is one."""
-        return _whole(self._calls["forward"] + self._calls["population"] + self._calls["block_forward"] / self.blocks)
+        return _whole(
+            self._calls["forward"]
+            + self._calls["cell"]
+            + self._calls["population"]
+            + self._calls["block_forward"] / self.blocks
+        )
 
     @property
     def backwards(self) -> float:

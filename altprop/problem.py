@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from altprop import derivatives
+from altprop import derivatives, recurrence
 from altprop.capabilities import Capability, refusal
 from altprop.derivatives import BlockPulled, Grads, Pulled
 from altprop.errors import Refused
@@ -26,12 +26,13 @@ from altprop.objective import Objective
 from altprop.optim import OptimizerFactory, Updater, role_of
 from altprop.randomness import Random
 from altprop.ranks import Ranks
+from altprop.recurrence import CellStep
 from altprop.task import Batch, ModelSpec
 
 if TYPE_CHECKING:
     from altprop.models.base import LayeredModel
 
-__all__ = ["BlockPulled", "Grads", "Problem", "Pulled"]
+__all__ = ["BlockPulled", "CellStep", "Grads", "Problem", "Pulled"]
 
 
 class Problem:
@@ -234,6 +235,34 @@ class Problem:
         with torch.no_grad(), self.ledger.primitive("forward", batch.rows * share, share):
             states: Tensor = self.model.unroll(batch.inputs[start:stop], h, mask, start=start)[0]
         return states
+
+    def cell_step(self, batch: Batch, time: int, h: Tensor, jacobians: bool = False) -> CellStep:
+        """Step a recurrent model from h_(t-1) to h_t, with all the noise that it has at this time.
+
+        One time step after the other from `model.initial_state` gives the states of the whole unroll under the same
+        noise. The phase of the noise stands still, as in `unroll`. It counts as 1 / T of a forward; the Jacobians
+        are those of real-time recurrent learning (Williams and Zipser 1989), each of S rows of a backward's cost.
+
+        Args:
+            batch: sequences (T, B, F).
+            time: t, 0 <= t < T.
+            h: (B, S), state before.
+            jacobians: whether to differentiate the next state in the present one and in the parameters.
+        """
+        return recurrence.cell_step(self, batch, time, h, jacobians)
+
+    def readout(self, states: Tensor, start: int = 0) -> tuple[Tensor, Callable[..., Pulled]]:
+        """Read a recurrent model's states out, with noise, and return (outputs, vjp).
+
+        `vjp(v, inputs=True)` returns the cotangents of the states (only where `inputs`) and of the readout's
+        parameters, by their names in the model. The phase of the noise stands still.
+
+        Args:
+            states: (B, S), for a target at the end; or (T', B, S) of the times `start`, `start` + 1, ..., for targets
+                at each time.
+            start: time of the first of them.
+        """
+        return recurrence.readout(self, states, start)
 
     def functional_objective(self, params: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Return the objective at other parameters, differentiable in them; buffers stay as they are."""
