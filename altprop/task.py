@@ -3,8 +3,9 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, final
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -150,6 +151,8 @@ class TaskData:
         tests: name -> split; the first one, called "test", is the one in the tables.
         source: where the data came from, in words.
         sha256: of the raw data before splitting.
+        digest: of all that the task loaded; see `Source.digest`.
+        files: that were read; see `Source`.
     """
 
     train: Split
@@ -157,6 +160,8 @@ class TaskData:
     tests: dict[str, Split]
     source: str
     sha256: str
+    digest: str = ""
+    files: tuple[str, ...] | None = None
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "TaskData":
         """Return a copy on `device`, real values as `dtype`."""
@@ -189,6 +194,8 @@ class Source:
         stratify: (N,) labels that the hold-out keeps in proportion, or None.
         ordered: whether the hold-out is the tail (time series) and not a draw.
         in_sample: whether validation and tests are the training rows themselves (point tasks, fits).
+        files: paths of all files that were read; () where code or an installed package made the data; None where that
+            is unknown, so that every command loads the data to know whether it has their records.
     """
 
     train: Split
@@ -198,6 +205,38 @@ class Source:
     stratify: Tensor | None = None
     ordered: bool = False
     in_sample: bool = False
+    files: tuple[str, ...] | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of everything here but the words, the author's hash and the files: the data in the key of a run."""
+        state = hashlib.sha256()
+        for entry in fields(self):
+            if entry.name not in ("description", "sha256", "files"):
+                _feed_hash(state, entry.name, getattr(self, entry.name))
+        return state.hexdigest()
+
+
+def _feed_hash(state: Any, name: str, value: Any) -> None:
+    """Feed a named value, and the parts of a nested one, to a hash; of what has no value the class is fed."""
+    parts: list[tuple[str, Any]] = []
+    if isinstance(value, Tensor):
+        text = str((tuple(value.shape), value.dtype))
+    elif is_dataclass(value) and not isinstance(value, type):
+        text, parts = type(value).__name__, [(entry.name, getattr(value, entry.name)) for entry in fields(value)]
+    elif isinstance(value, Mapping):
+        text, parts = f"mapping of {len(value)}", [(str(key), value[key]) for key in value]
+    elif isinstance(value, (tuple, list)):
+        text, parts = f"sequence of {len(value)}", [(str(place), entry) for place, entry in enumerate(value)]
+    elif value is None or isinstance(value, (bool, int, float, str, bytes)):
+        text = f"{type(value).__name__} {value!r}"
+    else:
+        text = f"{type(value).__module__}.{type(value).__qualname__}"
+    state.update(f"{name}: {text};".encode())
+    if isinstance(value, Tensor):
+        state.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    for part, entry in parts:
+        _feed_hash(state, part, entry)
 
 
 @dataclass(frozen=True)
@@ -309,12 +348,14 @@ class Task(ABC):
     def data(self) -> TaskData:
         """Load and split the data; the split depends on `data_seed` alone."""
         source = self._load()
-        if self.validation is None or source.in_sample:
-            held = source.train if source.in_sample and self.validation is not None else None
-            return TaskData(source.train, held, source.tests, source.description, source.sha256)
-        kept, held_rows = self._hold_out(source, self.validation)
-        train, validation = _take(source.train, kept), _take(source.train, held_rows)
-        return TaskData(train, validation, source.tests, source.description, source.sha256)
+        train, held = source.train, None
+        if source.in_sample:
+            held = None if self.validation is None else source.train
+        elif self.validation is not None:
+            kept, held_rows = self._hold_out(source, self.validation)
+            train, held = _take(source.train, kept), _take(source.train, held_rows)
+        about = (source.description, source.sha256, source.digest, source.files)
+        return TaskData(train, held, source.tests, *about)
 
     def _hold_out(self, source: Source, share: float) -> tuple[Tensor, Tensor]:
         n = len(source.train)

@@ -56,7 +56,7 @@ def _source(length: int, samples: int, test_samples: int, seed: int) -> Source:
     train = _draw(length, samples, generator_for(seed, "adding", "train"))
     test = _draw(length, test_samples, generator_for(seed, "adding", "test"))
     digest = sha256_of(*(x.numpy() for split in (train, test) for x in (split.inputs, split.targets)))
-    return Source(train, {"test": test}, f"generated from data_seed={seed}", digest)
+    return Source(train, {"test": test}, f"generated from data_seed={seed}", digest, files=())
 
 
 def _draw(length: int, count: int, generator: torch.Generator) -> Split:

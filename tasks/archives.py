@@ -114,6 +114,14 @@ class Archive:
         )
 
 
+def files_at(path: str) -> tuple[str, ...]:
+    """Return the paths of the files that `Archive.load` may read at a path: the archive, or those in the folder."""
+    place = Path(path).expanduser()
+    if not place.is_dir():
+        return (str(place),)
+    return tuple(str(found) for name in NAMES for ending in ("", ".gz") for found in sorted(place.rglob(name + ending)))
+
+
 def cache_folder() -> Path:
     """Return ALTPROP_CACHE, or altprop in XDG_CACHE_HOME or in ~/.cache."""
     named = os.environ.get("ALTPROP_CACHE")

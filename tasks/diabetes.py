@@ -73,5 +73,6 @@ def _source(in_sample: bool, test_seed: int) -> tuple[Source, float]:
         "scikit-learn load_diabetes",
         sha256_of(raw, values),
         in_sample=in_sample,
+        files=(),
     )
     return source, float(values[train].var())

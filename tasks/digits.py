@@ -42,4 +42,5 @@ def _source() -> Source:
         "scikit-learn load_digits",
         sha256_of(bunch.data, bunch.target),
         stratify=train.targets,
+        files=(),
     )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from altprop import AltpropError, Capability, ModelSpec, Source, Split, Task
-from altprop.tasks.archives import NAMES, Archive
+from altprop.tasks.archives import NAMES, Archive, files_at
 from altprop.tasks.common import sha256_of, tensor_of
 
 
@@ -57,4 +57,6 @@ def _source(archive: Archive, path: str | None) -> Source:
         for images, labels in (NAMES[:2], NAMES[2:])
     )
     digest = sha256_of(*(files[name] for name in NAMES))
-    return Source(train, {"test": test}, f"{archive.name}: {where}", digest, stratify=train.targets)
+    # Elsewhere than at a path the files can be no others: the archive takes them by their hashes.
+    read = files_at(path) if path is not None else ()
+    return Source(train, {"test": test}, f"{archive.name}: {where}", digest, stratify=train.targets, files=read)

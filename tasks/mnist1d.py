@@ -55,4 +55,4 @@ def _source(shuffled: bool, generator_seed: int) -> Source:
     digest = sha256_of(
         *(np.asarray(made[name], dtype=np.float32) for name in ("x", "x_test")), made["y"], made["y_test"]
     )
-    return Source(train, {"test": test}, "mnist1d make_dataset()", digest, stratify=train.targets)
+    return Source(train, {"test": test}, "mnist1d make_dataset()", digest, stratify=train.targets, files=())

@@ -43,4 +43,4 @@ def _source(bits: int) -> Source:
     inputs = np.array(list(product([-1.0, 1.0], repeat=bits)))
     targets = (inputs > 0).sum(1, keepdims=True) % 2.0
     rows = split_of(inputs, targets)
-    return Source(rows, {"test": rows}, "truth table", sha256_of(inputs, targets), in_sample=True)
+    return Source(rows, {"test": rows}, "truth table", sha256_of(inputs, targets), in_sample=True, files=())

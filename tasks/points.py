@@ -81,7 +81,7 @@ class PointTask(Task, ABC):
         empty = torch.zeros(1, 0, dtype=torch.float64, device="cpu")
         row = Split(empty, empty, torch.zeros(1, dtype=torch.int64, device="cpu"))
         digest = sha256_of(np.array(self.start), np.frombuffer(self.formula.encode(), dtype=np.uint8))
-        return Source(row, {"test": row}, self.formula, digest, in_sample=True)
+        return Source(row, {"test": row}, self.formula, digest, in_sample=True, files=())
 
     @final
     def _metrics(self, outputs: Tensor, split: Split) -> dict[str, float]:

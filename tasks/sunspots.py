@@ -61,5 +61,6 @@ def _source() -> tuple[Source, float]:
         "statsmodels sunspots (yearly, 1700-2008)",
         sha256_of(series),
         ordered=True,
+        files=(),
     )
     return source, float(known.var() / series[: 1980 - FIRST].var())

@@ -60,4 +60,5 @@ def _source(loader: str, test_seed: int) -> Source:
         f"scikit-learn {loader}",
         sha256_of(inputs, labels),
         stratify=rows.targets,
+        files=(),
     )

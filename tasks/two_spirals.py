@@ -40,4 +40,4 @@ def _source() -> Source:
     rows, between = split_of(inputs, targets), split_of(*spirals(np.arange(96) + 0.5))
     tests = {"test": rows, "between": between}
     # Hashed after rounding: the last bit of sin and cos is the platform's.
-    return Source(rows, tests, "formula", sha256_of(inputs.round(9), targets), in_sample=True)
+    return Source(rows, tests, "formula", sha256_of(inputs.round(9), targets), in_sample=True, files=())

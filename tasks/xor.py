@@ -28,4 +28,4 @@ def _source() -> Source:
     inputs = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
     targets = np.array([[0.0], [1.0], [1.0], [0.0]])
     rows = split_of(inputs, targets)
-    return Source(rows, {"test": rows}, "truth table", sha256_of(inputs, targets), in_sample=True)
+    return Source(rows, {"test": rows}, "truth table", sha256_of(inputs, targets), in_sample=True, files=())

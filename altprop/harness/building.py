@@ -64,7 +64,7 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
     dtype = torch.float64 if settings.dtype == "float64" else torch.float32
     streams = Streams(seed, device, dtype)
     task = build(cell.config["task"], Task, "task")  # type: ignore[type-abstract]
-    data = _overfit(task.data(), cell).to(device, dtype) if data is None else data
+    data = _overfit(_data(task, cell), cell).to(device, dtype) if data is None else data
     noise = _noise(cell.config["dropout"])
     spec = task.spec
     model = build(
@@ -112,6 +112,17 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
             "batch_order": feed.digest(),
         },
     )
+
+
+def _data(task: Task, cell: Cell) -> TaskData:
+    """Load the data, which must be those that the cell's key names."""
+    data = task.data()
+    if cell.data not in (None, data.digest):
+        raise AltpropError(
+            f"task {cell.axes['task']} did not load the same data twice: they were changed just now, run it again; "
+            "or the task draws them anew each time and must draw from data_seed"
+        )
+    return data
 
 
 def _overfit(data: TaskData, cell: Cell) -> TaskData:

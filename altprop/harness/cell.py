@@ -7,7 +7,7 @@ import importlib
 import inspect
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from altprop import catalogue
@@ -16,6 +16,7 @@ from altprop.checks import check_part
 from altprop.errors import AltpropError, Refused
 from altprop.harness.settings import Settings
 from altprop.records import key as keys
+from altprop.records import source
 from altprop.records.status import RunStatus
 
 MIN_STACKED_SEEDS = 4
@@ -39,6 +40,7 @@ class Cell:
         role: run, or trial or tuned in a tuning.
         about: what records say of the role.
         command: the whole command line that the cell is a part of, None where there was none.
+        data: digest of the data that its key names, None where no key was made.
     """
 
     config: dict[str, Any]
@@ -52,6 +54,7 @@ class Cell:
     role: str = "run"
     about: Mapping[str, Any] = field(default_factory=dict)
     command: str | None = None
+    data: str | None = None
 
     @property
     def control(self) -> bool:
@@ -114,7 +117,7 @@ def make_cell(config: Mapping[str, Any], overrides: Sequence[str], full_yaml: st
         config=kept,
         axes=axes,
         label=_label(axes, overrides),
-        workload=_workload(axes, overrides, settings),
+        workload=_workload(axes, overrides, settings, kept["task"].get("irrelevant") or ()),
         overrides=tuple(overrides),
         settings=settings,
         full_yaml=full_yaml,
@@ -178,12 +181,12 @@ def _label(axes: Mapping[str, str], overrides: Sequence[str]) -> str:
     return label
 
 
-def _workload(axes: Mapping[str, str], overrides: Sequence[str], settings: Settings) -> str:
+def _workload(axes: Mapping[str, str], overrides: Sequence[str], settings: Settings, irrelevant: Sequence[str]) -> str:
     """Name a workload: the task, with model and options where they are not its own."""
     entry = catalogue.entries("task").get(axes["task"])
     default = catalogue.default_model(entry) if entry else None
     parts = [] if axes["model"] == default else [axes["model"]]
-    parts += _options(overrides, ("task", "model"), skip=("task.path",))
+    parts += _options(overrides, ("task", "model"), skip=[f"task.{name}" for name in irrelevant])
     if _options(overrides, ("budget",), skip=("budget.grid", "budget.block")):
         parts.append(f"{settings.budget.amount:.3g} {settings.budget.currency}".replace("_", " "))
     parts += sorted(o.lstrip("+") for o in overrides if o.lstrip("+").startswith(("dtype=", "trainer.overfit_rows=")))
@@ -220,7 +223,7 @@ def sources(cell: Cell) -> str:
             modules.add(str(target).rpartition(".")[0])
     if cell.axes["optimizer"] != "none":
         modules.add("altprop.optim")
-    return keys.source_hash(sorted(modules))
+    return source.source_hash(modules)
 
 
 @dataclass(frozen=True)
@@ -272,6 +275,7 @@ def run_seeds(cell: Cell) -> list[Outcome]:
         KeyboardInterrupt: after the run at hand was saved so that it can be resumed.
         AltpropError: where no record can be written at all.
     """
+    from altprop.harness.data import data_digest
     from altprop.records.store import RunStore
 
     store = RunStore(cell.settings.runs_dir)
@@ -281,9 +285,11 @@ def run_seeds(cell: Cell) -> list[Outcome]:
         problem = None
     except Exception as error:
         code, problem = "unavailable", error
-    relevant = keys.relevant(cell.config)
-    cell_key = keys.cell_key(relevant, code, s.device_type, s.precision, s.threads)
-    named = {seed: keys.run_key(relevant, code, seed, s.device_type, s.precision, s.threads) for seed in s.seeds}
+    # A run that never begins needs no data.
+    loaded = data_digest(cell.config["task"], s) if problem is None and refuse(cell) is None else ""
+    cell = replace(cell, data=loaded)
+    cell_key = keys.cell_key(cell.config, code, loaded, s.device_type, s.precision, s.threads)
+    named = {seed: keys.run_key(cell_key, seed) for seed in s.seeds}
     fresh = _run_stacked(cell, named, cell_key, store) if problem is None and refuse(cell) is None else frozenset()
     outcomes = []
     for seed, key in named.items():

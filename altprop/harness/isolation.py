@@ -11,15 +11,16 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from altprop.errors import AltpropError
 from altprop.harness import runner
 from altprop.harness.cell import Cell
-from altprop.harness.memory import in_words
+from altprop.harness.memory import in_words, limited
 from altprop.harness.outcome import make_record
+from altprop.harness.settings import Settings
 from altprop.records.status import RunStatus
 from altprop.records.store import RunStore
 
@@ -41,17 +42,12 @@ def run_isolated(cell: Cell, seed: int, key: str, cell_key: str, store: RunStore
     Returns:
         The committed record.
     """
-    serves = cell.settings.device_type == "cpu" and "forkserver" in multiprocessing.get_all_start_methods()
-    method = "forkserver" if serves else "spawn"
-    context: Any = multiprocessing.get_context(method)
-    if serves:
-        context.set_forkserver_preload(["altprop.harness.runner"])
-        _warm(context)
+    context = _context(cell.settings)
     places = _places(cell.settings.ranks)
     work = (cell, seed, key, cell_key, str(store.runs_dir))
     children = [context.Process(target=_child, args=(*work, place), daemon=False) for place in places]
     before = store.read(key)
-    with _as_default(method):
+    with _as_default(context.get_start_method()):
         for child in children:
             child.start()
     try:
@@ -71,6 +67,44 @@ def run_isolated(cell: Cell, seed: int, key: str, cell_key: str, store: RunStore
         return record.data
     status, reason = _death(children[0].exitcode, cell.settings.memory)
     return _commit(cell, seed, key, cell_key, store, status, reason)
+
+
+def call_isolated(function: Callable[..., Any], arguments: tuple[Any, ...], settings: Settings) -> Any:
+    """Call a function in a child under the limits of a run.
+
+    Returns:
+        What it returned; None where the child raised, died or did not end in time.
+    """
+    context = _context(settings)
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_answer, args=(sender, settings.memory, function, arguments), daemon=False)
+    with _as_default(context.get_start_method()):
+        child.start()
+    sender.close()
+    try:
+        return receiver.recv() if receiver.poll(settings.timeout) else None
+    except EOFError:
+        return None
+    finally:
+        receiver.close()
+        _kill([child])
+
+
+def _answer(sender: Any, memory: int | None, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Call the function in the child and send what it returns; whatever it raises is told by silence."""
+    threading.Thread(target=_follow, name="follow the parent", daemon=True).start()
+    with contextlib.suppress(Exception), limited(memory):
+        sender.send(function(*arguments))
+
+
+def _context(settings: Settings) -> Any:
+    """Return how children are started: by a fork server with torch imported, or spawned where there is a GPU."""
+    serves = settings.device_type == "cpu" and "forkserver" in multiprocessing.get_all_start_methods()
+    context: Any = multiprocessing.get_context("forkserver" if serves else "spawn")
+    if serves:
+        context.set_forkserver_preload(["altprop.harness.runner"])
+        _warm(context)
+    return context
 
 
 @functools.cache

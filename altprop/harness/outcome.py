@@ -118,7 +118,10 @@ def make_record(
         "provenance": {
             **collect(s.device_type, s.precision, s.threads),
             "command": cell.command,
-            "sources": {"algorithm": _source(str(cell.config["algorithm"].get("_target_")), cell_key)},
+            "sources": {
+                "algorithm": _source(str(cell.config["algorithm"].get("_target_")), cell_key),
+                "data": cell.data,
+            },
         },
     }
 

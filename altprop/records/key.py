@@ -5,41 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from altprop.records.source import LIBRARIES, source_hash
-
-__all__ = ["IRRELEVANT", "KERNEL", "LIBRARIES", "canonical_json", "cell_key", "relevant", "run_key", "source_hash"]
-
-KERNEL = 1
+KERNEL = 2
 """Bump it by one when a change of the harness, the probes or the records changes any `result` block or trace row.
 
 Code that algorithms and tasks import (contracts, models, losses) needs no bump: its syntax trees are in the key. What
 needs one: block cutting, evaluation grid, budget arithmetic, random streams' seeding by the harness, trace fields.
 """
 
-IRRELEVANT = (
-    "hydra",
-    "logger",
-    "runs_dir",
-    "report",
-    "seeds",
-    "seed",
-    "stack_seeds",
-    "timeout",
-    "memory",
-    "isolate",
-    "progress",
-    "verbose",
-    "debug",
-    "task.path",
-    "trainer.devices",
-    "trainer.enable_progress_bar",
-    "trainer.logger",
-)
-"""Dotted paths of the configuration that change where, when and how loudly a run happens, never its result."""
+_DESCRIPTIVE = frozenset({"search", "paper", "irrelevant"})
+"""Options of a part that describe it and no result depends on."""
 
 
 def canonical_json(value: Any) -> str:
@@ -78,31 +56,30 @@ def _canonical(value: Any) -> Any:
     raise TypeError(f"a configuration cannot hold {type(value).__name__}")
 
 
-def relevant(config: Mapping[str, Any], leave_out: Iterable[str] = IRRELEVANT) -> dict[str, Any]:
-    """Return the part of a resolved configuration on which a result depends.
+def relevant(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a cell's configuration on which a result depends.
 
-    Args:
-        config: The configuration as plain nested mappings.
-        leave_out: Dotted paths that do not matter.
+    A part's own `irrelevant` names options that do not matter, such as where files lie: the data are in the key.
 
-    >>> relevant({"runs_dir": "runs", "trainer": {"devices": 1, "precision": "32"}})
-    {'trainer': {'precision': '32'}}
+    >>> relevant({"task": {"name": "mnist", "path": "here", "irrelevant": ["path"]}, "dtype": "float32"})
+    {'task': {'name': 'mnist'}, 'dtype': 'float32'}
     """
-    paths = set(leave_out)
+    return {name: _relevant(part) if isinstance(part, Mapping) else part for name, part in config.items()}
 
-    def walk(node: Mapping[str, Any], above: str) -> dict[str, Any]:
-        return {
-            key: walk(entry, f"{above}{key}.") if isinstance(entry, Mapping) else entry
-            for key, entry in node.items()
-            if f"{above}{key}" not in paths
-        }
 
-    return walk(config, "")
+def _relevant(part: Mapping[str, Any]) -> dict[str, Any]:
+    left_out = _DESCRIPTIVE | set(part.get("irrelevant") or ())
+    return {
+        name: _relevant(value) if isinstance(value, Mapping) and "_target_" in value else value
+        for name, value in part.items()
+        if name not in left_out
+    }
 
 
 def cell_key(
     config: Mapping[str, Any],
     sources: str,
+    data: str,
     device_type: str = "cpu",
     precision: str = "32",
     threads: int = 1,
@@ -111,27 +88,20 @@ def cell_key(
     """Return the key (16 hex digits) that all seeds of a cell share.
 
     Args:
-        config: The resolved configuration that matters, without the seed: see `relevant`.
+        config: The resolved configuration of the cell; what is not `relevant` in it changes nothing.
         sources: The hash of the code, from `source_hash`.
+        data: The digest of what the task loaded.
         device_type: Such as "cpu" or "cuda".
         precision: The trainer's precision, such as "32" or "bf16-mixed".
         threads: The number of torch's threads, which changes the bits.
         kernel: The number of the harness's results, `KERNEL`.
     """
-    return _digest([config, sources, device_type, precision, threads, kernel])[:16]
+    return _digest([relevant(config), sources, data, device_type, precision, threads, kernel])[:16]
 
 
-def run_key(
-    config: Mapping[str, Any],
-    sources: str,
-    seed: int,
-    device_type: str = "cpu",
-    precision: str = "32",
-    threads: int = 1,
-    kernel: int = KERNEL,
-) -> str:
-    """Return the key (32 hex digits) of one run: a cell with its seed. Arguments as for `cell_key`."""
-    return _digest([config, sources, device_type, precision, threads, kernel, seed])[:32]
+def run_key(cell: str, seed: int) -> str:
+    """Return the key (32 hex digits) of one run: a cell, by its key, with a seed."""
+    return _digest([cell, seed])[:32]
 
 
 def _digest(parts: list[Any]) -> str:

@@ -12,7 +12,7 @@ import timed_rules
 
 from altprop.errors import AltpropError
 from altprop.harness.interleaved import SIZING_STEPS, WARM_STEPS, Clock, SectionClock
-from altprop.harness.timing import BREAKDOWN_ROUNDS, ROUNDS, WARM_ROUNDS, time_runs, turns
+from altprop.harness.timing import BREAKDOWN_ROUNDS, ROUNDS, WARM_ROUNDS, interleave, time_runs
 from altprop.records.store import RunStore
 from altprop.records.timing import FOLDER, Timed, Timing, load_timings, median_interval, ratios
 
@@ -63,14 +63,14 @@ def test_learners_take_turns(sweep: Callable[..., Path]) -> None:
     rounds = [number for block in (WARM_ROUNDS, ROUNDS, BREAKDOWN_ROUNDS) for number in range(block)]
     learners = ["Single", "Sleeper", "Triple"]
     assert TIME.order[3 * (WARM_STEPS + SIZING_STEPS) :] == [
-        name for number in rounds for name in turns(learners, number) for _ in range(50)
+        name for number in rounds for name in interleave(learners, number) for _ in range(50)
     ]
 
 
 @pytest.mark.parametrize("learners", ["AB", "ABC", "ABCDEFG"])
 def test_the_order_favours_nobody(learners: str) -> None:
     """In twice as many rounds as learners each begins twice, ends at least once and follows several of the others."""
-    rounds = [turns(learners, number) for number in range(2 * len(learners))]
+    rounds = [interleave(learners, number) for number in range(2 * len(learners))]
     assert all(sorted(order) == list(learners) for order in rounds)
     assert Counter(order[0] for order in rounds) == dict.fromkeys(learners, 2)
     assert {order[-1] for order in rounds} == set(learners)

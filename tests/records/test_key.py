@@ -14,7 +14,7 @@ def test_key_order_and_the_hash_seed_change_nothing():
     code = (
         "from altprop.records.key import *;"
         "names = set('abcdefghij');"  # The order of a set varies with the hash seed: so does that of this dict.
-        "print(run_key({name: {other: 0.1 for other in names} for name in names}, 's', 3), [*names][0])"
+        "print(cell_key({name: {other: 0.1 for other in names} for name in names}, 's', 'd'), [*names][0])"
     )
     outputs = []
     for seed in ("0", "1", "2", "random"):
@@ -27,8 +27,8 @@ def test_key_order_and_the_hash_seed_change_nothing():
 
 def test_key_is_the_same_today_and_tomorrow():
     # A literal: whoever changes how keys are made sees here that all records of all users become unreachable.
-    assert run_key(CONFIG, "s", 0, kernel=1) == "51ffdb7e8d39b2eca98861e415caab88"
-    assert cell_key(CONFIG, "s", kernel=1) == "a99e0dc230e9226b"
+    assert cell_key(CONFIG, "s", "d", kernel=1) == "56a907bfb3bcbf34"
+    assert run_key("a99e0dc230e9226b", 0) == "4df974ca9aa826f4bb33c3fe46558392"
 
 
 class Colour(StrEnum):
@@ -65,28 +65,37 @@ def test_what_has_no_canonical_text_is_refused(value, word):
 
 
 def test_every_ingredient_changes_the_key():
-    base = run_key(CONFIG, "s", 0)
-    others = [
-        run_key({**CONFIG, "lr": 2e-3}, "s", 0),
-        run_key(CONFIG, "t", 0),
-        run_key(CONFIG, "s", 1),
-        run_key(CONFIG, "s", 0, device_type="cuda"),
-        run_key(CONFIG, "s", 0, precision="bf16-mixed"),
-        run_key(CONFIG, "s", 0, threads=2),
-        run_key(CONFIG, "s", 0, kernel=999),
+    cells = [
+        cell_key(CONFIG, "s", "d"),
+        cell_key({**CONFIG, "lr": 2e-3}, "s", "d"),
+        cell_key(CONFIG, "t", "d"),
+        cell_key(CONFIG, "s", "e"),
+        cell_key(CONFIG, "s", "d", device_type="cuda"),
+        cell_key(CONFIG, "s", "d", precision="bf16-mixed"),
+        cell_key(CONFIG, "s", "d", threads=2),
+        cell_key(CONFIG, "s", "d", kernel=999),
     ]
-    assert len({base, *others}) == 8
-    assert len(base) == 32
-    assert int(base, 16) >= 0
+    runs = {run_key(cell, seed) for cell in cells for seed in (0, 1)}
+    assert len(set(cells)) == 8
+    assert len(runs) == 16
+    assert all(len(cell) == 16 and int(cell, 16) >= 0 for cell in cells)
+    assert all(len(run) == 32 and int(run, 16) >= 0 for run in runs)
 
 
-def test_seeds_share_their_cell_and_nothing_else_does():
-    cells = {cell_key(CONFIG, "s"), cell_key(CONFIG, "t"), cell_key({}, "s"), cell_key(CONFIG, "s", "cuda")}
-    assert len(cells) == 4
-    assert all(len(cell) == 16 for cell in cells)
-
-
-def test_relevant_leaves_out_whole_groups_and_single_fields():
-    config = {"hydra": {"x": 1}, "runs_dir": "r", "trainer": {"devices": 2, "precision": "32"}, "model": {"seeds": 3}}
-    assert relevant(config) == {"trainer": {"precision": "32"}, "model": {"seeds": 3}}
-    assert relevant(config, ["model.seeds"])["model"] == {}
+def test_what_a_part_declares_irrelevant_and_what_describes_it_change_nothing():
+    task = {"_target_": "my.Csv", "path": "a.csv", "target": "species"}
+    declared = {**task, "irrelevant": ["path"]}
+    assert relevant({"task": declared, "dtype": "float32"}) == {
+        "task": {"_target_": "my.Csv", "target": "species"},
+        "dtype": "float32",
+    }
+    assert cell_key({"task": task}, "s", "d") != cell_key({"task": {**task, "path": "b.csv"}}, "s", "d")
+    assert cell_key({"task": declared}, "s", "d") == cell_key({"task": {**declared, "path": "b.csv"}}, "s", "d")
+    assert cell_key({"task": declared}, "s", "d") != cell_key({"task": {**declared, "target": "petal"}}, "s", "d")
+    described = {"_target_": "my.Rule", "paper": "Me 2026", "optimizer": {"_target_": "my.Step", "search": {"lr": 1}}}
+    assert relevant({"algorithm": described})["algorithm"] == {
+        "_target_": "my.Rule",
+        "optimizer": {"_target_": "my.Step"},
+    }
+    # An option that only shares its name with a description, inside a mapping that is no part.
+    assert relevant({"model": {"schedule": {"search": "linear"}}}) == {"model": {"schedule": {"search": "linear"}}}

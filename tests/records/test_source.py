@@ -5,7 +5,7 @@ import pytest
 
 from altprop.errors import AltpropError
 from altprop.records import source
-from altprop.records.key import source_hash
+from altprop.records.source import source_hash
 
 
 @pytest.fixture
