@@ -104,12 +104,13 @@ def test_cells_that_share_a_label_are_told_apart_by_configuration(tmp_path, put)
     published, here = RunStore(tmp_path / "published"), RunStore(tmp_path / "here")
     for store in (published, here):
         for index, lr in enumerate((0.1, 0.2)):
-            put(store, f"run-{index}-{store.runs_dir.name}", config={"lr": lr, "runs_dir": str(store.runs_dir)},
+            task = {"path": str(store.runs_dir), "irrelevant": ["path"]}
+            put(store, f"run-{index}-{store.runs_dir.name}", config={"algorithm": {"lr": lr}, "task": task},
                 cell=str(index), result={"test": lr})  # fmt: skip
     comparison = compare(published.runs_dir, here.runs_dir)
     assert comparison.reproduced
     assert len(comparison.runs) == 2
-    put(published, "third", config={"lr": 0.3})
+    put(published, "third", config={"algorithm": {"lr": 0.3}})
     assert compare(published.runs_dir, here.runs_dir).missing == ("digits backprop+adam seed 0",)
 
 
