@@ -95,10 +95,24 @@ def _find(name: str) -> ModuleSpec | None:
             return None
     for finder in sys.meta_path:
         find = getattr(finder, "find_spec", None)
-        spec = find(name, where) if find is not None else None
+        try:
+            spec = find(name, where) if find is not None else None
+        except KeyError:  # a folder without __init__.py asks for its parent, which is not imported
+            spec = _folder(name, [] if where is None else list(where))
         if isinstance(spec, ModuleSpec):
             return spec
     return None
+
+
+def _folder(name: str, above: list[str]) -> ModuleSpec | None:
+    """Return the specification of a package without `__init__.py` in one of some folders."""
+    places = [str(Path(folder, name.rpartition(".")[2])) for folder in above]
+    found = [place for place in places if Path(place).is_dir()]
+    if not found:
+        return None
+    spec = ModuleSpec(name, None, is_package=True)
+    spec.submodule_search_locations = found
+    return spec
 
 
 def _beside(name: str, spec: ModuleSpec) -> list[str]:
