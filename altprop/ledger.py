@@ -1,7 +1,9 @@
 """The ledger of a run: what was called how often, on how many examples, and what it cost in FLOPs.
 
-Primitives count themselves. A few scheduled steps (0, 1, 3, 7, 15, ...) are audited under `flops.CountingMode`, which
-gives each kind of call its FLOPs; between audits FLOPs follow from the counts. So counting costs almost nothing.
+Primitives count themselves, and a rule names its own work (`Ledger.work`). Each kind of work has a rate, FLOPs per
+call, per example or a sum of both, and FLOPs follow from the counts. Rates are learned where `flops.CountingMode`
+looks: over a few whole steps (0, 1, 3, 7, 15, ...), which are audited, and over single sections of a kind that has no
+rate yet or occurs with another size than before. So counting costs almost nothing.
 """
 
 from collections.abc import Iterator
@@ -13,32 +15,39 @@ import torch
 from altprop.errors import AltpropError
 from altprop.flops import CountingMode
 
-KINDS = (
-    "forward",
-    "backward",
-    "block_forward",
-    "block_backward",
-    "transpose",
-    "cell",
-    "cell_jacobian",
-    "readout",
-    "readout_backward",
-    "jvp",
-    "hvp",
-    "population",
-    "update",
-    "environment",
-    "other",
-)
+PER = {
+    "forward": "both",
+    "backward": "both",
+    "block_forward": "both",
+    "block_backward": "both",
+    "transpose": "both",
+    "cell": "both",
+    "cell_jacobian": "both",
+    "readout": "both",
+    "readout_backward": "both",
+    "jvp": "both",
+    "hvp": "both",
+    "population": "both",
+    "update": "call",
+    "environment": "both",
+    "other": "both",
+}
+"""Kind of work of the primitives -> what its FLOPs follow: calls, examples, or both (a product of weights with weights
+costs the same for any number of examples). "cell" is one of a recurrent model's T time steps (1 / T of a call),
+"readout" its readout alone, "transpose" a way back without gradients of parameters, "other" what no primitive does."""
+KINDS = tuple(PER)
 CURRENCIES = ("steps", "epochs", "samples", "evaluations", "forward_equivalents", "flops", "seconds")
+MOST_SIZES = 16
+"""Sizes of a kind of work that are measured one by one; work of ever new sizes is predicted from these."""
 _NOTHING: AbstractContextManager[None] = nullcontext()
+Size = tuple[float, float]
 
 
 class Sectioned(Protocol):
     """What is told the kind of work at every moment: the counting mode of an audit, or a clock.
 
     Attributes:
-        section: one of `KINDS`, the primitive that works; or "charged", for the counting mode, in `Ledger.charged`.
+        section: the kind of work at hand; or "charged", for the counting mode, in `Ledger.charged`.
     """
 
     section: str
@@ -57,23 +66,77 @@ class _Section:
         self._mode.section = self._outer
 
 
-class _Rate:
-    """FLOPs of one kind as a linear function of its calls and examples, fitted on the audits.
+class _Measured:
+    """Counts the FLOPs of one section outside an audit, and of the sections in it."""
 
-    Exact where the audits are: all per example, all per call, or a sum of both.
+    def __init__(self, ledger: "Ledger", kind: str, size: Size) -> None:
+        self._ledger, self._kind, self._size = ledger, kind, size
+
+    def __enter__(self) -> None:
+        self._before = self._ledger._counts()
+        calls, examples = self._before[self._kind]
+        self._before[self._kind] = calls - self._size[0], examples - self._size[1]
+        self._ledger._open(self._kind, self._size)
+        self._mode = CountingMode()
+        self._mode.section = self._kind
+        self._ledger._mode = self._mode
+        self._mode.__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *exc: Any) -> None:
+        self._mode.__exit__(*exc)  # type: ignore[no-untyped-call]
+        self._ledger._mode = None
+        self._ledger._note(self._mode, self._before)
+
+
+class _Kind:
+    """One kind of work: how much of it there was, and its FLOPs as a linear function of calls and examples.
+
+    The rate is exact where what was measured is: all per example, all per call, or a sum of both.
+
+    Args:
+        per: what FLOPs follow: "call", "example" or "both".
+
+    Attributes:
+        calls, examples: so far.
+        points: (calls, examples, FLOPs) that were measured, the last 32 that differ.
+        known: (calls, examples) of sections that were measured.
+        sizes: of sections that need no measuring: `known`, or none in a step in which another size occurs.
     """
 
-    def __init__(self) -> None:
+    __slots__ = ("calls", "examples", "known", "per", "per_call", "per_example", "points", "sizes")
+
+    def __init__(self, per: str) -> None:
+        self.per = per
+        self.calls: float = 0
+        self.examples: float = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget the rate, not the counts."""
         self.points: list[tuple[float, float, float]] = []
-        self.per_call = 0.0
-        self.per_example = 0.0
+        self.per_call = self.per_example = 0.0
+        self.known: set[Size] = set()
+        self.sizes = self.known
 
     def add(self, calls: float, examples: float, flops: float) -> None:
+        """Learn from what so many calls on so many examples cost."""
         if (calls, examples, flops) not in self.points:
             self.points = [*self.points[-31:], (calls, examples, flops)]
-        self._fit()
+        self.fit()
 
-    def _fit(self) -> None:
+    def fit(self) -> None:
+        """Fit the rate to the points."""
+        calls, examples, flops = (
+            (sum(values) for values in zip(*self.points, strict=True)) if self.points else (0, 0, 0)
+        )
+        if self.per == "both":
+            self._fit_both()
+        elif self.per == "call":
+            self.per_call = flops / calls if calls else 0.0
+        else:
+            self.per_example = flops / examples if examples else 0.0
+
+    def _fit_both(self) -> None:
         if not self.points:
             return
         ratios = [flops / examples for _, examples, flops in self.points if examples]
@@ -96,7 +159,15 @@ class _Rate:
             self.per_call, self.per_example = cf / cc, 0.0
 
     def flops(self, calls: float, examples: float) -> float:
+        """Return what so much work costs by the rate."""
         return self.per_call * calls + self.per_example * examples
+
+    @property
+    def misfit(self) -> float:
+        """Largest relative difference of what was measured from the rate, for work that is declared per one thing."""
+        if self.per == "both":
+            return 0.0
+        return max((abs(self.flops(c, e) - f) / max(f, 1.0) for c, e, f in self.points), default=0.0)
 
 
 class Ledger:
@@ -119,10 +190,10 @@ class Ledger:
         self.environment_steps = 0
         self.seconds = 0.0
         self.epoch_samples = 1
-        self._calls: dict[str, float] = dict.fromkeys(KINDS, 0)
-        self._examples: dict[str, float] = dict.fromkeys(KINDS, 0)
+        self._kinds = {kind: _Kind(per) for kind, per in PER.items()}
         self._charged: dict[str, float] = {}
-        self._rates = {kind: _Rate() for kind in KINDS}
+        self._measured: dict[str, tuple[float, float, float]] = {}
+        self._new: set[tuple[str, Size]] = set()
         self._paused = 0
         self._mode: Sectioned | None = None
         self.auditing = True
@@ -138,9 +209,78 @@ class Ledger:
         """
         if self._paused:
             return _NOTHING
-        self._calls[kind] += calls
-        self._examples[kind] += examples
-        return _NOTHING if self._mode is None else _Section(self._mode, kind)
+        work = self._kinds[kind]
+        work.calls += calls
+        work.examples += examples
+        if self._mode is None:
+            return _NOTHING if (calls, examples) in work.sizes else self._unmeasured(work, kind, (calls, examples))
+        if isinstance(self._mode, CountingMode):
+            self._new.add((kind, (calls, examples)))
+        return _Section(self._mode, kind)
+
+    def work(self, name: str, *, per: str, examples: float = 0, calls: float = 1) -> AbstractContextManager[None]:
+        """Count work that a rule does beside the primitives, and give it a rate of its own; it stands inside.
+
+            with ledger.work("factor refresh", per="call"):
+                factors = [torch.linalg.inv(a) for a in moments]
+
+        What is not done in every step alike must be named, or the audits take it for the rule, or miss it.
+
+        Args:
+            name: any; the same work has the same name in every step.
+            per: "call" where its cost does not depend on how many examples there are, "example" where it is
+                proportional to them.
+            examples: of a call, where the work is per example.
+            calls: how often the work is done inside.
+
+        Raises:
+            AltpropError: for another `per`, one that differs from before, and work per example without examples.
+        """
+        if per not in ("call", "example"):
+            raise AltpropError(f"work {name!r} is per 'call' or per 'example'; got per={per!r}")
+        if per == "example" and not examples:
+            raise AltpropError(f"work {name!r} is per example; say how many: examples=")
+        kind = self._kinds.setdefault(name, _Kind(per))
+        if kind.per != per:
+            raise AltpropError(f"work {name!r} is per {kind.per}, and here it is said to be per {per}")
+        return self.primitive(name, examples if per == "example" else 0, calls)
+
+    def _unmeasured(self, work: _Kind, kind: str, size: Size) -> AbstractContextManager[None]:
+        """Return what measures a section of a size that was not measured yet.
+
+        A kind with sections that count no call, and are parts of others, is measured in whole steps alone.
+        """
+        opened = work.sizes is not work.known
+        measured = opened or ((0, 0) not in work.known and len(work.known) < MOST_SIZES)
+        return _Measured(self, kind, size) if self.auditing and measured else _NOTHING
+
+    def _counts(self) -> dict[str, Size]:
+        return {name: (kind.calls, kind.examples) for name, kind in self._kinds.items()}
+
+    def _open(self, kind: str, size: Size) -> None:
+        """Measure every section of a kind up to the end of the step: calls of one step may differ in what they cost."""
+        self._kinds[kind].sizes = set()
+        self._new.add((kind, size))
+
+    def _note(self, mode: CountingMode, before: dict[str, Size]) -> None:
+        """Add what a measured section cost to what is known of the present step."""
+        for name, kind in self._kinds.items():
+            calls, examples = before.get(name, (0, 0))
+            done = kind.calls - calls, kind.examples - examples, mode.flops.get(name, 0)
+            if any(done):
+                known = self._measured.get(name, (0, 0, 0))
+                self._measured[name] = known[0] + done[0], known[1] + done[1], known[2] + done[2]
+        for name, count in mode.uncounted.items():
+            self.uncounted.setdefault(name, count)
+
+    def _learn(self) -> None:
+        """Let rates follow from what was measured in the step that ends."""
+        for name, point in self._measured.items():
+            self._kinds[name].add(*point)
+        for name, size in self._new:
+            self._kinds[name].known.add(size)
+            self._kinds[name].sizes = self._kinds[name].known
+        self._measured, self._new = {}, set()
 
     def charged(self, kind: str = "other") -> AbstractContextManager[None]:
         """Work of torch whose FLOPs the caller counts by `charge` stands inside: audits learn nothing from it."""
@@ -169,8 +309,11 @@ class Ledger:
         """Count one step that was fed so many targets."""
         self.steps += 1
         self.samples += samples
-        self._calls["other"] += 1
-        self._examples["other"] += samples
+        other = self._kinds["other"]
+        other.calls += 1
+        other.examples += samples
+        if self._measured:
+            self._learn()
 
     def graph(self) -> AbstractContextManager[None]:
         """In an audited step, measure the bytes that autograd keeps for the graph that is built inside.
@@ -202,7 +345,7 @@ class Ledger:
     @contextmanager
     def audit(self) -> Iterator[None]:
         """Run one whole step under the counting mode and learn the FLOPs of each kind from it."""
-        calls, examples = dict(self._calls), dict(self._examples)
+        before = self._counts()
         mode = CountingMode()
         self._mode = mode
         try:
@@ -210,16 +353,17 @@ class Ledger:
                 yield
         finally:
             self._mode = None
-        predicted = 0.0
-        fitted = bool(self.audits)
-        for kind in KINDS:
-            done = self._calls[kind] - calls[kind], self._examples[kind] - examples[kind]
-            predicted += self._rates[kind].flops(*done)
-            flops = mode.flops.get(kind, 0)
+        predicted = observed = 0.0
+        for name, kind in self._kinds.items():
+            calls, examples = before.get(name, (0, 0))
+            done = kind.calls - calls, kind.examples - examples
+            flops = mode.flops.get(name, 0)
+            observed += flops
+            predicted += kind.flops(*done) if kind.points else flops
             if flops or any(done):
-                self._rates[kind].add(*done, flops)
-        observed = float(sum(flops for kind, flops in mode.flops.items() if kind != "charged"))
-        self.audits.append((predicted if fitted else observed, observed))
+                kind.add(*done, flops)
+        self._learn()
+        self.audits.append((predicted, observed))
         self.live_bytes = max(self.live_bytes, mode.peak_bytes)
         for name, count in mode.uncounted.items():
             self.uncounted[name] = self.uncounted.get(name, 0) + count
@@ -227,17 +371,27 @@ class Ledger:
     @property
     def forwards(self) -> float:
         """Forward passes of the whole model over a batch; an individual of a population is one."""
-        return _whole(
-            self._calls["forward"]
-            + self._calls["cell"]
-            + self._calls["population"]
-            + self._calls["block_forward"] / self.blocks
-        )
+        return _whole(self._passes("calls", "forward", "population", "cell"))
 
     @property
     def backwards(self) -> float:
-        """Backward passes of the whole model over a batch."""
-        return _whole(self._calls["backward"] + self._calls["block_backward"] / self.blocks)
+        """Backward passes of the whole model over a batch, with gradients of its parameters."""
+        return _whole(self._passes("calls", "backward"))
+
+    @property
+    def forward_rows(self) -> float:
+        """Rows that passed forward through the whole model."""
+        return _whole(self._passes("examples", "forward", "population", "cell"))
+
+    @property
+    def backward_rows(self) -> float:
+        """Rows that passed backward through the whole model, with gradients of its parameters."""
+        return _whole(self._passes("examples", "backward"))
+
+    def _passes(self, unit: str, whole: str, *more: str) -> float:
+        """Return calls or examples of kinds; a pass over one block is its share of a whole pass."""
+        total: float = sum(getattr(self._kinds[kind], unit) for kind in (whole, *more))
+        return total + float(getattr(self._kinds[f"block_{whole}"], unit)) / self.blocks
 
     @property
     def flops(self) -> float:
@@ -246,28 +400,39 @@ class Ledger:
 
     def flops_by_kind(self) -> dict[str, float]:
         """FLOPs so far, of each kind that has any."""
+        self._learn()
         found: dict[str, float] = {}
-        for kind, rate in self._rates.items():
-            amount = rate.flops(self._calls[kind], self._examples[kind])
+        for name, kind in self._kinds.items():
+            amount = kind.flops(kind.calls, kind.examples)
             if amount:
-                found[kind] = amount
-        for kind, amount in self._charged.items():
-            found[kind] = found.get(kind, 0.0) + amount
+                found[name] = amount
+        for name, amount in self._charged.items():
+            found[name] = found.get(name, 0.0) + amount
         return found
 
     @property
     def residual(self) -> float:
-        """Largest relative difference between an audited step and what the earlier audits predicted."""
-        return max((abs(p - o) / max(o, 1.0) for p, o in self.audits), default=0.0)
+        """Largest relative difference between an audited step and what the rates before it predicted.
+
+        Or, where that is more, how far named work lies from its own rate, as a share of all FLOPs: work per call that
+        is said to be per example, or the other way round.
+        """
+        steps = max((abs(p - o) / max(o, 1.0) for p, o in self.audits), default=0.0)
+        total = max(self.flops, 1.0)
+        kinds = self._kinds.values()
+        return max(steps, sum(kind.misfit * kind.flops(kind.calls, kind.examples) for kind in kinds) / total)
 
     @property
     def forward_equivalents(self) -> float:
         """FLOPs in units of one model forward on one example; where that costs none, counted calls (backward = 2)."""
         if self.forward_flops > 0:
             return self.flops / self.forward_flops
-        e = self._examples
-        passes = e["forward"] + e["population"] + e["block_forward"] / self.blocks + 2 * e["jvp"] + 4 * e["hvp"]
-        return passes + 2 * (e["backward"] + e["block_backward"] / self.blocks)
+        products = 2 * self._kinds["jvp"].examples + 4 * self._kinds["hvp"].examples
+        return (
+            self._passes("examples", "forward", "population", "cell")
+            + products
+            + 2 * self._passes("examples", "backward")
+        )
 
     def spent(self, currency: str) -> float:
         """What has been spent in a currency.
@@ -278,7 +443,7 @@ class Ledger:
         if currency == "epochs":
             return self.samples / self.epoch_samples
         if currency == "evaluations":
-            return float(self._calls["population"] + self._calls["forward"])
+            return float(self._kinds["population"].calls + self._kinds["forward"].calls)
         if currency not in CURRENCIES:
             raise AltpropError(f"unknown budget.currency {currency!r}; known are: {', '.join(CURRENCIES)}")
         return float(getattr(self, currency))
@@ -291,9 +456,11 @@ class Ledger:
             "samples": self.samples,
             "forwards": self.forwards,
             "backwards": self.backwards,
-            "jvps": self._calls["jvp"],
-            "hvps": self._calls["hvp"],
-            "evaluations": self._calls["population"],
+            "forward_rows": self.forward_rows,
+            "backward_rows": self.backward_rows,
+            "jvps": self._kinds["jvp"].calls,
+            "hvps": self._kinds["hvp"].calls,
+            "evaluations": self._kinds["population"].calls,
             "environment_steps": self.environment_steps,
             "flops": self.flops,
             "forward_equivalents": self.forward_equivalents,
@@ -301,12 +468,21 @@ class Ledger:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the ledger in weights_only-safe types."""
+        self._learn()
+        kinds = {
+            name: {
+                "per": kind.per,
+                "calls": kind.calls,
+                "examples": kind.examples,
+                "points": [list(point) for point in kind.points],
+                "known": [list(size) for size in sorted(kind.known)],
+            }
+            for name, kind in self._kinds.items()
+        }
         return {
             "numbers": {name: getattr(self, name) for name in _NUMBERS},
-            "calls": dict(self._calls),
-            "examples": dict(self._examples),
+            "kinds": kinds,
             "charged": dict(self._charged),
-            "points": {kind: [list(point) for point in rate.points] for kind, rate in self._rates.items()},
             "uncounted": dict(self.uncounted),
             "audits": [list(pair) for pair in self.audits],
         }
@@ -315,13 +491,16 @@ class Ledger:
         """Put the ledger of `state_dict` back."""
         for name, value in state["numbers"].items():
             setattr(self, name, value)
-        self._calls, self._examples = dict(state["calls"]), dict(state["examples"])
+        self._measured, self._new = {}, set()
+        self._kinds = {name: _Kind(saved["per"]) for name, saved in state["kinds"].items()}
+        for name, saved in state["kinds"].items():
+            kind = self._kinds[name]
+            kind.calls, kind.examples = saved["calls"], saved["examples"]
+            kind.points = [(c, e, f) for c, e, f in saved["points"]]
+            kind.known.update((calls, examples) for calls, examples in saved["known"])
+            kind.fit()
         self._charged, self.uncounted = dict(state["charged"]), dict(state["uncounted"])
         self.audits = [(float(p), float(o)) for p, o in state["audits"]]
-        for kind, points in state["points"].items():
-            rate = self._rates[kind]
-            rate.points = [(c, e, f) for c, e, f in points]
-            rate._fit()
 
 
 _NUMBERS = ("steps", "updates", "samples", "environment_steps", "seconds", "live_bytes", "saved_bytes")

@@ -255,6 +255,50 @@ class HidesRareWork(_Base):
         return grads
 
 
+class HidesPeriodicWork(_Base):
+    """Once in ten steps, and never in an audited one."""
+
+    def _bend(self, grads: Grads) -> Grads:
+        if self.problem.ledger.steps % 10 == 9:
+            big = self.problem.random.normal(100, 100)
+            big @ big
+        return grads
+
+
+class NamesPeriodicWork(_Base):
+    """No fault: the same work with a name, some of it from step 9 on."""
+
+    def _bend(self, grads: Grads) -> Grads:
+        ledger, big = self.problem.ledger, self.problem.random.normal(40, 40)
+        if ledger.steps % 10 == 9:
+            with ledger.work("refresh", per="call"):
+                big @ big
+        if ledger.steps >= 9:
+            with ledger.work("late", per="call"):
+                big @ big[0]
+        return grads
+
+
+class CallsItWorkPerExample(_Base):
+    """It costs the same on any number of examples."""
+
+    def _look(self, batch: Batch) -> Batch:
+        big = self.problem.random.normal(100, 100)
+        with self.problem.ledger.work("refresh", per="example", examples=batch.rows):
+            big @ big
+        return batch
+
+
+class CallsItWorkPerCall(_Base):
+    """It costs as much as there are examples."""
+
+    def _look(self, batch: Batch) -> Batch:
+        big = self.problem.random.normal(batch.rows, 1000)
+        with self.problem.ledger.work("projection", per="call"):
+            big @ big[0]
+        return batch
+
+
 class HidesWorkInCharged(_Base):
     def _bend(self, grads: Grads) -> Grads:
         big = self.problem.random.normal(100, 100)

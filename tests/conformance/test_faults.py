@@ -42,6 +42,10 @@ FAULTS: dict[str, set[str]] = {
     "ForgetsADevice": {"names_its_devices"},
     "KnowsOnePrecision": {"works_in_both_precisions"},
     "HidesRareWork": {"counts_what_it_does"},
+    "HidesPeriodicWork": {"counts_what_it_does"},
+    "NamesPeriodicWork": set(),
+    "CallsItWorkPerExample": {"counts_what_it_does"},
+    "CallsItWorkPerCall": {"counts_what_it_does"},
     "HidesWorkInCharged": {"counts_what_it_does"},
     "CountsStepsTwice": {"counts_its_steps"},
     "TellsALaterLoss": {"tells_an_honest_loss"},
@@ -66,7 +70,7 @@ def test_each_fault_is_caught_by_its_rule(fault: str, rule: str) -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_the_honest_twin_passes(rule: str) -> None:
-    for name in ("Honest", "HonestUnused", "HonestStacked"):
+    for name in ("Honest", "HonestUnused", "HonestStacked", "NamesPeriodicWork"):
         finding = apply(RULES[rule], find_target(f"faults:{name}"))
         assert finding.verdict != "broken", finding.sentence
 

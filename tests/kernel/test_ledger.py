@@ -290,6 +290,122 @@ def test_work_that_no_count_foretells_is_a_residual() -> None:
     assert problem.ledger.residual > 0.1
 
 
+# Work that a rule names, and work of a new size.
+
+
+def refreshed(rows: Callable[[int], int], due: Callable[[int], bool], **declared: Any) -> tuple[Ledger, float]:
+    """Forty steps of backprop on so many rows each, with two solves where due; the ledger and what a counter saw."""
+    problem, batch = toy()
+
+    def step(p: Problem, b: Batch) -> None:
+        p.gradient(b)
+        if due(p.ledger.steps):
+            given = {"examples": b.rows} if declared["per"] == "example" else {}
+            for size in (20, 30):  # two layers
+                with p.ledger.work("factor refresh", **declared, **given):
+                    torch.linalg.solve(spd(size), ones(size))
+
+    steps = Steps(step)
+    steps.setup(problem)
+    seen = sum(count_flops(lambda k=k: steps.step(part(batch, rows(k)))) for k in range(40))
+    return problem.ledger, seen
+
+
+@pytest.mark.parametrize("phase", range(10))
+@pytest.mark.parametrize("uneven", [False, True])
+def test_periodic_work_costs_the_same_in_every_phase(phase: int, uneven: bool) -> None:
+    ledger, seen = refreshed(lambda k: 3 if uneven and k % 7 == 5 else 8, lambda k: k % 10 == phase, per="call")
+    refresh = sum(2 * n**3 // 3 + 2 * n * n for n in (20, 30))
+    assert ledger.flops_by_kind()["factor refresh"] == 4 * refresh
+    assert ledger.flops == pytest.approx(seen, rel=1e-12)
+    assert ledger.residual <= 1e-9
+
+
+def test_work_that_is_declared_wrongly_shows_in_the_residual() -> None:
+    ledger, seen = refreshed(lambda k: 3 if k % 7 == 5 else 8, lambda k: True, per="example")
+    assert abs(ledger.flops - seen) > 0.1 * seen
+    assert ledger.residual > 0.1
+    same, seen = refreshed(lambda k: 8, lambda k: True, per="example")  # nothing tells them apart
+    assert same.flops == pytest.approx(seen)
+    assert same.residual <= 1e-9
+
+
+def test_work_per_example() -> None:
+    problem, batch = toy()
+
+    def step(p: Problem, b: Batch) -> None:
+        if p.ledger.steps >= 9:
+            with p.ledger.work("whitening", per="example", examples=b.rows):
+                b.inputs @ spd(5)
+
+    steps = Steps(step)
+    steps.setup(problem)
+    for k in range(14):
+        steps.step(part(batch, 1 + k % 3))
+    rows = sum(1 + k % 3 for k in range(9, 14))
+    assert problem.ledger.flops_by_kind() == {"whitening": rows * 2 * 25}
+
+
+@pytest.mark.parametrize("name", STEP)
+def test_what_occurs_first_outside_audits_is_measured_and_in_every_size(name: str) -> None:
+    problem, batch = toy()
+    steps = Steps(lambda p, b: STEP[name](p, b) if p.ledger.steps >= 9 else None)
+    steps.setup(problem)
+    seen = sum(count_flops(lambda k=k: steps.step(part(batch, 8 - k % 4))) for k in range(14))
+    if name != "blocks":
+        assert problem.ledger.flops == pytest.approx(seen, rel=1e-9)
+    assert problem.ledger.flops > 0
+    assert len(problem.ledger.audits) == 4  # 0, 1, 3 and 7
+
+
+def test_sizes_that_never_repeat_are_measured_sixteen_times_a_kind() -> None:
+    problem, batch = toy(rows=40)
+    seen: list[int] = []
+    steps = Steps(lambda p, b: (p.objective(b), seen.append(len(p.ledger._kinds["forward"].known))))
+    steps.setup(problem)
+    for k in range(40):
+        steps.step(part(batch, 40 - k))
+    assert max(seen) == 16 + 1  # and the audited step 31
+    assert problem.ledger.flops == 2 * 95 * sum(range(1, 41))
+
+
+def test_no_section_is_measured_where_nothing_is_audited() -> None:
+    problem, batch = toy()
+    steps = Steps(STEP["forward"])
+    steps.setup(problem)
+    problem.ledger.auditing = False
+    steps.step(batch)
+    assert (problem.ledger.flops, problem.ledger.forwards) == (0, 1)
+
+
+def test_work_must_be_declared_one_way() -> None:
+    ledger = Ledger()
+    with ledger.work("sort", per="call"):
+        pass
+    for per, message in (
+        ("example", "is per example; say how many"),
+        ("row", "is per 'call' or per 'example'; got per='row'"),
+    ):
+        with pytest.raises(AltpropError, match=message):
+            ledger.work("sort", per=per)
+    with pytest.raises(AltpropError, match="work 'sort' is per call, and here it is said to be per example"):
+        ledger.work("sort", per="example", examples=3)
+
+
+def test_pieces_of_a_pass_are_no_pass() -> None:
+    ledger = Ledger(blocks=4)
+    for kind in ("readout", "transpose"):
+        ledger.primitive(kind, 8)
+    for _ in range(10):
+        ledger.primitive("cell", 0.8, 0.1)
+    ledger.primitive("backward", 5)
+    ledger.primitive("block_forward", 8)
+    assert (ledger.forwards, ledger.forward_rows) == (1.25, 10)
+    assert (ledger.backwards, ledger.backward_rows) == (1, 5)
+    summary = ledger.summary()
+    assert (summary["forward_rows"], summary["backward_rows"]) == (10, 5)
+
+
 def test_work_of_numpy_is_charged() -> None:
     problem, batch = toy()
     steps = Steps(lambda p, b: (p.objective(b), p.ledger.charge("other", 1000.0)))
@@ -384,14 +500,14 @@ def test_rates_separate_calls_from_examples() -> None:
     ledger = Ledger()
     points = [(2, 100), (1, 7), (3, 40)]
     for calls, examples in points:
-        ledger._rates["hvp"].add(calls, examples, 500 * calls + 12 * examples)
-    assert ledger._rates["hvp"].flops(5, 60) == pytest.approx(500 * 5 + 12 * 60)
-    ledger._rates["forward"].add(1, 64, 64 * 1000)
-    ledger._rates["forward"].add(4, 30, 30 * 1000)
-    assert ledger._rates["forward"].flops(9, 11) == 11 * 1000
-    ledger._rates["update"].add(2, 0, 34)
-    assert ledger._rates["update"].flops(7, 0) == 7 * 17
-    assert ledger._rates["jvp"].flops(3, 3) == 0
+        ledger._kinds["hvp"].add(calls, examples, 500 * calls + 12 * examples)
+    assert ledger._kinds["hvp"].flops(5, 60) == pytest.approx(500 * 5 + 12 * 60)
+    ledger._kinds["forward"].add(1, 64, 64 * 1000)
+    ledger._kinds["forward"].add(4, 30, 30 * 1000)
+    assert ledger._kinds["forward"].flops(9, 11) == 11 * 1000
+    ledger._kinds["update"].add(2, 0, 34)
+    assert ledger._kinds["update"].flops(7, 0) == 7 * 17
+    assert ledger._kinds["jvp"].flops(3, 3) == 0
 
 
 def test_forward_equivalents() -> None:
@@ -452,4 +568,4 @@ def test_the_books_come_back() -> None:
         again.step(batch)
     assert other.ledger.summary() == problem.ledger.summary()
     assert other.ledger.audits == problem.ledger.audits
-    assert set(saved["calls"]) == set(KINDS)
+    assert set(saved["kinds"]) == set(KINDS)
