@@ -45,7 +45,8 @@ class Algorithm(ABC):
         requires: capabilities without which a cell is refused.
         batch: whether a step is fed mini-batches, the whole training set or nothing.
         state: names of the attributes that `_step` changes, beside those of its bases; they are saved and loaded.
-        kind: what the predictor returns.
+        kind: what is learned, so that a task that cannot evaluate it refuses the cell; MODEL is for a rule that trains
+            the task's model for whatever the task uses it as.
         distributed: whether all that it learns from is `Problem.gradient`, which is averaged over processes.
         stacks: whether a step is `Problem.gradient` of its batch, handed whole to `self.updater`, and nothing else:
             then many seeds may run as one (`altprop.stacked_learners`).

@@ -62,13 +62,42 @@ class BatchMode(StrEnum):
 
 
 class PredictorKind(StrEnum):
-    """What a predictor returns, so that the task knows how to evaluate it."""
+    """What a predictor is, so that the task knows how to evaluate it.
+
+    Attributes:
+        OUTPUT: inputs -> outputs.
+        POLICY: observations (N, F) -> actions (N,) or (N, A).
+        SAMPLER: (n, random) -> n samples.
+        CODE: inputs -> codes (N, C), without labels.
+        POINT: inputs -> the parameter point itself, once a row.
+        MODEL: the task's model, whatever the task evaluates it as: searches over parameters, and players of a game.
+    """
 
     OUTPUT = "output"
     POLICY = "policy"
     SAMPLER = "sampler"
     CODE = "code"
     POINT = "point"
+    MODEL = "model"
+
+    @property
+    def phrase(self) -> str:
+        """What is predicted, as it stands in a sentence."""
+        return _KINDS[self]
+
+
+_KINDS = {
+    PredictorKind.OUTPUT: "outputs",
+    PredictorKind.POLICY: "a policy",
+    PredictorKind.SAMPLER: "a sampler",
+    PredictorKind.CODE: "a code",
+    PredictorKind.POINT: "a parameter point",
+    PredictorKind.MODEL: "a trained model",
+}
+OUTPUT_KINDS = (PredictorKind.OUTPUT, PredictorKind.POINT)
+"""What a task evaluates that says nothing else."""
+# What a model is by itself: a function of inputs, whose outputs an environment turns into actions.
+_MODEL_SERVES_AS = (PredictorKind.MODEL, PredictorKind.OUTPUT, PredictorKind.POINT, PredictorKind.POLICY)
 
 
 def parse_capabilities(names: Iterable[str]) -> frozenset[Capability]:
@@ -85,6 +114,19 @@ def parse_capabilities(names: Iterable[str]) -> frozenset[Capability]:
             known = ", ".join(Capability)
             raise AltpropError(f"unknown capability {name!r}; known are: {known}") from None
     return frozenset(found)
+
+
+def parse_kinds(names: Iterable[str]) -> tuple[PredictorKind, ...]:
+    """Turn yaml names into kinds of predictors.
+
+    Raises:
+        AltpropError: for a name that is no kind.
+    """
+    given = tuple(names)
+    unknown = [name for name in given if name not in set(PredictorKind)]
+    if unknown:
+        raise AltpropError(f"unknown kind of predictor {unknown[0]!r}; known are: {', '.join(PredictorKind)}")
+    return tuple(map(PredictorKind, given))
 
 
 def refusal(
@@ -107,4 +149,30 @@ def refusal(
         return None
     needs = " and ".join(capability.phrase for capability in missing)
     sentence = f"{algorithm} needs {needs}; task {task} with model {model} offers none"
+    return f"{sentence}; try {suggestion}" if suggestion else sentence
+
+
+def evaluated_as(kind: PredictorKind, kinds: Collection[PredictorKind]) -> PredictorKind | None:
+    """Return the kind among those of a task as which it evaluates a predictor, or None where none fits.
+
+    >>> evaluated_as(PredictorKind.MODEL, {PredictorKind.POLICY})
+    <PredictorKind.POLICY: 'policy'>
+    """
+    if kind is not PredictorKind.MODEL:
+        return kind if kind in kinds else None
+    return next((found for found in _MODEL_SERVES_AS if found in kinds), None)
+
+
+def kind_refusal(
+    algorithm: str, kind: PredictorKind, task: str, kinds: Collection[PredictorKind], suggestion: str = ""
+) -> str | None:
+    """Return the sentence that refuses a cell whose task cannot evaluate what the algorithm learns, or None.
+
+    >>> kind_refusal("dfa", PredictorKind.OUTPUT, "cartpole", (PredictorKind.POLICY,), "task=digits")
+    'dfa learns outputs; task cartpole evaluates a policy; try task=digits'
+    """
+    if evaluated_as(kind, kinds) is not None:
+        return None
+    known = " or ".join(found.phrase for found in PredictorKind if found in kinds)
+    sentence = f"{algorithm} learns {kind.phrase}; task {task} evaluates {known or 'nothing'}"
     return f"{sentence}; try {suggestion}" if suggestion else sentence

@@ -12,7 +12,16 @@ from typing import Any
 
 import yaml
 
-from altprop.capabilities import Capability, parse_capabilities, refusal
+from altprop.capabilities import (
+    OUTPUT_KINDS,
+    Capability,
+    PredictorKind,
+    evaluated_as,
+    kind_refusal,
+    parse_capabilities,
+    parse_kinds,
+    refusal,
+)
 from altprop.errors import AltpropError
 
 PLUGIN_GROUP = "altprop.plugins"
@@ -43,6 +52,34 @@ class Entry:
     def capabilities(self, key: str) -> frozenset[Capability]:
         """Return the capabilities under `requires` or `offers`."""
         return parse_capabilities(self.values.get(key) or ())
+
+    @property
+    def kind(self) -> PredictorKind:
+        """What an algorithm learns to predict: `predictor:`, by default outputs."""
+        return predictor_kind(self.values)
+
+    @property
+    def kinds(self) -> tuple[PredictorKind, ...]:
+        """What a task evaluates: `evaluates:`, by default outputs and points."""
+        return evaluated_kinds(self.values)
+
+
+def predictor_kind(algorithm: Mapping[str, Any]) -> PredictorKind:
+    """Return what an algorithm's configuration says that it learns to predict.
+
+    Raises:
+        AltpropError: for a name that is no kind.
+    """
+    return parse_kinds([algorithm.get("predictor") or PredictorKind.OUTPUT])[0]
+
+
+def evaluated_kinds(task: Mapping[str, Any]) -> tuple[PredictorKind, ...]:
+    """Return what a task's configuration says that it evaluates.
+
+    Raises:
+        AltpropError: for a name that is no kind.
+    """
+    return parse_kinds(task.get("evaluates") or OUTPUT_KINDS)
 
 
 def plugin_packages() -> dict[str, str]:
@@ -85,6 +122,7 @@ def read_entry(path: Path, group: str, origin: str) -> Entry:
         entry = Entry(path.stem, group, summary, values, origin)
         for key in ("requires", "offers"):
             entry.capabilities(key)
+        _ = entry.kind, entry.kinds
         return entry
     except (OSError, ValueError, yaml.YAMLError, AltpropError) as error:
         return Entry(path.stem, group, "", {}, origin, f"{path.name}: {error}".splitlines()[0])
@@ -128,17 +166,27 @@ def why_not(algorithm: Entry, task: Entry, models: Mapping[str, Entry]) -> str |
         return algorithm.problem or task.problem
     model = default_model(task)
     try:
-        return refusal(
+        return kind_refusal(algorithm.name, algorithm.kind, task.name, task.kinds) or refusal(
             algorithm.name, algorithm.capabilities("requires"), task.name, model, offers(task, models.get(model))
         )
     except AltpropError as error:
         return str(error)
 
 
-def suggest(requires: Iterable[Capability], extra: tuple[str, ...] = ()) -> str:
-    """Return "task=NAME" for the first task whose default model offers all of `requires`, or an empty string."""
+def suggest(
+    requires: Iterable[Capability], extra: tuple[str, ...] = (), kind: PredictorKind = PredictorKind.OUTPUT
+) -> str:
+    """Return "task=NAME" for the first task whose default model offers all of `requires`, or an empty string.
+
+    Args:
+        requires: what the task and its model must offer.
+        extra: further folders.
+        kind: what the task must evaluate.
+    """
     needed, models = set(requires), entries("model", extra)
     for task in entries("task", extra).values():
-        if not task.problem and needed <= offers(task, models.get(default_model(task))):
+        if task.problem or evaluated_as(kind, task.kinds) is None:
+            continue
+        if needed <= offers(task, models.get(default_model(task))):
             return f"task={task.name}"
     return ""

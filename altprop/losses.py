@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 from torch.nn import functional
 
-from altprop.errors import AltpropError
+from altprop.errors import AltpropError, Refused
 from altprop.randomness import Random
 
 
@@ -47,6 +47,27 @@ class Loss(ABC):
     @abstractmethod
     def sample_targets(self, outputs: Tensor, random: Random) -> Tensor:
         """Draw targets from the distribution whose negative log-likelihood this loss is."""
+
+
+class NoLoss(Loss):
+    """Stand where a task has no loss of outputs: a game, whose players have their own, or an environment."""
+
+    name = "none"
+
+    def per_element(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        raise Refused(_NO_LOSS)
+
+    def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        raise Refused(_NO_LOSS)
+
+    def curvature_product(self, outputs: Tensor, vector: Tensor) -> Tensor:
+        raise Refused(_NO_LOSS)
+
+    def sample_targets(self, outputs: Tensor, random: Random) -> Tensor:
+        raise Refused(_NO_LOSS)
+
+
+_NO_LOSS = "the task has no loss of outputs to learn from"
 
 
 class CrossEntropy(Loss):

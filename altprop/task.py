@@ -10,11 +10,11 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from altprop.capabilities import Capability, PredictorKind
+from altprop.capabilities import OUTPUT_KINDS, Capability, PredictorKind, evaluated_as
 from altprop.checks import check_batch_size, check_targets, check_validation
 from altprop.errors import AltpropError
-from altprop.losses import Loss, make_loss
-from altprop.randomness import generator_for
+from altprop.losses import Loss, NoLoss, make_loss
+from altprop.randomness import Random, derive_seed, generator_for
 
 # inputs -> outputs; for sequences of unequal length it takes `mask=` too.
 Predictor = Callable[..., Tensor]
@@ -238,6 +238,20 @@ def _feed_hash(state: Any, name: str, value: Any) -> None:
     for part, entry in parts:
         _feed_hash(state, part, entry)
 
+    @classmethod
+    def without_data(cls, spec: "ModelSpec", description: str) -> "Source":
+        """Return the source of a task that has no data: one row of zeros trains, guides and tests.
+
+        Args:
+            spec: the shapes of that row.
+            description: the task in words, with all its options: what its digest is made of.
+        """
+        inputs = torch.zeros(1, *spec.input_shape, dtype=torch.float64, device="cpu")
+        targets = torch.zeros(1, spec.outputs, dtype=torch.float64, device="cpu")
+        row = Split(inputs, targets, torch.zeros(1, dtype=torch.int64, device="cpu"))
+        digest = hashlib.sha256(description.encode()).hexdigest()
+        return cls(row, {"test": row}, description, digest, in_sample=True)
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -278,6 +292,16 @@ class Reference:
 class Task(ABC):
     """Abstract task. An author writes `_load`, names `spec`, losses and metric; everything public is final.
 
+    A task that evaluates something else than outputs says so in `kinds` and writes the hook of each kind that it names:
+    `_evaluate_sampler`, `_evaluate_code`, `_evaluate_model`. An algorithm that learns another kind is refused.
+
+    Class attributes:
+        losses: names of the losses of outputs that may be chosen, the default first; empty where the task has none.
+        metric: the leading one of those that an evaluation gives.
+        higher_is_better: whether more of it is better.
+        offers: capabilities beside the model's.
+        kinds: what the task evaluates.
+
     Args:
         batch_size: rows a mini-batch, or "full".
         validation: share of the training rows held out, or "none".
@@ -293,6 +317,7 @@ class Task(ABC):
     metric: ClassVar[str] = "accuracy"
     higher_is_better: ClassVar[bool] = True
     offers: ClassVar[frozenset[Capability]] = frozenset()
+    kinds: ClassVar[tuple[PredictorKind, ...]] = OUTPUT_KINDS
 
     def __init__(
         self,
@@ -312,7 +337,7 @@ class Task(ABC):
         self.batch_size = check_batch_size(batch_size)
         self.validation = check_validation(validation)
         self.data_seed = int(data_seed)
-        self.loss: Loss = self._make_loss(loss or self.losses[0])
+        self.loss: Loss = self._make_loss(loss or self.losses[0]) if self.losses else NoLoss()
         self.reference = Reference(chance, oracle, dict(baselines or {}), check_targets(targets or {}))
 
     # What an author writes.
@@ -341,6 +366,18 @@ class Task(ABC):
         if split.mask is not None and split.mask.shape == right.shape:
             right = right[split.mask]
         return {"accuracy": float(right.double().mean())}
+
+    def _evaluate_sampler(self, sampler: Predictor, split: Split, random: Random) -> dict[str, float]:
+        """Return the metrics of a SAMPLER, `sampler(n, random) -> (n, ...)`."""
+        raise self._no_hook("sampler")
+
+    def _evaluate_code(self, encoder: Predictor, split: Split) -> dict[str, float]:
+        """Return the metrics of a CODE, `encoder(inputs) -> (N, C)`."""
+        raise self._no_hook("code")
+
+    def _evaluate_model(self, model: Predictor, split: Split, random: Random) -> dict[str, float]:
+        """Return the metrics of a model as it stands: a game, for one, by a measure of its own."""
+        raise self._no_hook("model")
 
     # Final.
 
@@ -376,26 +413,57 @@ class Task(ABC):
 
     @final
     def evaluate(
-        self, predictor: Predictor, split: Split, kind: PredictorKind = PredictorKind.OUTPUT
+        self,
+        predictor: Predictor,
+        split: Split,
+        kind: PredictorKind = PredictorKind.OUTPUT,
+        random: Random | None = None,
     ) -> dict[str, float]:
         """Evaluate a predictor on a split.
 
         Args:
             predictor: what `Algorithm.predictor` gives; called without gradients.
             split: rows to evaluate on.
-            kind: what the predictor returns.
+            kind: what the predictor is.
+            random: for what is drawn; the same draws at each evaluation make evaluations of a run comparable.
 
         Returns:
             metric name -> value; always with "loss" for OUTPUT and POINT predictors.
+
+        Raises:
+            AltpropError: for a kind that the task does not name, or whose metrics lack the leading one.
         """
-        if kind not in (PredictorKind.OUTPUT, PredictorKind.POINT):
+        served = evaluated_as(kind, self.kinds)
+        if served is None:
             raise AltpropError(f"task {type(self).__name__} cannot evaluate a predictor of kind {kind}")
+        if random is None:
+            random = Random(derive_seed(self.data_seed, "evaluation"), split.inputs.device, split.inputs.dtype)
         with torch.no_grad():
-            outputs = predictor(split.inputs) if split.mask is None else predictor(split.inputs, mask=split.mask)
-            per = self.loss.per_element(outputs, split.targets)
-            if split.mask is not None and split.mask.shape == per.shape:
-                per = per[split.mask]
-            return {"loss": float(per.double().mean()), **self._metrics(outputs, split)}
+            metrics = self._evaluate_as(served, predictor, split, random)
+        if self.metric not in metrics:
+            raise AltpropError(
+                f"task {type(self).__name__} measures {sorted(metrics)} and not its metric {self.metric}"
+            )
+        return metrics
+
+    def _evaluate_as(self, kind: PredictorKind, predictor: Predictor, split: Split, random: Random) -> dict[str, float]:
+        if kind is PredictorKind.SAMPLER:
+            return self._evaluate_sampler(predictor, split, random)
+        if kind is PredictorKind.CODE:
+            return self._evaluate_code(predictor, split)
+        if kind is PredictorKind.MODEL:
+            return self._evaluate_model(predictor, split, random)
+        return self._evaluate_outputs(predictor, split)
+
+    def _no_hook(self, kind: str) -> AltpropError:
+        return AltpropError(f"task {type(self).__name__} names the kind {kind} and writes no _evaluate_{kind}")
+
+    def _evaluate_outputs(self, predictor: Predictor, split: Split) -> dict[str, float]:
+        outputs = predictor(split.inputs) if split.mask is None else predictor(split.inputs, mask=split.mask)
+        per = self.loss.per_element(outputs, split.targets)
+        if split.mask is not None and split.mask.shape == per.shape:
+            per = per[split.mask]
+        return {"loss": float(per.double().mean()), **self._metrics(outputs, split)}
 
 
 def _take(split: Split, rows: Tensor) -> Split:

@@ -95,7 +95,7 @@ def training_run(steps: int, probes: str = "off", block: int = 50, optimizer: st
     data = TaskData(task._load().train, None, {}, "drawn", "0" * 64)
     feed = Feed(data.train, 64, algorithm.batch, 0)
     batch = data.train.batch(torch.arange(256))
-    return TrainingRun(Parts(task, data, model, problem, algorithm, feed, batch, {}), settings, 0)
+    return TrainingRun(Parts(task, data, model, problem, algorithm, feed, batch, {}, 0), settings, 0)
 
 
 def fitted(steps: int, **options: Any) -> Callable[[], float]:

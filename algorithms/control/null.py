@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from altprop import Algorithm, Batch, Oracle, Problem
+from altprop import Algorithm, Batch, Oracle, PredictorKind, Problem
 from altprop.testing import toy
 
 
@@ -15,6 +15,8 @@ class Null(Algorithm):
     >>> bool(rule.step(batch).loss == rule.step(batch).loss)
     True
     """
+
+    kind = PredictorKind.MODEL
 
     def _setup(self, problem: Problem) -> None:
         """There is nothing to prepare."""

@@ -7,7 +7,7 @@ import torch
 from deap import tools
 from torch import Tensor
 
-from altprop import Algorithm, AltpropError, Batch, Oracle, Problem, StepResult
+from altprop import Algorithm, AltpropError, Batch, Oracle, PredictorKind, Problem, StepResult
 from altprop.algorithms.evolutionary import checks
 from altprop.algorithms.evolutionary.population import (
     Individual,
@@ -49,6 +49,7 @@ class EvolutionStrategy(Algorithm):
     Brockhoff et al. 2010, Mirrored sampling and sequential selection for evolution strategies.
     """
 
+    kind: ClassVar[PredictorKind] = PredictorKind.MODEL
     state: ClassVar[tuple[str, ...]] = ("sigma", "path")
 
     def __init__(self, population: int = 20, sigma: float = 0.05) -> None:

@@ -7,7 +7,7 @@ import torch
 from deap import tools
 from torch import Tensor
 
-from altprop import Algorithm, AltpropError, Batch, Oracle, Problem, Random, StepResult, check_name
+from altprop import Algorithm, AltpropError, Batch, Oracle, PredictorKind, Problem, Random, StepResult, check_name
 from altprop.algorithms.evolutionary import checks
 from altprop.algorithms.evolutionary.population import (
     Individual,
@@ -79,6 +79,7 @@ class Genetic(Algorithm):
     from global `random`; crossover and mutation here act on stacks and draw from the run's stream.
     """
 
+    kind: ClassVar[PredictorKind] = PredictorKind.MODEL
     state: ClassVar[tuple[str, ...]] = ("genomes", "fitness", "generation")
 
     def __init__(

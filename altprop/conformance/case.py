@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from altprop import catalogue
 from altprop.algorithm import Algorithm, StepResult
-from altprop.capabilities import Capability
+from altprop.capabilities import Capability, PredictorKind, evaluated_as
 from altprop.errors import AltpropError, near
 from altprop.harness.building import Parts, build_parts
 from altprop.harness.cell import make_cell
@@ -47,6 +47,7 @@ class Target:
         requires: capabilities from the yaml, or from the class.
         config_dir: a folder with further yaml files, or None.
         control: whether it is a control, which need not learn.
+        kind: what it learns to predict, from the yaml, or from the class.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Target:
     requires: frozenset[Capability]
     config_dir: str | None = None
     control: bool = False
+    kind: PredictorKind = PredictorKind.OUTPUT
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -73,12 +75,13 @@ def find_target(text: str, config_dir: str | None = None) -> Target:
         if entry.problem:
             raise AltpropError(f"algorithm={text}: {entry.problem}")
         control = bool(entry.values.get("control"))
-        return Target(text, (f"algorithm={text}",), entry.capabilities("requires"), config_dir, control)
+        return Target(text, (f"algorithm={text}",), entry.capabilities("requires"), config_dir, control, entry.kind)
     path = text.replace(":", ".")
     if "." not in path or not all(part.isidentifier() for part in path.split(".")):
         raise AltpropError(f"{text} is no algorithm and no package.module:Class; {near(text, known)}")
     kind = resolve_class(path, Algorithm)  # type: ignore[type-abstract]
-    return Target(kind.__name__, ("algorithm=custom", f"algorithm._target_={path}"), kind.requires, config_dir)
+    overrides = ("algorithm=custom", f"algorithm._target_={path}")
+    return Target(kind.__name__, overrides, kind.requires, config_dir, kind=kind.kind)
 
 
 def target_path(target: Target) -> str:
@@ -91,14 +94,19 @@ def target_path(target: Target) -> str:
 
 
 def suitable_task(
-    requires: frozenset[Capability], offering: frozenset[Capability] = frozenset(), folders: tuple[str, ...] = ()
+    requires: frozenset[Capability],
+    offering: frozenset[Capability] = frozenset(),
+    folders: tuple[str, ...] = (),
+    kind: PredictorKind = PredictorKind.OUTPUT,
 ) -> str | None:
-    """Return the smallest task that, with its default model, offers all of both sets, or None."""
+    """Return the smallest task that evaluates `kind` and, with its default model, offers all of both sets, or None."""
     tasks, models = catalogue.entries("task", folders), catalogue.entries("model", folders)
     order = [name for name in PREFERRED if name in tasks] + [name for name in tasks if name not in PREFERRED]
     for name in order:
         offered = catalogue.offers(tasks[name], models.get(catalogue.default_model(tasks[name])))
-        if not tasks[name].problem and requires | offering <= offered:
+        if tasks[name].problem or evaluated_as(kind, tasks[name].kinds) is None:
+            continue
+        if requires | offering <= offered:
             return name
     return None
 
@@ -114,7 +122,7 @@ def smallest(target: Target) -> tuple[str, ...]:
     Raises:
         AltpropError: where there is none.
     """
-    name = suitable_task(target.requires, folders=target.folders)
+    name = suitable_task(target.requires, folders=target.folders, kind=target.kind)
     if name is None:
         needs = ", ".join(sorted(c.phrase for c in target.requires))
         raise AltpropError(f"no task offers what {target.name} requires: {needs}")

@@ -169,7 +169,7 @@ def _solved(target: Target) -> Parts:
         raise NotApplicable("it is a control")
     smallest(target)
     wanted = frozenset({Capability.LEAST_SQUARES, Capability.SUPERVISED})
-    task = suitable_task(target.requires, wanted, target.folders)
+    task = suitable_task(target.requires, wanted, target.folders, target.kind)
     if task is None:
         raise NotApplicable("it runs on no task with a least-squares objective")
     parts = make(target, *on_task(task), "task.batch_size=full", "optimizer=sgd")

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from altprop.capabilities import BatchMode, Capability, PredictorKind
+from altprop.capabilities import BatchMode, Capability
 from altprop.conformance.case import (
     NotApplicable,
     Target,
@@ -36,10 +36,13 @@ KINDS = (
 
 
 def declares_what_its_yaml_says(target: Target) -> str | None:
-    """`requires` in the yaml and in the class are equal."""
-    kind = type(make(target).algorithm)
+    """`requires` and `predictor` in the yaml and in the class are equal."""
+    algorithm = make(target).algorithm
+    kind = type(algorithm)
     if kind.requires != target.requires:
         return f"the yaml requires {sorted(target.requires)}, the class {sorted(kind.requires)}"
+    if algorithm.kind is not target.kind:
+        return f"the yaml says predictor={target.kind}, the class {algorithm.kind}"
     return None
 
 
@@ -83,8 +86,7 @@ def keeps_the_mode(target: Target) -> str | None:
 
 def _evaluate(parts: Parts) -> None:
     with parts.algorithm.predictor() as predict:
-        if parts.algorithm.kind in (PredictorKind.OUTPUT, PredictorKind.POINT):
-            parts.task.evaluate(predict, parts.data.train, parts.algorithm.kind)
+        parts.task.evaluate(predict, parts.data.train, parts.algorithm.kind)
 
 
 _SWITCHES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
@@ -176,7 +178,7 @@ def refuses_what_it_cannot_run(target: Target) -> str | None:
         else:
             return "it sets up on a problem that offers nothing of what it requires"
     for kind in KINDS:
-        task = suitable_task(frozenset(), kind, target.folders)
+        task = suitable_task(frozenset(), kind, target.folders, target.kind)
         if task is None:
             continue
         try:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from altprop import catalogue
-from altprop.capabilities import PredictorKind
+from altprop.capabilities import PredictorKind, evaluated_as
 from altprop.conformance.case import NotApplicable, composed, difference
 from altprop.conformance.state import generator_states, global_generators
 from altprop.errors import AltpropError, near
@@ -71,10 +71,12 @@ def _data(target: TaskTarget) -> tuple[Task, TaskData]:
 
 
 def declares_what_it_offers(target: TaskTarget) -> str | None:
-    """`offers` in the yaml and in the class are equal."""
+    """`offers` and `evaluates` in the yaml and `offers` and `kinds` in the class are equal."""
     stated, kind = target.entry.capabilities("offers"), type(make_task(target))
     if stated != kind.offers:
         return f"the yaml offers {sorted(stated)}, the class {sorted(kind.offers)}"
+    if set(target.entry.kinds) != set(kind.kinds):
+        return f"the yaml says evaluates={list(map(str, target.entry.kinds))}, the class {list(map(str, kind.kinds))}"
     return None
 
 
@@ -126,12 +128,14 @@ def splits_by_its_data_seed_alone(target: TaskTarget) -> str | None:
 def fits_its_model(target: TaskTarget) -> str | None:
     """Its default model gives outputs that its loss and metric take, in both precisions."""
     _data(target)
+    if evaluated_as(PredictorKind.MODEL, make_task(target).kinds) is None:
+        raise NotApplicable("it evaluates no model by itself")
     for dtype in ("float32", "float64"):
-        overrides = ("algorithm=backprop", f"task={target.name}", f"dtype={dtype}")
+        overrides = ("algorithm=null", f"task={target.name}", f"dtype={dtype}")
         parts = build_parts(make_cell(composed(overrides, target.config_dir), overrides), 0)
         for split in (parts.data.train, *parts.data.tests.values()):
             with parts.problem.evaluating():
-                metrics = parts.task.evaluate(parts.model, split, PredictorKind.OUTPUT)
+                metrics = parts.task.evaluate(parts.model, split, PredictorKind.MODEL)
             if parts.task.metric not in metrics:
                 return f"its metric {parts.task.metric} is not among what it measures: {sorted(metrics)}"
             if not all(np.isfinite(value) for value in metrics.values()):

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from altprop import catalogue
 from altprop.algorithm import Algorithm
-from altprop.capabilities import Capability
+from altprop.capabilities import Capability, evaluated_as, kind_refusal
 from altprop.errors import AltpropError, Refused
 from altprop.flops import count_flops
 from altprop.harness.cell import Cell
@@ -34,6 +35,7 @@ class Parts:
         task, data, model, problem, algorithm, feed: as the names say.
         probe_batch: frozen rows of the training split, the same for all learners and seeds.
         identity: hashes of data, split, initial weights and batch order.
+        evaluation_seed: of what evaluations draw: samples, episodes.
     """
 
     task: Task
@@ -44,6 +46,7 @@ class Parts:
     feed: Feed
     probe_batch: Batch
     identity: dict[str, str]
+    evaluation_seed: int
 
 
 def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
@@ -92,6 +95,7 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
     )
     problem.ranks = ranks = Ranks(settings.rank, settings.ranks)
     algorithm = _algorithm(cell.config["algorithm"])
+    _refuse_unless_evaluated(cell, algorithm, task)
     initial = _digest(model)
     algorithm.setup(problem)
     train = _shuffled(data.train, seed) if algorithm.shuffles else data.train
@@ -111,6 +115,7 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
             "initial_weights": initial,
             "batch_order": feed.digest(),
         },
+        streams.evaluation.seed,
     )
 
 
@@ -123,6 +128,13 @@ def _data(task: Task, cell: Cell) -> TaskData:
             "or the task draws them anew each time and must draw from data_seed"
         )
     return data
+
+
+def _refuse_unless_evaluated(cell: Cell, algorithm: Algorithm, task: Task) -> None:
+    """Refuse an algorithm that learns what the task cannot evaluate."""
+    if evaluated_as(algorithm.kind, task.kinds) is None:
+        hint = catalogue.suggest(algorithm.requires, kind=algorithm.kind)
+        raise Refused(kind_refusal(cell.axes["algorithm"], algorithm.kind, cell.axes["task"], task.kinds, hint))
 
 
 def _overfit(data: TaskData, cell: Cell) -> TaskData:

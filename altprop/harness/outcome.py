@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from altprop.capabilities import evaluated_as
 from altprop.errors import AltpropError, Refused
 from altprop.harness.cell import Cell
 from altprop.harness.memory import in_words
@@ -173,7 +174,7 @@ def _result(training_run: TrainingRun, tests: tuple[dict[str, dict[str, float]],
         "source": parts.data.source,
         "parameters": sum(p.numel() for p in parts.model.parameters()),
         "own_model": training_run.own_model,
-        "predictor": str(parts.algorithm.kind),
+        "predictor": str(evaluated_as(parts.algorithm.kind, task.kinds)),
         "last_finite_step": training_run.last_finite_step,
         "identity": parts.identity,
     }

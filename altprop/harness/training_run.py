@@ -12,6 +12,7 @@ from torch import Tensor
 
 from altprop.harness.building import Parts
 from altprop.harness.settings import Settings
+from altprop.randomness import Random, derive_seed
 from altprop.records.status import RunStatus
 from altprop.task import Split
 
@@ -192,20 +193,25 @@ class TrainingRun:
         self.trace.append({"kind": "probe", **where, **row})
         self.probe_seconds += time.perf_counter() - started
 
-    def evaluate(self, split: Split) -> dict[str, float]:
-        """Evaluate the learner as it stands on a split, neither timed nor counted."""
+    def evaluate(self, split: Split, name: str) -> dict[str, float]:
+        """Evaluate the learner as it stands on a split, neither timed nor counted.
+
+        What an evaluation draws (samples, episodes) is the same at all marks of a run and other on each split.
+        """
         started = time.perf_counter()
-        algorithm = self.parts.algorithm
+        algorithm, problem = self.parts.algorithm, self.parts.problem
+        random = Random(derive_seed(self.parts.evaluation_seed, name), problem.device, problem.dtype)
         with algorithm.predictor() as predict:
-            metrics = self.parts.task.evaluate(predict, split, algorithm.kind)
+            metrics = self.parts.task.evaluate(predict, split, algorithm.kind, random)
         self.evaluation_seconds += time.perf_counter() - started
         return metrics
 
     def _evaluate(self) -> None:
         """Evaluate at the present mark, and end the run where that says so."""
         guide = self.parts.data.validation
-        metrics = self.evaluate(self.parts.data.train if guide is None else guide)
-        self._row("train" if guide is None else "validation", metrics)
+        name = "train" if guide is None else "validation"
+        metrics = self.evaluate(self.parts.data.train if guide is None else guide, name)
+        self._row(name, metrics)
         ledger, budget, task = self.parts.problem.ledger, self.budget, self.parts.task
         self.clock.append(
             {
@@ -272,14 +278,14 @@ class TrainingRun:
 
     def test(self) -> tuple[dict[str, dict[str, float]], float | None]:
         """Open the test sets: (set -> metrics of the final state, test metric of the best validation state)."""
-        final = {name: self.evaluate(split) for name, split in self.parts.data.tests.items()}
+        final = {name: self.evaluate(split, name) for name, split in self.parts.data.tests.items()}
         for name, metrics in final.items():
             self._row("test" if name == "test" else f"test/{name}", metrics)
         if self.best is None or "test" not in self.parts.data.tests:
             return final, None
         self.parts.model.load_state_dict(self.best["model"])
         self.parts.algorithm.load_state_dict(self.best["algorithm"])
-        metrics = self.evaluate(self.parts.data.tests["test"])
+        metrics = self.evaluate(self.parts.data.tests["test"], "test")
         self._row("test_best", metrics)
         return final, metrics.get(self.parts.task.metric)
 

@@ -1,0 +1,95 @@
+"""Planted tasks and learners whose predictors are no outputs: a sampler and a code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from altprop import (
+    Algorithm,
+    Batch,
+    BatchMode,
+    ModelSpec,
+    PredictorKind,
+    Problem,
+    Random,
+    Source,
+    Split,
+    StepResult,
+    Task,
+)
+
+
+class Centred(Task):
+    """Draw from a distribution whose mean is 0: the metric is the distance of 500 samples' mean from it."""
+
+    losses: ClassVar[tuple[str, ...]] = ()
+    metric: ClassVar[str] = "distance"
+    higher_is_better: ClassVar[bool] = False
+    kinds: ClassVar[tuple[PredictorKind, ...]] = (PredictorKind.SAMPLER,)
+
+    @property
+    def spec(self) -> ModelSpec:
+        return ModelSpec((2,), 2)
+
+    def _load(self) -> Source:
+        return Source.without_data(self.spec, "N(0, I) in the plane")
+
+    def _evaluate_sampler(self, sampler: Callable[..., Tensor], split: Split, random: Random) -> dict[str, float]:
+        return {"distance": float(sampler(500, random).mean(0).norm())}
+
+
+class Separated(Centred):
+    """Encode the row of zeros: the metric is the norm of its code."""
+
+    metric: ClassVar[str] = "norm"
+    kinds: ClassVar[tuple[PredictorKind, ...]] = (PredictorKind.CODE,)
+
+    def _evaluate_code(self, encoder: Callable[..., Tensor], split: Split) -> dict[str, float]:
+        return {"norm": float(encoder(split.inputs).norm())}
+
+
+class _Approaching(Algorithm):
+    """Abstract: a point that halves its distance from 0 at each step, started at (8, 0)."""
+
+    batch = BatchMode.NONE
+    state = ("mean",)
+
+    def _setup(self, problem: Problem) -> None:
+        self.mean = torch.tensor([8.0, 0.0], dtype=problem.dtype, device=problem.device)
+
+    def _step(self, batch: Batch | None) -> StepResult:
+        self.mean = 0.5 * self.mean
+        return StepResult(samples=1)
+
+
+class Sampling(_Approaching):
+    kind = PredictorKind.SAMPLER
+
+    def _predictor(self) -> Callable[..., Tensor]:
+        def sample(n: int, random: Random) -> Tensor:
+            return self.mean + random.normal(n, 2)
+
+        return sample
+
+
+class Coding(_Approaching):
+    kind = PredictorKind.CODE
+
+    def _predictor(self) -> Callable[..., Tensor]:
+        return lambda inputs: inputs + self.mean
+
+
+def plant(folder: Path, task: str, *, evaluates: str, model: str = "linear", offers: str = "") -> Path:
+    """Write the yaml of a planted task `planted` and return the folder, for `config_dir`."""
+    place = folder / "conf" / "task"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "planted.yaml").write_text(
+        f"# Planted.\ndefaults:\n  - override /model@_global_.model: {model}\n\nname: planted\n"
+        f"_target_: {task}\noffers: [{offers}]\nevaluates: [{evaluates}]\n"
+    )
+    return folder / "conf"
