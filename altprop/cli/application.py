@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import statistics
 import sys
 import time
@@ -23,6 +24,7 @@ from altprop.errors import AltpropError, near
 from altprop.harness.cell import Cell, Outcome, make_cell, run_cell
 from altprop.harness.composition import register_search_path, spell
 from altprop.harness.sweep import SweepLog, begin, report_cell
+from altprop.harness.validation import HARNESS_GROUPS, known_keys, known_options, unknown_key, unknown_option
 
 GROUPS = ("algorithm", "optimizer", "dropout", "task", "model", "budget", "probes", "trainer", "logger")
 # Hydra's own plugins, and the extra that brings each.
@@ -66,7 +68,21 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
                     return f"{group}={name} is unknown; {near(name, known)}"
                 if name in known and known[name].problem:
                     return f"{group}={name}: {known[name].problem}"
+    absent = re.search(r"Could not override '([\w.@]+)'", str(error))
+    if absent is not None:
+        return _absent(absent[1], overrides)
     return " ".join(str(error).split("\n\nSet the environment")[0].split())
+
+
+def _absent(name: str, overrides: Sequence[str]) -> str:
+    """Return the sentence for a key that no yaml holds: whether it can be added at all, and what else was meant."""
+    value = next((o.partition("=")[2] for o in overrides if o.startswith(f"{name}=")), "...")
+    group, _, option = name.partition(".")
+    if group not in known_keys():
+        return unknown_key(group, value)
+    if group in HARNESS_GROUPS and option not in known_options(group):
+        return unknown_option(group, option, value, known_options(group))
+    return f"{name} stands in no yaml of this {group}; if it is an option all the same, say +{name}={value}"
 
 
 def _config_dirs(overrides: Sequence[str]) -> list[str]:

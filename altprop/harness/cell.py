@@ -15,6 +15,7 @@ from altprop.capabilities import Capability, parse_capabilities, refusal
 from altprop.checks import check_part
 from altprop.errors import AltpropError, Refused
 from altprop.harness.settings import Settings
+from altprop.harness.validation import validate
 from altprop.records import key as keys
 from altprop.records import source
 from altprop.records.status import RunStatus
@@ -74,6 +75,7 @@ def make_cell(config: Mapping[str, Any], overrides: Sequence[str], full_yaml: st
     Raises:
         AltpropError: for an unusable value.
     """
+    validate(config)
     settings = Settings.read(config)
     algorithm = dict(config["algorithm"] or {})
     target = algorithm.get("_target_")

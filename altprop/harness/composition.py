@@ -16,6 +16,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, open_dict
 
 from altprop import catalogue
+from altprop.errors import AltpropError, near
 
 
 class PluginSearchPath(SearchPathPlugin):
@@ -73,10 +74,16 @@ def spell(argument: str, config_dirs: Sequence[str] = ()) -> str:
     "algorithm='null',dfa"
     >>> spell("algorithm=glob(*_direction)")
     'algorithm=random_direction'
+
+    Raises:
+        AltpropError: for a group that is set to null.
     """
     if argument.startswith("+tune="):
         return argument[1:]  # it stands in the configuration, and Hydra would refuse to add it
-    if not argument.startswith("algorithm="):
+    group, _, value = argument.partition("=")
+    if value == "null" and group != "algorithm" and (names := catalogue.entries(group, tuple(config_dirs))):
+        raise AltpropError(f"{argument} names nothing; {near('null', names)}")  # Hydra would end with a traceback
+    if group != "algorithm":
         return argument
     if "glob(" in argument:
         return _expanded(argument, config_dirs)
