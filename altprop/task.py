@@ -207,6 +207,20 @@ class Source:
     in_sample: bool = False
     files: tuple[str, ...] | None = None
 
+    @classmethod
+    def without_data(cls, spec: "ModelSpec", description: str) -> "Source":
+        """Return the source of a task that has no data: one row of zeros trains, guides and tests.
+
+        Args:
+            spec: the shapes of that row.
+            description: the task in words, with all its options: what its digest is made of.
+        """
+        inputs = torch.zeros(1, *spec.input_shape, dtype=torch.float64, device="cpu")
+        targets = torch.zeros(1, spec.outputs, dtype=torch.float64, device="cpu")
+        row = Split(inputs, targets, torch.zeros(1, dtype=torch.int64, device="cpu"))
+        digest = hashlib.sha256(description.encode()).hexdigest()
+        return cls(row, {"test": row}, description, digest, in_sample=True, files=())
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of everything here but the words, the author's hash and the files: the data in the key of a run."""
@@ -237,20 +251,6 @@ def _feed_hash(state: Any, name: str, value: Any) -> None:
         state.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     for part, entry in parts:
         _feed_hash(state, part, entry)
-
-    @classmethod
-    def without_data(cls, spec: "ModelSpec", description: str) -> "Source":
-        """Return the source of a task that has no data: one row of zeros trains, guides and tests.
-
-        Args:
-            spec: the shapes of that row.
-            description: the task in words, with all its options: what its digest is made of.
-        """
-        inputs = torch.zeros(1, *spec.input_shape, dtype=torch.float64, device="cpu")
-        targets = torch.zeros(1, spec.outputs, dtype=torch.float64, device="cpu")
-        row = Split(inputs, targets, torch.zeros(1, dtype=torch.int64, device="cpu"))
-        digest = hashlib.sha256(description.encode()).hexdigest()
-        return cls(row, {"test": row}, description, digest, in_sample=True)
 
 
 @dataclass(frozen=True)
