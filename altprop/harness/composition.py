@@ -87,8 +87,8 @@ def spell(argument: str, config_dirs: Sequence[str] = ()) -> str:
         return argument
     if "glob(" in argument:
         return _expanded(argument, config_dirs)
-    names = argument.removeprefix("algorithm=").split(",")
-    return "algorithm=" + ",".join("'null'" if name == "null" else name for name in names)
+    given = argument.removeprefix("algorithm=").split(",")
+    return "algorithm=" + ",".join("'null'" if name == "null" else name for name in given)
 
 
 def _expanded(argument: str, config_dirs: Sequence[str]) -> str:
