@@ -245,6 +245,10 @@ class Ledger:
             raise AltpropError(f"work {name!r} is per {kind.per}, and here it is said to be per {per}")
         return self.primitive(name, examples if per == "example" else 0, calls)
 
+    def calls(self, kind: str) -> float:
+        """Return how many calls of a kind of work there were."""
+        return self._kinds[kind].calls if kind in self._kinds else 0
+
     def _unmeasured(self, work: _Kind, kind: str, size: Size) -> AbstractContextManager[None]:
         """Return what measures a section of a size that was not measured yet.
 
@@ -379,6 +383,11 @@ class Ledger:
         return _whole(self._passes("calls", "backward"))
 
     @property
+    def evaluations(self) -> float:
+        """Values of the objective, each of one individual on one batch: every forward pass gives one, and every jvp."""
+        return _whole(self._passes("calls", "forward", "population", "cell", "jvp"))
+
+    @property
     def forward_rows(self) -> float:
         """Rows that passed forward through the whole model."""
         return _whole(self._passes("examples", "forward", "population", "cell"))
@@ -442,8 +451,6 @@ class Ledger:
         """
         if currency == "epochs":
             return self.samples / self.epoch_samples
-        if currency == "evaluations":
-            return float(self._kinds["population"].calls + self._kinds["forward"].calls)
         if currency not in CURRENCIES:
             raise AltpropError(f"unknown budget.currency {currency!r}; known are: {', '.join(CURRENCIES)}")
         return float(getattr(self, currency))
@@ -458,9 +465,9 @@ class Ledger:
             "backwards": self.backwards,
             "forward_rows": self.forward_rows,
             "backward_rows": self.backward_rows,
-            "jvps": self._kinds["jvp"].calls,
-            "hvps": self._kinds["hvp"].calls,
-            "evaluations": self._kinds["population"].calls,
+            "jvps": self.calls("jvp"),
+            "hvps": self.calls("hvp"),
+            "evaluations": self.evaluations,
             "environment_steps": self.environment_steps,
             "flops": self.flops,
             "forward_equivalents": self.forward_equivalents,

@@ -122,9 +122,14 @@ class Problem:
         """Return tensors by parameter name as one vector (D,)."""
         return torch.cat([grads[name].flatten() for name in self.params])
 
-    def assign(self, flat: Tensor) -> None:
-        """Write a vector (D,) into the parameters, in place. It counts as one update."""
-        self.ledger.updates += 0 if self.ledger._paused else 1
+    def assign(self, flat: Tensor, *, update: bool = True) -> None:
+        """Write a vector (D,) into the parameters, in place.
+
+        Args:
+            flat: what to write.
+            update: whether this is the learner's move, which counts as one update; a trial and the way back are none.
+        """
+        self.ledger.updates += 1 if update and not self.ledger._paused else 0
         params = self.params
         with torch.no_grad():
             for name, value in self.unflatten(flat).items():

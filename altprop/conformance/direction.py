@@ -155,7 +155,7 @@ def changes_nothing_without_an_error(target: Target) -> str | None:
     steps(parts, 1)
     if parts.algorithm._predictor() is not None:
         raise NotApplicable("it learns a predictor of its own")
-    if parts.problem.ledger.summary()["evaluations"]:
+    if parts.problem.ledger.calls("population"):
         raise NotApplicable("it evaluates other weights than the present ones")
     moved = float((parts.problem.flat() - start).norm() / start.norm())
     if not moved <= 1e-9:
