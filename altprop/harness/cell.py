@@ -218,13 +218,15 @@ def sources(cell: Cell) -> str:
     Raises:
         AltpropError: for a module that cannot be found.
     """
-    modules = set()
+    modules = {"altprop.problem"}
     for part in (cell.config["algorithm"], cell.config["dropout"], cell.config["task"], cell.config["model"]):
         target = part.get("_target_")
         if target:
             modules.add(str(target).rpartition(".")[0])
     if cell.axes["optimizer"] != "none":
         modules.add("altprop.optim")
+    if cell.settings.probes != "off":
+        modules.add(f"altprop.probes.{cell.settings.probes}")
     return source.source_hash(modules)
 
 

@@ -19,7 +19,7 @@ from altprop.errors import AltpropError, Refused
 from altprop.harness.cell import Cell
 from altprop.harness.memory import in_words
 from altprop.harness.training_run import TrainingRun
-from altprop.records.oracle_checks import source_of
+from altprop.records.oracle_checks import code_of
 from altprop.records.provenance import collect
 from altprop.records.status import RunStatus
 
@@ -129,9 +129,9 @@ def make_record(
 
 @functools.lru_cache(maxsize=64)
 def _source(target: str, cell_key: str) -> str | None:
-    """Return the hash of the algorithm's code, which its oracle check carries too; the key changes wherever it does."""
+    """Return the hash of the algorithm's code, which its oracle check tells too; the key changes wherever it does."""
     try:
-        return source_of(target)
+        return code_of(target)
     except AltpropError:
         return None
 

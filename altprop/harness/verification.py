@@ -24,6 +24,7 @@ from altprop.records.oracle_checks import (
     FOLDER,
     OracleCheck,
     OracleResult,
+    code_of,
     file_name,
     read_oracle_check,
     source_of,
@@ -122,7 +123,7 @@ def verify(name: str, target: str, runs_dir: str | Path, again: bool = False) ->
     oracles, problem = measure(_imported(target))
     provenance = collect("cpu", PRECISION, threads=1)
     finished = datetime.now(UTC).isoformat(timespec="seconds")
-    return write_oracle_check(runs_dir, name, target, source, oracles, provenance, finished, problem)
+    return write_oracle_check(runs_dir, name, target, source, code_of(target), oracles, provenance, finished, problem)
 
 
 def measure(kind: type[Algorithm]) -> tuple[list[OracleResult], str]:

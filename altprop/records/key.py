@@ -10,10 +10,11 @@ from enum import Enum
 from typing import Any
 
 KERNEL = 2
-"""Bump it by one when a change of the harness, the probes or the records changes any `result` block or trace row.
+"""Bump it by one when a change of the harness or the records changes any `result` block or trace row.
 
-Code that algorithms and tasks import (contracts, models, losses) needs no bump: its syntax trees are in the key. What
-needs one: block cutting, evaluation grid, budget arithmetic, random streams' seeding by the harness, trace fields.
+Code that `altprop.records.source` follows (contracts, models, losses, probes) needs no bump: its syntax trees are in
+the key. What needs one: block cutting, evaluation grid, budget arithmetic, random streams' seeding by the harness,
+trace fields.
 """
 
 _DESCRIPTIVE = frozenset({"search", "paper", "irrelevant"})

@@ -25,6 +25,7 @@ _FIELDS: dict[str, type] = {
     "algorithm": str,
     "target": str,
     "source": str,
+    "code": str,
     "kernel": int,
     "problem": str,
     "oracles": list,
@@ -106,8 +107,13 @@ class OracleCheck:
 
     @property
     def source(self) -> str:
-        """The hash of the code, from `source_of`."""
+        """The hash of the code and its proof, from `source_of`."""
         return str(self.data["source"])
+
+    @property
+    def code(self) -> str:
+        """The hash of the code alone, from `code_of`, which the runs of that code carry too."""
+        return str(self.data["code"])
 
     @property
     def fingerprint(self) -> str:
@@ -136,8 +142,8 @@ class OracleCheck:
         return not self.problem and all(oracle.error is not None for oracle in self.oracles)
 
 
-def source_of(target: str) -> str:
-    """Return the hash (64 hex digits) of the code of an algorithm, which its runs and its oracle check carry.
+def code_of(target: str) -> str:
+    """Return the hash (64 hex digits) of the code of an algorithm without its proof, which its runs carry.
 
     Args:
         target: The import path of its class.
@@ -146,6 +152,11 @@ def source_of(target: str) -> str:
         AltpropError: The module does not exist or has no source.
     """
     return source_hash([target.rpartition(".")[0]])
+
+
+def source_of(target: str) -> str:
+    """Return the hash (64 hex digits) of all that an oracle check measures with; arguments as for `code_of`."""
+    return source_hash([target.rpartition(".")[0]], proof=True)
 
 
 def file_name(algorithm: str, source: str) -> str:
@@ -163,6 +174,7 @@ def write_oracle_check(
     algorithm: str,
     target: str,
     source: str,
+    code: str,
     oracles: Iterable[OracleResult],
     provenance: Mapping[str, Any],
     finished: str,
@@ -174,7 +186,8 @@ def write_oracle_check(
         runs_dir: The folder of records.
         algorithm: As on the axis of a run.
         target: The import path of its class.
-        source: The hash of its code.
+        source: The hash of its code and proof, from `source_of`.
+        code: The hash of its code alone, from `code_of`.
         oracles: What was measured.
         provenance: As in a run's record, with the kernel's number.
         finished: Date and time, as in a run's record.
@@ -189,6 +202,7 @@ def write_oracle_check(
         "algorithm": algorithm,
         "target": target,
         "source": source,
+        "code": code,
         "kernel": provenance["kernel"],
         "problem": problem,
         "oracles": [

@@ -102,7 +102,7 @@ def _verified(report: Report, name: str, what: tuple[str, str], learners: list[L
     found = [
         oracle_check for oracle_check in report.oracle_checks if (oracle_check.algorithm, oracle_check.target) == what
     ]
-    oracle_check = max(found, key=lambda p: (known.count(p.source), finished(p), p.source, p.fingerprint), default=None)
+    oracle_check = max(found, key=lambda p: (known.count(p.code), finished(p), p.source, p.fingerprint), default=None)
     lines = [_line(oracle) for oracle in oracle_check.oracles] if oracle_check is not None else []
     note = _note(oracle_check, known) if oracle_check is not None else ""
     return Verified(name, *what, learners, oracle_check, lines, note, len(sources) - len(known), len(runs))
@@ -123,14 +123,14 @@ def _source(run: Run) -> str:
 
 
 def _note(oracle_check: OracleCheck, known: list[str]) -> str:
-    other = sorted({source for source in known if source != oracle_check.source})
+    other = sorted({source for source in known if source != oracle_check.code})
     if not other:
         return ""
     listed = ", ".join(source[:12] for source in other[:NAMED])
     listed += f" and {len(other) - NAMED} more" if len(other) > NAMED else ""
-    count = sum(source != oracle_check.source for source in known)
+    count = sum(source != oracle_check.code for source in known)
     which = "all runs" if count == len(known) else f"{count} of {plural(len(known), 'run')}"
-    return f"The oracle check is of other code ({oracle_check.source[:12]}) than {which} ({listed})."
+    return f"The oracle check is of other code ({oracle_check.code[:12]}) than {which} ({listed})."
 
 
 def _line(oracle: OracleResult) -> Line:

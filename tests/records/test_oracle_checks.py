@@ -36,7 +36,9 @@ def write(
     provenance = {"kernel": 1, "fingerprint": more.pop("fingerprint", "f" * 32), "torch": "2.13.0"}
     when = more.pop("finished", "2024-01-01T00:00:00+00:00")
     target = more.pop("target", f"rules.{algorithm}")
-    return write_oracle_check(folder, algorithm, target, source, oracles or MEASURED, provenance, when, **more)
+    return write_oracle_check(
+        folder, algorithm, target, source, "c" * 64, oracles or MEASURED, provenance, when, **more
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,9 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
 
 
 def test_a_proof_that_could_not_be_asked_is_no_success(tmp_path: Path) -> None:
-    oracle_check = write_oracle_check(tmp_path, "x", "m.X", "b" * 64, [], {"kernel": 1}, "", problem="TypeError: boom")
+    oracle_check = write_oracle_check(
+        tmp_path, "x", "m.X", "b" * 64, "c" * 64, [], {"kernel": 1}, "", problem="TypeError: boom"
+    )
     assert oracle_check.failing == ["oracles() raised TypeError: boom"]
     assert not oracle_check.settled
 

@@ -178,6 +178,143 @@ def test_what_has_no_source_or_is_no_python_is_said(files):
 
 
 def test_real_modules_of_this_package_are_found_with_their_imports():
-    found = source._closure(["altprop.records.store"])
-    assert {"altprop.records.store", "altprop.records.lease", "altprop.records.process", "altprop.errors"} <= set(found)
+    found = source._closure(["altprop.models.mlp"])
+    assert {"altprop.models.mlp", "altprop.models.base", "altprop.noise", "altprop.errors"} <= set(found)
     assert "altprop" not in found
+
+
+def test_a_name_of_the_front_door_is_followed_to_where_it_lives(files, monkeypatch):
+    monkeypatch.setattr(source, "EXPORTS", {"step": "homely.kernel.step"})
+    for text in ("from homely import step", "import homely\nhomely.step(2)"):
+        files("their_rule.py", text)
+        before = source_hash(["their_rule"])
+        files("homely/kernel/deep.py", f"def f(x):\n    return {text!r}\n")
+        assert source_hash(["their_rule"]) != before
+
+
+@pytest.mark.parametrize("part", ["catalogue", "cli", "conformance", "harness", "records", "report", "testing"])
+def test_what_no_step_calls_is_not_followed(files, part):
+    files("homely/rule.py", f"import homely.{part}.tools\n")
+    files(f"homely/{part}/__init__.py")
+    files(f"homely/{part}/tools.py", "y = 1")
+    before = source_hash(["homely.rule"]), source_hash(["homely.rule"], proof=True)
+    files(f"homely/{part}/tools.py", "y = 1 + 1")
+    after = source_hash(["homely.rule"]), source_hash(["homely.rule"], proof=True)
+    assert [one != other for one, other in zip(before, after, strict=True)] == [False, part == "testing"]
+
+
+@pytest.mark.parametrize("part", ["optim", "probes"])
+def test_a_gated_package_counts_where_it_is_a_root_or_a_plugin_imports_it(files, part):
+    files(f"homely/{part}/__init__.py")
+    files(f"homely/{part}/steps.py", "y = 1")
+    files("homely/kernel/deep.py", f"import homely.{part}.steps\ndef f(x):\n    return -x\n")
+    files("homely/algorithms/__init__.py")
+    files("homely/algorithms/own.py", f"import homely.{part}.steps")
+    files("homely/algorithms/other.py", "import homely.kernel.deep")
+    files("their_pack/__init__.py")
+    files("their_pack/own.py", f"from homely.{part} import steps")
+
+    def hashes():
+        plain = ("homely.rule", "homely.algorithms.own", "homely.algorithms.other", "their_pack.own")
+        roots = [[name] for name in plain] + [["homely.rule", f"homely.{part}"]]
+        return [source_hash(names) for names in roots] + [source_hash(["homely.rule"], proof=True)]
+
+    before = hashes()
+    files(f"homely/{part}/steps.py", "y = 1 + 1")
+    changed = [one != other for one, other in zip(before, hashes(), strict=True)]
+    assert changed == [False, True, False, True, True, True]
+
+
+PROVEN = """
+    from typing import TYPE_CHECKING
+    from homely.kernel.step import step
+    from homely.kernel import deep, unused
+    import homely.testing as bench
+
+    if TYPE_CHECKING:
+        from homely.kernel import unused as hint
+
+    LEAST = 1
+    _SHARED = 2
+    _TOLERANCE = 1e-3
+
+    class Rule:
+        def go(self):
+            return step(_helper(LEAST))
+
+        @classmethod
+        def oracles(cls):
+            return (bench.Oracle("equal", _error, _TOLERANCE),)
+
+    def _helper(x):
+        return x + _SHARED
+
+    def _error():
+        return deep.f(_worst() + _SHARED) + unused.y
+
+    def _worst():
+        return 3
+
+    def _idle():
+        return 4
+
+    def public():
+        return 5
+    """
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "of_the_run"),
+    [
+        ('"equal"', '"the same"', False),
+        ("return 3", "return 33", False),
+        ("1e-3", "1e-4", False),
+        ("+ unused.y", "- unused.y", False),
+        ("import deep, unused", "import deep", False),
+        ("import homely.testing as bench", "import homely.report as bench", False),
+        ("            return (bench", "            x = public()\n            return (bench", False),
+        ("unused as hint", "deep as hint", None),
+        ("_SHARED = 2", "_SHARED = 22", True),
+        ("LEAST = 1", "LEAST = 11", True),
+        ("return x + _SHARED", "return x - _SHARED", True),
+        ("return 4", "return 44", True),
+        ("return 5", "return 55", True),
+        ("step(_helper(LEAST))", "step(_helper(LEAST) + _worst())", True),
+        ("import step\n", "import step as step\n", True),
+    ],
+)
+def test_the_proof_is_part_of_the_oracle_check_and_not_of_the_run(files, old, new, of_the_run):
+    """`of_the_run` is None where a change is of neither."""
+    files("homely/rule.py", PROVEN)
+    before = source_hash(["homely.rule"]), source_hash(["homely.rule"], proof=True)
+    assert old in PROVEN
+    files("homely/rule.py", PROVEN.replace(old, new))
+    after = source_hash(["homely.rule"]), source_hash(["homely.rule"], proof=True)
+    changed = [one != other for one, other in zip(before, after, strict=True)]
+    assert changed == [of_the_run is True, of_the_run is not None]
+
+
+def test_what_the_proof_alone_imports_is_not_followed(files):
+    files("homely/rule.py", PROVEN)
+    files("homely/kernel/step.py", "def step(x):\n    return x\n")
+    before = source_hash(["homely.rule"]), source_hash(["homely.rule"], proof=True)
+    files("homely/kernel/deep.py", "def f(x):\n    return 0\n")
+    after = source_hash(["homely.rule"]), source_hash(["homely.rule"], proof=True)
+    assert [one != other for one, other in zip(before, after, strict=True)] == [False, True]
+
+
+def test_what_a_private_definition_shares_with_getattr_or_a_quoted_annotation_stays(files):
+    text = (
+        "import homely.kernel.deep as deep\n"
+        "class Rule:\n"
+        "    def go(self) -> '_Kind':\n"
+        "        return getattr(deep, 'f')\n"
+        "    def oracles(cls):\n"
+        "        return _Kind, deep\n"
+        "class _Kind:\n"
+        "    x = 1\n"
+    )
+    files("homely/rule.py", text)
+    before = source_hash(["homely.rule"])
+    files("homely/rule.py", text.replace("x = 1", "x = 2"))
+    assert source_hash(["homely.rule"]) != before

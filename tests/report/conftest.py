@@ -74,7 +74,9 @@ def verify(folder: Path, algorithm: str, *oracles: tuple[str, float | None, floa
     provenance = {"kernel": 1, "fingerprint": more.get("fingerprint", "f" * 32)}
     when, problem = more.get("finished", "2024-01-01T00:00:00+00:00"), more.get("problem", "")
     source = more.get("source", "a" * 64)
-    return write_oracle_check(folder, algorithm, more.get("target", ""), source, measured, provenance, when, problem)
+    return write_oracle_check(
+        folder, algorithm, more.get("target", ""), source, source, measured, provenance, when, problem
+    )
 
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
