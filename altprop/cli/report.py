@@ -20,11 +20,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", default="report", metavar="DIR", help="where the report goes (default: report)")
     parser.add_argument("--title", default=None, help="heading of the page")
     parser.add_argument("--reference", default=None, metavar="LEARNER", help="whom all others are compared with")
-    parser.add_argument("--pack", action="store_true", help="put the records beside the page as one archive")
+    parser.add_argument(
+        "--publish", action="store_true", help="make a small report to publish, its records beside it in one archive"
+    )
     parser.add_argument("--format", default="html,md", help="html, md or both, with a comma (default: html,md)")
     options = parser.parse_args(argv)
     formats = options.format.split(",")
-    sys.exit(report(options.runs, options.out, options.title, formats, options.reference, options.pack))
+    sys.exit(report(options.runs, options.out, options.title, formats, options.reference, options.publish))
 
 
 def report(
@@ -33,7 +35,7 @@ def report(
     title: str | None,
     formats: Sequence[str],
     reference: str | None = None,
-    packed: bool = False,
+    publish: bool = False,
 ) -> int:
     """Build the report and print where it lies; see `main`."""
     from altprop.errors import AltpropError
@@ -42,7 +44,7 @@ def report(
     try:
         folders = [Path(folder) for folder in runs]
         chosen = [name.strip() for name in formats if name.strip()]
-        place = build(folders, Path(out), title or TITLE, chosen, reference=reference, packed=packed)
+        place = build(folders, Path(out), title or TITLE, chosen, reference=reference, publish=publish)
     except AltpropError as error:
         print(f"altprop-report: {error}", file=sys.stderr)
         return 2

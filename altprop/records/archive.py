@@ -1,63 +1,135 @@
-"""All that a report is made of in one file: the same records give the same bytes."""
+"""All that a report is made of in one file: the same records give the same bytes.
+
+The files that every run has lie in the archive as columns over all runs (see `altprop.records.columns`), of which
+`record_folders` makes folders again. What a run has beside these lies there as it is, and so do oracle checks and
+timing passes.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import tarfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from altprop.records.folders import SUFFIX, Folders, record_folders
+from altprop.errors import AltpropError
+from altprop.records import columns, encode
+from altprop.records.folders import LEFT_OUT, SUFFIX, Folders, left_out, record_folders
 from altprop.records.frame import read_all
 from altprop.records.oracle_checks import FOLDER as ORACLE_CHECKS
 from altprop.records.oracle_checks import load_oracle_checks
+from altprop.records.record import PACKED_TRACE, Record
+from altprop.records.thinning import LADDER, Thinning
 from altprop.records.timing import FOLDER as TIMINGS
 from altprop.records.timing import load_timings
 
 NAME = f"records{SUFFIX}"
 
 
-def pack(runs: Folders, out: Path, keys: Collection[str] | None = None) -> Path:
+@dataclass(frozen=True)
+class _Run:
+    """A run to pack: its record, and the rows of each of its files that can be read."""
+
+    record: Record
+    rows: dict[str, list[Any]]
+
+
+def pack(runs: Folders, out: Path, keys: Collection[str] | None = None, limit: int | None = None) -> Path:
     """Write records, oracle checks and timing passes into `records.tar.xz`, an argument for all that reads records.
 
     Args:
-        runs: as for `load`; of two records of one key the one that `load` takes.
-        out: folder to write to.
-        keys: run keys to pack, where the folders hold more; all by default.
+        runs: As for `load`; of two records of one key the one that `load` takes.
+        out: Folder to write to.
+        keys: Run keys to pack, where the folders hold more; all by default.
+        limit: Bytes that the archive may have: traces are thinned, as little as that takes (see
+            `altprop.records.thinning`), and `left_out` says how. Without it nothing is left out.
 
     Returns:
-        The archive. Runs of one learner stand side by side and files of one kind together, which packs best.
+        The archive.
 
     Raises:
-        OSError: it cannot be written.
+        AltpropError: The archive does not fit the limit, thinned as far as is allowed.
+        OSError: It cannot be written.
     """
     folders = record_folders(runs)
-    archive = out / NAME
-    with tarfile.open(archive, "w:xz", preset=9, format=tarfile.PAX_FORMAT) as file:
-        for name, path in _files(folders, keys):
-            content = path.read_bytes()
+    packed = [_read(record) for record in read_all(folders)[0] if keys is None or record.key in keys]
+    others = [*_beside(packed), *_documents(folders)]
+    said = left_out(folders)
+    content = b""
+    for thinning in LADDER if limit is not None else LADDER[:1]:
+        sentences = [*said, *(thinning.sentences if thinning else [])]
+        members = [*_columns(packed, thinning), *others]
+        if sentences:
+            members.append((LEFT_OUT, json.dumps(list(dict.fromkeys(sentences)), indent=1).encode()))
+        content = _archive(members)
+        if limit is None or len(content) <= limit:
+            archive = out / NAME
+            archive.write_bytes(content)
+            return archive
+    raise AltpropError(f"the records take {len(content):,} bytes packed, more than the {limit:,} of a published report")
+
+
+def _archive(members: Sequence[tuple[str, bytes]]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:xz", preset=9, format=tarfile.PAX_FORMAT) as file:
+        for name, content in members:
             member = tarfile.TarInfo(name)
             member.size = len(content)
             file.addfile(member, io.BytesIO(content))
-    return archive
+    return buffer.getvalue()
 
 
-def _files(folders: list[Path], keys: Collection[str] | None) -> Iterator[tuple[str, Path]]:
-    found = []
-    for rank, record in enumerate(record for record in read_all(folders)[0] if keys is None or record.key in keys):
-        for path in record.folder.rglob("*"):
-            name = path.relative_to(record.folder).as_posix()
-            if path.is_file() and not _passing(name):
-                found.append((name.rsplit("/", 1)[-1], rank, f"{record.key}/{name}", path))
-    yield from ((name, path) for _, _, name, path in sorted(found))
+def _read(record: Record) -> _Run:
+    rows = {name: columns.read_rows(record.folder / name) for name in columns.FILES}
+    return _Run(record, {name: found for name, found in rows.items() if found is not None})
+
+
+def _columns(runs: Sequence[_Run], thinning: Thinning | None) -> list[tuple[str, bytes]]:
+    thinned = [run if thinning is None else _thinned(run, thinning) for run in runs]
+    return [
+        (
+            f"{columns.FOLDER}/{name}",
+            columns.to_columns([(run.record.key, run.rows[name]) for run in thinned if name in run.rows]),
+        )
+        for name in columns.FILES
+    ]
+
+
+def _thinned(run: _Run, thinning: Thinning) -> _Run:
+    """Thin a run's trace and clock; its record notes the hash of what is left of the trace."""
+    rows = dict(run.rows)
+    if "trace.jsonl" in rows:
+        rows["trace.jsonl"] = thinning.trace(run.record, rows["trace.jsonl"])
+        left = hashlib.sha256(encode.dump_lines(rows["trace.jsonl"])).hexdigest()
+        rows["record.json"] = [{**rows["record.json"][0], PACKED_TRACE: left}]
+    if "clock.jsonl" in rows:
+        rows["clock.jsonl"] = thinning.clock(run.record, rows["clock.jsonl"])
+    return _Run(run.record, rows)
+
+
+def _beside(runs: Sequence[_Run]) -> Iterator[tuple[str, bytes]]:
+    """Yield what runs have beside the files of all, and files that could not be read as rows."""
+    for run in runs:
+        for path in sorted(run.record.folder.rglob("*")):
+            name = path.relative_to(run.record.folder).as_posix()
+            if path.is_file() and name not in run.rows and not _passing(name):
+                yield f"{run.record.key}/{name}", path.read_bytes()
+
+
+def _documents(folders: list[Path]) -> Iterator[tuple[str, bytes]]:
+    """Yield oracle checks and timing passes; of several folders, two files can have one name."""
     oracle_checks = [
         (f"{ORACLE_CHECKS}/{one.path.name}", one.fingerprint, one.path) for one in load_oracle_checks(folders)[0]
     ]
     timings = [(f"{TIMINGS}/{one.path.name}", one.digest, one.path) for one in load_timings(folders)[0]]
     taken = set()
     for name, content, path in oracle_checks + timings:
-        # Of several folders, two files can have one name.
-        yield f"{name.removesuffix('.json')}-{content[:8]}.json" if name in taken else name, path
+        unique = f"{name.removesuffix('.json')}-{content[:8]}.json" if name in taken else name
+        yield unique, path.read_bytes()
         taken.add(name)
 
 

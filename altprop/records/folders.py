@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import shutil
 import tarfile
 import tempfile
@@ -12,33 +13,54 @@ from os import PathLike
 from pathlib import Path
 
 from altprop.errors import AltpropError
+from altprop.records.columns import expand
 
 Folders = str | PathLike[str] | Iterable[str | PathLike[str]]
 SUFFIX = ".tar.xz"
+LEFT_OUT = "left_out.json"
+"""In an archive: sentences on what it leaves out of the traces; absent where it leaves nothing out."""
 
 
 def record_folders(runs: Folders) -> list[Path]:
     """Return folders of records, an archive among them as the folder that it was unpacked to.
 
     Args:
-        runs: a folder of records, one run's folder, an archive (`.tar.xz`) as `altprop-report --pack` writes it, or
+        runs: a folder of records, one run's folder, an archive (`.tar.xz`) as `altprop-report --publish` writes it, or
             several of these.
 
     Raises:
         AltpropError: an archive cannot be read.
     """
     given = [runs] if isinstance(runs, (str, PathLike)) else list(runs)
-    return [_unpacked(path.absolute()) if path.name.endswith(SUFFIX) else path for path in map(Path, given)]
+    return [
+        _unpacked(path.absolute(), _version(path)) if path.name.endswith(SUFFIX) else path for path in map(Path, given)
+    ]
+
+
+def _version(archive: Path) -> tuple[int, int] | None:
+    """Return what tells an archive from one that took its place: when it was written and its size."""
+    try:
+        found = archive.stat()
+    except OSError:
+        return None  # Reading it says why.
+    return found.st_mtime_ns, found.st_size
 
 
 @cache
-def _unpacked(archive: Path) -> Path:
-    """Unpack once; files outside the folder, links out of it and devices are refused by tarfile's `data` filter."""
+def _unpacked(archive: Path, _: tuple[int, int] | None) -> Path:
+    """Unpack each version once; tarfile's `data` filter refuses devices and what would leave the folder."""
     folder = Path(tempfile.mkdtemp(prefix="altprop-records-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     try:
         with tarfile.open(archive) as file:
             file.extractall(folder, filter="data")
-    except (OSError, EOFError, tarfile.TarError) as error:
+        expand(folder)
+    except (OSError, EOFError, ValueError, tarfile.TarError) as error:
         raise AltpropError(f"the archive of records {str(archive)!r} cannot be read: {error}") from error
     return folder
+
+
+def left_out(runs: Folders) -> list[str]:
+    """Return what the archives among `runs` leave out of the traces, a sentence each."""
+    found = [json.loads(path.read_bytes()) for folder in record_folders(runs) if (path := folder / LEFT_OUT).is_file()]
+    return list(dict.fromkeys(str(sentence) for sentences in found for sentence in sentences))

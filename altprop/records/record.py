@@ -17,6 +17,8 @@ from altprop.records import encode
 from altprop.records.status import RunStatus
 
 SCHEMA = 1
+PACKED_TRACE = "packed_trace_sha256"
+"""Field of a record whose archive thinned its trace: the hash of what is left; `result` has that of the whole."""
 _FIELDS: dict[str, type] = {
     "label": str,
     "workload": str,
@@ -96,7 +98,8 @@ class Record:
     def _lines(self, name: str) -> list[dict[str, Any]]:
         try:
             data = (self.folder / name).read_bytes()
-            expected = self.data["result"].get("trace_sha256") if name == "trace.jsonl" else None
+            whole = self.data["result"].get("trace_sha256")
+            expected = self.data.get(PACKED_TRACE, whole) if name == "trace.jsonl" else None
             if expected is not None and hashlib.sha256(data).hexdigest() != expected:
                 raise ValueError("it does not belong to the record beside it")
             return encode.load_lines(data)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from altprop.report.canvas import Canvas
 from altprop.report.draw import WIDE, Figure, direct_labels, groups, heading, name_width, slug
+from altprop.report.leading import foremost
 from altprop.report.model import CURRENCIES, Learner, Report, Table
 from altprop.report.panel import Axis, Panel
 from altprop.report.profiles import (
@@ -101,7 +102,12 @@ def across(report: Report) -> Across | None:
     target = _ratio_target(tables)
     figures = []
     if any(np.isfinite(row).any() for row in ratios.values()):
-        figures = _profile_figures(everywhere, ratios) + _ecdf_figures(tables, everywhere)
+        rank = {row.learner.name: row.rank for row in pooled}
+        drawn = foremost(report, everywhere, lambda one: -rank.get(one.name, len(everywhere)))
+        figures = _profile_figures(drawn, ratios) + _ecdf_figures(tables, drawn)
+        if len(drawn) < len(everywhere):
+            undrawn = f"{len(drawn)} of {len(everywhere)} learners, the reference and the first by rank."
+            figures = [replace(figure, caption=f"{figure.caption} Drawn: {undrawn}") for figure in figures]
     return Across(
         tasks=[table.workload for table in tables],
         left_out=left_out,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +18,29 @@ from altprop.report.canvas import SIGNATURE
 from altprop.report.convergence import views
 from altprop.report.cost import cost_rows
 from altprop.report.cost_figures import breakdown, pareto, time_breakdown
-from altprop.report.draw import Figure
+from altprop.report.draw import CROWD, Figure
 from altprop.report.failures import failures, matrix, summary, tally
 from altprop.report.health import examine
 from altprop.report.health_figures import alignments, gradient_scale, heat_maps, overlays, scale_figure
 from altprop.report.identity import Check, checks, fingerprints, origins, problems
+from altprop.report.leading import undrawn
 from altprop.report.model import Report, Table
 from altprop.report.oracle_checks import Verified, as_csv, doubts, verified
 from altprop.report.oracle_checks import summary as summary_of_oracle_checks
 from altprop.report.page import Workload, render
 from altprop.report.reading import read
 from altprop.report.results import dots, rows
-from altprop.report.robustness import COMMAND, beside, orphans, searched, spreads, steps_of_k
+from altprop.report.robustness import COMMAND, beside, best_searched, orphans, searched, spreads, steps_of_k
 from altprop.report.robustness_figures import best_figures, sensitivity
 from altprop.report.runs import LAYER_COLUMNS, WHOLE_COLUMNS, run_page
 from altprop.report.verdict import conclude
 
 FORMATS = ("html", "md")
 LAYERS_UP_TO = 150
+PUBLISHED = 3_000_000
+"""Bytes that the page and the packed records of a published report may have, each; twice that is for the whole."""
+DRAWN = (CROWD, 9, 7, 5, 3)
+"""Learners that the figures of a published page draw: the first number with which it fits."""
 TITLE = "Learning algorithms compared"
 
 
@@ -45,9 +51,14 @@ def build(
     formats: Sequence[str] = FORMATS,
     keys: Collection[str] | None = None,
     reference: str | None = None,
-    packed: bool = False,
+    publish: bool = False,
 ) -> Path:
     """Read records and write `report.html`, `report.md`, `figures/*.svg` and the data as tables into a folder.
+
+    A published report is these four and nothing else: the page, the Markdown, the figures that the Markdown shows, and
+    `records.tar.xz` in place of the tables. Records and page are at most `PUBLISHED` bytes each, and all of it at most
+    twice that; what that leaves out is said on the page, which is built from the archive, so that whoever has the
+    archive can build it again.
 
     Args:
         runs: folders of records, merged by run key.
@@ -57,35 +68,59 @@ def build(
         keys: run keys to report on, where the folders hold more; all by default.
         reference: the learner that all others are compared with, by its name on the page; by default the first by
             name whose configuration says `reference: true`.
-        packed: put the records beside the page, as one archive, in place of the tables of all their numbers.
+        publish: make it a report to publish.
 
     Returns:
         The page: the HTML file, or the Markdown file if only that was asked for.
 
     Raises:
         AltpropError: a folder is missing or holds no record, a format is unknown, no learner has the name of the
-            reference, or `out` cannot be written.
+            reference, a published report would be too large, or `out` cannot be written.
     """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise AltpropError(f"unknown report format {', '.join(unknown) or 'none'}: choose from {', '.join(FORMATS)}")
     folders = [Path(folder) for folder in runs]
-    report = read(folders, title, keys, reference)
-    context = assemble(report) | {"packed": packed}
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
+        if publish:
+            folders = [pack(folders, out, keys, PUBLISHED)]
+        report = read(folders, title, keys, reference)
+        room = 2 * PUBLISHED - folders[0].stat().st_size
+        context, pages = _fitting(report, formats, room) if publish else _rendered(report, formats)
         _write_figures(out / "figures", context["files"])
-        if packed:
-            pack(folders, out, keys)
-        else:
+        if not publish:
             _write_data(out, folders, keys)
-        (out / "oracle_checks.csv").write_bytes(as_csv(context["oracle_checks"]))
-        for name in formats:
-            (out / f"report.{name}").write_text(render(context, name), encoding="utf-8")
+            (out / "oracle_checks.csv").write_bytes(as_csv(context["oracle_checks"]))
+        for name, page in pages.items():
+            (out / name).write_bytes(page)
     except OSError as error:
         raise AltpropError(f"the report cannot be written to {str(out)!r}: {error.strerror or error}") from error
     return out / f"report.{'html' if 'html' in formats else 'md'}"
+
+
+def _rendered(report: Report, formats: Sequence[str]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What the templates are given, and file name -> page."""
+    context = assemble(report)
+    return context, {f"report.{name}": render(context, name).encode() for name in formats}
+
+
+def _fitting(report: Report, formats: Sequence[str], room: int) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """As `_rendered`, with as many learners drawn as the size of a published report allows.
+
+    Args:
+        report: whose pages they are.
+        formats: of the pages.
+        room: bytes for pages and figures together.
+    """
+    for drawn in DRAWN:
+        context, pages = _rendered(replace(report, drawn=drawn), formats)
+        largest = max(map(len, pages.values()))
+        figures = sum(len(figure.canvas.file().encode()) for figure in context["files"])
+        if largest <= PUBLISHED and sum(map(len, pages.values())) + figures <= room:
+            return context, pages
+    raise AltpropError(f"the page takes {largest:,} bytes, more than a published report has room for")
 
 
 def assemble(report: Report) -> dict[str, Any]:
@@ -98,7 +133,8 @@ def assemble(report: Report) -> dict[str, Any]:
     pooled = across(report)
     scale_bar = scale_figure(scale) if scale else None
     broken = failures(report)
-    figures = list(_figures(workloads, pooled, scale_bar))
+    found_figures = _few(workloads, pooled) if report.published else _figures(workloads, pooled, scale_bar)
+    files = [figure for figure in found_figures if figure.name]
     return {
         "report": report,
         "tally": tally(report),
@@ -117,9 +153,11 @@ def assemble(report: Report) -> dict[str, Any]:
         "fingerprints": fingerprints(report),
         "origins": origins(report),
         "with_layers": small,
+        "singles": singles(report),
         "probe_columns": WHOLE_COLUMNS,
         "layer_columns": LAYER_COLUMNS,
-        "files": [figure for figure in figures if figure.name],
+        "files": files,
+        "shown": {figure.name for figure in files},
     }
 
 
@@ -129,6 +167,7 @@ def _workload(
     results = rows(report, table)
     costs = cost_rows(report, table)
     found_trials = searched(report, table)
+    drawn_trials = best_searched(report, found_trials)
     planes = [pareto(report, table, "flops", "FLOPs"), pareto(report, table, "saved_bytes", "bytes saved for backward")]
     if table.timing is not None and table.timing.complete:
         planes.append(pareto(report, table, "cpu_seconds", "CPU-seconds"))
@@ -149,11 +188,30 @@ def _workload(
         tuned=beside(report, table),
         searched=found_trials,
         ks=steps_of_k(found_trials),
-        best=best_figures(table, found_trials),
-        sensitivity=sensitivity(table, found_trials),
+        best=best_figures(table, drawn_trials),
+        sensitivity=sensitivity(table, drawn_trials),
         spreads=spreads(report, table),
-        pages=[run_page(table, run, with_layers) for name in table.runs for run in table.tried(name)],
+        pages=[run_page(table, run, with_layers) for name in table.runs for run in table.tried(name)]
+        if singles(report)
+        else [],
+        undrawn=undrawn(report, table),
+        drawn_trials=drawn_trials,
     )
+
+
+def singles(report: Report) -> bool:
+    """Whether single runs and trials are shown: of many, a published page leaves them to its records."""
+    trials = sum(len(tuning.trials) for tuning in report.tunings)
+    return not report.published or len(report.runs) + trials <= LAYERS_UP_TO
+
+
+def _few(workloads: Iterable[Workload], pooled: Across | None) -> Iterator[Figure]:
+    """The figures of a published report's Markdown: final values, a convergence, best of k, and those across tasks."""
+    for one in workloads:
+        yield from [one.dots] if one.dots is not None else []
+        yield from one.views[0].overview if one.views else []
+        yield from one.best
+    yield from pooled.figures if pooled else []
 
 
 def _figures(workloads: Iterable[Workload], pooled: Across | None, scale: Figure | None) -> Iterator[Figure]:

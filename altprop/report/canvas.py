@@ -28,6 +28,13 @@ _NAMES = {value: name for name, value in LIGHT.items()}
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
 _DECIMALS = re.compile(r"(\.\d)\d+")
 _TAG = re.compile(r"<[^>]*>")
+_STYLE = re.compile(r' style="([^"]*)"')
+_OUTLINE = re.compile(r'd="([^"]*)"')
+_STEPS = re.compile(r"([MLz])(?: (-?[\d.]+) (-?[\d.]+))?")
+_TEXT = re.compile(
+    r'<g text-anchor="(\w+)">\s*<text( style="[^"]*")? transform="translate\((-?[\d.]+) (-?[\d.]+)\)">'
+    r"([^<]*)</text>\s*</g>"
+)
 _CONTROL = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _WIDTHS = (
     dict.fromkeys("ijl.,:;'|!I ", 0.34)
@@ -36,9 +43,16 @@ _WIDTHS = (
     | dict.fromkeys("ABCDGHKNOPQRUVXYZ+=−<>_…·", 0.8)
 )
 Array = np.ndarray[Any, np.dtype[np.float64]]
+_USUAL = {
+    "path": ("fill:none", "stroke-linecap:round", "stroke-dashoffset:0"),
+    "text": ("font-size:9.5px", "fill:var(--soft)"),
+}
+"""The looks that most paths and texts have: the page's style, or the file's, says them once for all."""
+RULES = {element: ";".join(usual) for element, usual in _USUAL.items()}
 _STANDALONE = (
     f":root{{{variables(LIGHT)}color-scheme:light dark}}"
     f"@media(prefers-color-scheme:dark){{:root{{{variables(DARK)}}}}}"
+    f"path{{{RULES['path']}}}text{{{RULES['text']}}}"
     "svg{background:var(--page)}text{font-family:system-ui,'Segoe UI',Helvetica,Arial,sans-serif;"
     "paint-order:stroke;stroke:var(--page);stroke-width:3px;stroke-linejoin:round}"
 )
@@ -74,13 +88,30 @@ class Canvas:
         for piece in np.split(np.arange(len(points)), np.flatnonzero(~ok)):
             kept = piece[ok[piece]]
             if len(kept) > 1:
-                self._paths.append((points[kept], None, colour, width, dash, opacity, False))
+                self._stroke(points[kept], [1] + [2] * (len(kept) - 1), colour, width, dash, opacity)
+
+    def _stroke(
+        self,
+        points: Array,
+        codes: list[int],
+        colour: str,
+        width: float,
+        dash: Sequence[float] | None = None,
+        opacity: float = 1.0,
+    ) -> None:
+        """Lines, as part of the path before them if that looks alike: the seeds of a learner become one path."""
+        look = (colour, width, dash, opacity, False)
+        before = self._paths[-1] if self._paths else None
+        if before is not None and before[2:] == look:
+            self._paths[-1] = (np.vstack([before[0], points]), [*before[1], *codes], *look)
+        else:
+            self._paths.append((points, codes, *look))
 
     def segments(self, rows: Iterable[Sequence[float]], colour: str, width: float = 1.0, opacity: float = 1.0) -> None:
         """Separate straight lines, each (x0, y0, x1, y1), as one path."""
         ends = np.array(list(rows), dtype=float).reshape(-1, 2)
         if len(ends):
-            self._paths.append((ends, [1, 2] * (len(ends) // 2), colour, width, None, opacity, False))
+            self._stroke(ends, [1, 2] * (len(ends) // 2), colour, width, None, opacity)
 
     def area(self, x: Sequence[float], y: Sequence[float], colour: str, opacity: float = 1.0) -> None:
         """A filled polygon."""
@@ -107,11 +138,16 @@ class Canvas:
         opacity: float = 1.0,
     ) -> None:
         """Markers of a shape in style.MARKERS, centred on points (n,), `size` points across, as one path."""
-        vertices, codes, filled = _marker(shape)
         points = np.column_stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)])
         points = points[np.isfinite(points).all(axis=1)]
         if not len(points):
             return
+        if shape == "circle":
+            # A line without length and with round ends is a disc, in a tenth of the characters of its outline.
+            ends = np.repeat(points, 2, axis=0)
+            self._stroke(ends, [1, 2] * len(points), colour, size, None, opacity)
+            return
+        vertices, codes, filled = _marker(shape)
         placed = (vertices * [size, -size])[None] + points[:, None]
         width = 0.0 if filled else size / 4
         self._paths.append((placed.reshape(-1, 2), list(codes) * len(points), colour, width, None, opacity, filled))
@@ -165,7 +201,9 @@ class Canvas:
             renderer.finalize()
         body = buffer.getvalue()
         body = body[body.index("</defs>") + len("</defs>") : body.rindex("</svg>")]
-        self._drawn = "".join(f"{line}\n" for line in _TAG.sub(_tidy, body).split("\n") if line.strip())
+        tidy = _TEXT.sub(r'<text x="\3" y="\4" text-anchor="\1"\2>\5</text>', _TAG.sub(_tidy, body))
+        tidy = tidy.replace(' text-anchor="start"', "")
+        self._drawn = "".join(f"{line.strip()}\n" for line in tidy.split("\n") if line.strip())
         return self._drawn
 
 
@@ -173,7 +211,7 @@ def _draw_path(
     renderer: Any,
     height: float,
     points: Array,
-    codes: list[int] | None,
+    codes: list[int],
     colour: str,
     width: float,
     dash: Sequence[float] | None,
@@ -225,10 +263,7 @@ def _font(size: float, bold: bool) -> Any:
 @lru_cache
 def _marker(shape: str) -> tuple[Array, tuple[int, ...], bool]:
     """Corners of a marker in a box of side 1, their path codes, and whether it is filled."""
-    if shape == "circle":
-        angles = np.linspace(0, 2 * np.pi, 17)
-        corners = 0.5 * np.column_stack([np.cos(angles), np.sin(angles)])
-    elif shape in ("cross", "plus"):
+    if shape in ("cross", "plus"):
         arms = np.array([[-0.4, -0.4], [0.4, 0.4], [-0.4, 0.4], [0.4, -0.4]])
         straight = np.array([[-0.5, 0.0], [0.5, 0.0], [0.0, -0.5], [0.0, 0.5]])
         return (arms if shape == "cross" else straight), (1, 2, 1, 2), False
@@ -245,9 +280,51 @@ def _marker(shape: str) -> tuple[Array, tuple[int, ...], bool]:
 
 def _tidy(match: re.Match[str]) -> str:
     """One tag without line breaks, spare decimals and matplotlib's font, its palette colours as CSS variables."""
-    tag = _DECIMALS.sub(r"\1", " ".join(match[0].split()))
-    tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag).replace(' z"', 'z"').replace('; "', '"')
-    return _COLOUR.sub(lambda found: f"var(--{_NAMES[found[0]]})" if found[0] in _NAMES else found[0], tag)
+    tag = " ".join(match[0].split())
+    if tag.startswith("<path"):
+        tag = _OUTLINE.sub(lambda found: f'd="{_relative(found[1])}"', tag)
+    tag = re.sub(r"font-family: [^;\"]*;? ?", "", _DECIMALS.sub(r"\1", tag))
+    tag = tag.replace('; "', '"').replace("; ", ";").replace(": ", ":")
+    tag = _COLOUR.sub(lambda found: f"var(--{_NAMES[found[0]]})" if found[0] in _NAMES else found[0], tag)
+    return _STYLE.sub(lambda found: _unusual(found[1], "path" if tag.startswith("<path") else "text"), tag)
+
+
+def _unusual(style: str, element: str) -> str:
+    """The style attribute of an element without what RULES say; none where nothing is left."""
+    told = style.split(";")
+    kept = [one for one in told if one not in _USUAL[element]]
+    if any(one.startswith("stroke:") for one in told) and "stroke-linecap:round" not in told:
+        kept.append("stroke-linecap:butt")
+    return f' style="{";".join(kept)}"' if kept else ""
+
+
+def _relative(outline: str) -> str:
+    """An outline of M, L and z with each point given from the one before, in tenths of a point.
+
+    >>> _relative("M 10 20.04 L 12.5 19.5 L 12.5 30 z M 0 0 L 1 1 ")
+    'm10 20 2.5-.5 0 10.5zm-10-20 1 1'
+    """
+    written: list[str] = []
+    here = start = (0, 0)
+    for command, x, y in _STEPS.findall(outline):
+        if command == "z":
+            written.append("z")
+            here = start
+            continue
+        there = (round(float(x) * 10), round(float(y) * 10))
+        if command == "M":
+            written.append("m")
+            start = there
+        written += [_tenths(there[0] - here[0], written[-1][-1] == "m"), _tenths(there[1] - here[1])]
+        here = there
+    return "".join(written)
+
+
+def _tenths(count: int, first: bool = False) -> str:
+    """A number of tenths as SVG has it shortest, set off from the number before it."""
+    whole, rest = divmod(abs(count), 10)
+    text = f"{whole or ''}.{rest}" if rest else str(whole)
+    return f"-{text}" if count < 0 else text if first else f" {text}"
 
 
 def text_width(text: str, size: float, bold: bool = False) -> float:

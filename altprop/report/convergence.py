@@ -26,6 +26,7 @@ from altprop.report.draw import (
     slug,
 )
 from altprop.report.format import count, plural, seconds, short
+from altprop.report.leading import leading, undrawn
 from altprop.report.model import CURRENCIES, Curve, Learner, Report, Table
 from altprop.report.panel import TICK, Axis, Panel, left_margin, needs_log, spanning
 from altprop.report.target import cumulative_incidence
@@ -45,21 +46,22 @@ class View:
 
 
 def views(report: Report, table: Table) -> list[View]:
-    """All figures of one workload, one view a currency."""
-    learners = [report.by_name[name] for name in table.runs if table.tried(name)]
+    """All figures of one workload, one view a currency; of a crowd, each learner by itself over the first one alone."""
+    learners = leading(report, table)
     curves = {one.name: _curves(table, one.name) for one in learners}
     shown = [one for one in learners if curves[one.name]]
     if not shown:
         return []
     y = _value_axis(table, [curve.values for group in curves.values() for curve in group])
-    made = []
+    made: list[View] = []
+    whole = not undrawn(report, table)
     for currency in currencies(table):
         x = _cost_axis(currency, curves)
         parts = groups(shown)
         times = target_times(table, currency)
         overview = [_overview(table, part, curves, currency, x, y, i, len(parts)) for i, part in enumerate(parts)]
         incidence = [_incidence(table, part, times, currency, i, len(parts)) for i, part in enumerate(parts) if times]
-        small = [_small(report, table, one, curves, currency, x, y) for one in shown]
+        small = [_small(report, table, one, curves, currency, x, y) for one in shown if whole or not made]
         made.append(View(currency, CURRENCIES[currency], overview, incidence, small, times))
     return made
 

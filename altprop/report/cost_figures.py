@@ -251,6 +251,7 @@ def _bars(
         canvas.text(x + 14, y + 9, kind, "soft", TICK)
     canvas.text(WIDE - 2, top - 12, heads, "soft", TICK, "end")
     room = WIDE - left - right
+    boxes: dict[str, list[tuple[float, float, float, float]]] = {kind: [] for kind in used}
     for place, bar in enumerate(bars):
         y = top + pitch * place
         key(canvas, 2, y + 8, bar.learner.style, 20)
@@ -259,9 +260,11 @@ def _bars(
         for kind in used:
             width = room * bar.shares.get(kind, 0.0)
             if width > 0:
-                canvas.boxes([(start, y, max(width - 0.8, 0.4), 15)], _colour(kind))
+                boxes[kind].append((start, y, max(width - 0.8, 0.4), 15))
             start += width
         canvas.text(WIDE - 2, y + 11.6, bar.total, "ink", TICK, "end")
+    for kind in used:
+        canvas.boxes(boxes[kind], _colour(kind))
     return Figure(slug(stem, table.workload), canvas, caption)
 
 

@@ -25,6 +25,7 @@ from altprop.report.draw import (
 )
 from altprop.report.format import short
 from altprop.report.health import in_words, layer_matrix, layer_names, track
+from altprop.report.leading import leading
 from altprop.report.model import Learner, Report, Table
 from altprop.report.panel import LABEL, TICK, Axis, Panel, left_margin, needs_log, spanning
 
@@ -85,7 +86,7 @@ def scale_figure(scale: tuple[float, float]) -> Figure:
 
 def heat_maps(report: Report, table: Table, scale: tuple[float, float] | None) -> list[Figure]:
     """One heat map a learner, layers from input (top) to output over the share of the budget."""
-    return [_heat(table, report.by_name[name], scale) for name in table.runs if table.tried(name)]
+    return [_heat(table, learner, scale) for learner in leading(report, table)]
 
 
 def _heat(table: Table, learner: Learner, scale: tuple[float, float] | None) -> Figure:
@@ -146,7 +147,7 @@ def _words(learner: Learner, label: str, words: str) -> Figure:
 
 def alignments(report: Report, table: Table) -> list[Figure]:
     """One panel a learner: cosine of its update with the true descent direction, with the measured null band."""
-    return [_alignment(table, report.by_name[name]) for name in table.runs if table.tried(name)]
+    return [_alignment(table, learner) for learner in leading(report, table)]
 
 
 def _alignment(table: Table, learner: Learner) -> Figure:
@@ -178,7 +179,7 @@ def _alignment(table: Table, learner: Learner) -> Figure:
 
 def overlays(report: Report, table: Table) -> list[Figure]:
     """Update ratio and descent efficiency of all learners together."""
-    learners = [report.by_name[name] for name in table.runs if table.tried(name)]
+    learners = leading(report, table)
     ratio = (
         "Length of the update over length of the weights, median over seeds bold. The dotted line at 0.001 is a rule "
         "of thumb, not a target."

@@ -292,7 +292,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that the page is made of."""
+    """Everything that the page is made of.
+
+    Attributes:
+        left_out: sentences on what the archives among the records leave out of the traces.
+        drawn: number of learners that a figure of a published page may draw; None where the page may be of any size.
+    """
 
     title: str
     learners: list[Learner]
@@ -302,6 +307,13 @@ class Report:
     tunings: list[Tuning] = field(default_factory=list)
     oracle_checks: list[OracleCheck] = field(default_factory=list)
     timing_notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    drawn: int | None = None
+
+    @property
+    def published(self) -> bool:
+        """Whether the page is to stay small: it draws the leading learners and may leave single runs out."""
+        return self.drawn is not None
 
     @cached_property
     def by_name(self) -> dict[str, Learner]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from altprop.report import format as written
-from altprop.report.canvas import Canvas
+from altprop.report.canvas import RULES, Canvas
 from altprop.report.convergence import View
 from altprop.report.cost import COUNTS, CostRow
 from altprop.report.definitions import DEFINITIONS
@@ -30,7 +30,7 @@ SECTIONS = (
     (4, "health", "Gradient health"),
     (5, "cost", "Cost"),
     (6, "robustness", "Robustness"),
-    (7, "oracle_checks", "OracleCheck"),
+    (7, "oracle_checks", "Oracle checks"),
     (8, "failures", "Failures"),
     (9, "reproduce", "Reproduce"),
     (10, "definitions", "Definitions"),
@@ -61,11 +61,21 @@ class Workload:
     sensitivity: list[Figure]
     spreads: list[Spread]
     pages: list[RunPage]
+    undrawn: str
+    drawn_trials: list[Searched]
 
     @property
     def trials(self) -> str:
         """How many trials the tunings of the workload hold, in words."""
         return written.plural(sum(one.curves.n for one in self.searched), "trial")
+
+    @property
+    def undrawn_trials(self) -> str:
+        """A sentence on the tunings that the figures leave out; empty where they leave out none."""
+        if len(self.drawn_trials) == len(self.searched):
+            return ""
+        drawn, every = len(self.drawn_trials), len(self.searched)
+        return f"Drawn are the {drawn} of {every} learners whose trials reached the best; the tables hold all."
 
     @property
     def used_counts(self) -> list[str]:
@@ -111,6 +121,7 @@ def render(context: dict[str, Any], name: str) -> str:
         "currencies": [currency for currency in CURRENCIES if currency in seen],
         "currency_titles": CURRENCIES,
         "infinity": math.inf,
+        "rules": {element: Markup(rule) for element, rule in RULES.items()},
         "light": Markup(variables(LIGHT)),
         "dark": Markup(variables(DARK)),
         "keys": [Markup(_key_symbol(learner)) for learner in context["report"].learners],
@@ -141,7 +152,7 @@ def numbers(context: dict[str, Any]) -> dict[str, Any]:
                 "caveats": list(one.verdict.caveats),
                 "learners": [_row_numbers(row) for row in one.rows],
                 "tuned": [_tuned_numbers(row) for row in one.tuned],
-                "trials": [_trial_numbers(row, one.table) for row in one.searched],
+                "trials": [_trial_numbers(row, one.table) for row in one.searched if context["singles"]],
             }
             for one in context["workloads"]
         ],

@@ -186,7 +186,7 @@ class Panel:
         while len(ticks) > 2 and sum(text_width(text, TICK) + 8 for text in labels) > self.width:
             ticks, labels = ticks[::2], labels[::2]
         across = self.left + self.x.place(ticks) * self.width
-        canvas.segments([(a, self.top, a, self.bottom) for a in across], "line", 0.75)
+        uprights = [(a, self.top, a, self.bottom) for a in across]
         if show_x:
             for a, text in zip(across, labels, strict=True):
                 half = text_width(text, TICK) / 2
@@ -197,7 +197,7 @@ class Panel:
                 canvas.text(middle, self.bottom + 28, label, "soft", LABEL, "middle")
         ticks = self.y.ticks(y_ticks(self.height))
         down = self.bottom - self.y.place(ticks) * self.height
-        canvas.segments([(self.left, d, self.right, d) for d in down], "line", 0.75)
+        canvas.segments([*uprights, *((self.left, d, self.right, d) for d in down)], "line", 0.75)
         if show_y:
             for d, text in zip(down, self.y.labels(ticks), strict=True):
                 canvas.text(self.left - 5, d + 3.4, text, "soft", TICK, "end")

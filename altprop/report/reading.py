@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from altprop.errors import AltpropError, near
+from altprop.records.folders import left_out
 from altprop.records.frame import read_all
 from altprop.records.oracle_checks import load_oracle_checks
 from altprop.records.record import Record
@@ -48,7 +49,16 @@ def read(runs: Sequence[Path], title: str, keys: Collection[str] | None = None, 
     found, older = tunings(trials)
     placed = [replace(tuning, learner=_searched(tuning, tables)) for tuning in found]
     oracle_checks, broken = load_oracle_checks(list(runs))
-    report = Report(title, learners, tables, unreadable + broken, superseded + older, placed, oracle_checks)
+    report = Report(
+        title,
+        learners,
+        tables,
+        unreadable + broken,
+        superseded + older,
+        placed,
+        oracle_checks,
+        left_out=left_out(runs),
+    )
     return attach(report, runs)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from altprop.report.best_of_k import BestOfK, best_of_k
 from altprop.report.format import plural, setting
+from altprop.report.leading import foremost
 from altprop.report.model import Learner, Option, Report, Run, Table, Tuned, Tuning
 from altprop.report.paired import Comparison, compare, compare_family
 from altprop.report.results import in_metric, interval_in_metric
@@ -243,6 +244,14 @@ def searched(report: Report, table: Table) -> list[Searched]:
         for tuning in found
     ]
     return sorted(made, key=lambda one: one.learner.index)
+
+
+def best_searched(report: Report, found: Sequence[Searched]) -> list[Searched]:
+    """The tunings that are drawn: all, or on a published page those of a crowd whose trials reached the best."""
+    best = {one.learner.name: max(one.curves.expected, default=-math.inf) for one in found}
+    learners = list({one.learner.name: one.learner for one in found}.values())
+    drawn = {one.name for one in foremost(report, learners, lambda one: best[one.name])}
+    return [one for one in found if one.learner.name in drawn]
 
 
 def steps_of_k(found: Sequence[Searched]) -> list[int]:

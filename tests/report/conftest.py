@@ -64,6 +64,14 @@ def tour_report(tour: Path) -> Path:
     return build([tour], tour.parent / "report", "The tour").parent
 
 
+@pytest.fixture(scope="session")
+def tuned(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three learners and the controls on two tasks: at their defaults, 8 trials and tuned, 4 seeds."""
+    learners = [*synthetic.SEARCHED, *synthetic.LEARNERS[-2:]]
+    folder: Path = synthetic.tune(tmp_path_factory.mktemp("tuned") / "runs", learners, synthetic.TASKS[::2], 8, 4)
+    return folder
+
+
 def verify(folder: Path, algorithm: str, *oracles: tuple[str, float | None, float | None], **more: Any) -> OracleCheck:
     """Write an oracle check with the given (oracle, error, tolerance), two that hold by default."""
     given = oracles or (("its limit is backprop", 2.4e-16, 1e-15), ("not elsewhere", 0.42, 0.01))

@@ -93,14 +93,14 @@ def test_canvas_is_safe_and_repeats_itself() -> None:
     assert canvas.svg() == draw().svg()
     root = ET.fromstring(canvas.svg())
     names = [element.tag.rsplit("}")[-1] for element in root.iter()]
-    assert set(names) == {"svg", "g", "path", "text"}
+    assert set(names) == {"svg", "path", "text"}
     assert root.get("aria-label") == '<a "b">'
     text = next(element for element in root.iter() if element.tag.endswith("text"))
     assert text.text == "</text><script>x</script> $y_1$  "
     assert "var(--c0)" in (text.get("style") or "")
     assert not [element for element in root.iter() if element.get("id") or element.get("clip-path")]
     lines = [e for e in root.iter() if "stroke-dasharray" in (e.get("style") or "")]
-    assert len(lines) == 2  # the gap parts the line
+    assert [line.get("d") for line in lines] == ["m0 0 10 10m10 10 10 10"]  # the gap parts the line
     assert "#123456" in canvas.svg()
 
 
@@ -209,3 +209,28 @@ def test_slugs_are_safe_and_distinct() -> None:
     assert slug("a", "x/y") != slug("a", "x-y")
     assert slug("a", "x/y") != slug("a", "x:y")
     assert len(slug("a", "w" * 500)) < 64
+
+
+def test_turned_text_keeps_its_frame() -> None:
+    canvas = Canvas(100, 50, "x")
+    canvas.text(5, 5, "up", anchor="middle", turned=True)
+    canvas.text(9, 5, "plain", "ink", 12, "middle")
+    root = ET.fromstring(canvas.svg())
+    frame = next(element for element in root.iter() if element.tag.endswith("}g"))
+    assert frame.get("text-anchor") == "middle"
+    assert "rotate" in (frame[0].get("transform") or "")
+    plain = root[-1]
+    assert (plain.get("x"), plain.get("y"), plain.get("text-anchor"), plain.text) == ("9", "5", "middle", "plain")
+
+
+def test_usual_looks_are_left_to_the_page_and_all_others_written() -> None:
+    canvas = Canvas(100, 50, "x")
+    canvas.line([0, 9], [0, 9], "ink", 2.0)
+    canvas.line([0, 9], [9, 0], "ink", 2.0, (2, 2))
+    canvas.boxes([(1, 2, 3, 4)], "grey")
+    canvas.text(5, 5, "small", "soft", 9.5)
+    styles = [element.get("style") or "" for element in ET.fromstring(canvas.svg())]
+    assert styles[0] == "stroke:var(--ink);stroke-width:2"
+    assert "stroke-linecap:butt" in styles[1]
+    assert styles[2:] == ["fill:var(--grey)", ""]
+    assert "path{fill:none;stroke-linecap:round" in canvas.file()

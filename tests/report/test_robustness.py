@@ -35,14 +35,6 @@ Tune = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def tuned(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three learners and the controls on two tasks: at their defaults, 8 trials and tuned, 4 seeds."""
-    learners = [*synthetic.SEARCHED, *synthetic.LEARNERS[-2:]]
-    folder: Path = synthetic.tune(tmp_path_factory.mktemp("tuned") / "runs", learners, synthetic.TASKS[::2], 8, 4)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def report(tuned: Path) -> Report:
     return read([tuned], "x")
 
