@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,22 +19,9 @@ from altprop.noise import Draws
 from altprop.task import Batch
 
 if TYPE_CHECKING:
-    from altprop.models.base import Block
     from altprop.problem import Problem
 
 Grads = dict[str, Tensor]
-
-
-class BlockPulled(NamedTuple):
-    """What the vector-Jacobian product of `Problem.pull_block` returns.
-
-    Attributes:
-        delta: cotangent of the block's pre-activation, shaped like it.
-        parameters: the block's parameters, and the noise's own, by their names in the model -> cotangent.
-    """
-
-    delta: Tensor
-    parameters: Grads
 
 
 class Pulled(NamedTuple):
@@ -68,25 +55,6 @@ def pull(
         with ledger.primitive("block_backward", rows):
             found = cotangents(y, wanted, v)
         return Pulled(found[-1] if inputs else None, dict(zip(names, found[: len(names)], strict=True)))
-
-    return y.detach(), back
-
-
-def pull_block(problem: Problem, index: int, x: Tensor) -> tuple[Tensor, Callable[[Tensor], BlockPulled]]:
-    """See `Problem.pull_block`."""
-    block = cast("Block", problem.layered.blocks[index])
-    own = {f"blocks.{index}.{name}": p for name, p in block.named_parameters()}
-    if block.noise is not None:
-        own.update((f"noise.{name}", p) for name, p in block.noise.named_parameters())
-    ledger, x, rows = problem.ledger, x.detach(), int(x.shape[0])
-    with torch.enable_grad(), ledger.graph(), ledger.primitive("block_forward", rows):
-        z = block.transform(x)
-        y = block.respond(z)
-
-    def back(v: Tensor) -> BlockPulled:
-        with ledger.primitive("block_backward", rows):
-            found = cotangents(y, [z, *own.values()], v)
-        return BlockPulled(found[0], dict(zip(own, found[1:], strict=True)))
 
     return y.detach(), back
 

@@ -144,13 +144,15 @@ class Objective:
 
     @contextmanager
     def kept_buffers(self) -> Iterator[None]:
-        """Leave every buffer as it was."""
-        kept = self.spare_buffers()
+        """Leave every buffer as it was: copies stand in its place inside, since graphs hold on to what they saw."""
+        kept = [(m, name, buffer) for m in self._model.modules() for name, buffer in m.named_buffers(recurse=False)]
         try:
+            for module, name, buffer in kept:
+                setattr(module, name, buffer.clone())
             yield
         finally:
-            for name, buffer in self._model.named_buffers():
-                buffer.copy_(kept[name])
+            for module, name, buffer in kept:
+                setattr(module, name, buffer)
 
     @contextmanager
     def recorded_draws(self, batch: Batch) -> Iterator[Draws]:

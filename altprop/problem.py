@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from altprop import derivatives, recurrence
 from altprop.capabilities import Capability, refusal
-from altprop.derivatives import BlockPulled, Grads, Pulled
+from altprop.chain import ChainWalk
+from altprop.derivatives import Grads, Pulled
 from altprop.errors import Refused
 from altprop.ledger import Ledger
 from altprop.linearization import Linearization
@@ -32,7 +33,7 @@ from altprop.task import Batch, ModelSpec
 if TYPE_CHECKING:
     from altprop.models.base import LayeredModel
 
-__all__ = ["BlockPulled", "CellStep", "Grads", "Problem", "Pulled"]
+__all__ = ["CellStep", "ChainWalk", "Grads", "Problem", "Pulled"]
 
 
 class Problem:
@@ -348,17 +349,16 @@ class Problem:
         """
         return derivatives.pull(self, function, x, parameters)
 
-    def pull_block(self, index: int, x: Tensor) -> tuple[Tensor, Callable[[Tensor], BlockPulled]]:
-        """Run one block on a detached input and return (output, vjp), for rules that bring their own way back.
+    def walk(self, batch: Batch) -> ChainWalk:
+        """Run a chain forward and keep what each block saw, for rules that bring their own way back.
 
-        `vjp(v)` takes a cotangent of the output to the pre-activation and the parameters and stops there: no product
-        with the transposed weight is made. `block.transpose` takes it further, with whatever weight a rule names.
+        One evaluation of the objective: it counts as a forward, and the noise of the next one is another.
 
         Args:
-            index: of the block in `layered.blocks`.
-            x: (B, ...) input of the block, detached here.
+            batch: whose inputs are run.
         """
-        return derivatives.pull_block(self, index, x)
+        with _Evaluation(self):
+            return ChainWalk(self, batch.inputs)
 
     def penalty(self) -> tuple[Tensor, Grads] | None:
         """Return the noise's own term of the objective and its gradient by name, or None where there is none."""

@@ -63,21 +63,15 @@ class DirectFeedbackAlignment(DirectionAlgorithm):
 
     def _direction(self, batch: Batch) -> tuple[Tensor, Grads]:
         problem = self.problem
-        x, pulls = batch.inputs, []
-        for index in range(len(problem.layered.blocks)):
-            x, vjp = problem.pull_block(index, x)
-            pulls.append(vjp)
-        loss, error = problem.output_loss(x, batch), problem.output_gradient(x, batch)
-        direction: Grads = {}
-        for vjp, matrix in zip(pulls, [*self.feedback, None], strict=True):
-            if matrix is None:
-                signal = error
-            else:
-                with problem.ledger.primitive("block_backward", 0, 0):
-                    signal = (error @ matrix.flatten(1)).reshape(-1, *matrix.shape[1:])
-            for name, value in vjp(signal).parameters.items():
-                direction[name] = direction[name] + value if name in direction else value
-        return loss, direction
+        walk = problem.walk(batch)
+        loss, error = problem.output_loss(walk.outputs, batch), problem.output_gradient(walk.outputs, batch)
+        signals = [self._projected(error, matrix) for matrix in self.feedback]
+        return loss, walk.pull([*signals, error]).parameters
+
+    def _projected(self, error: Tensor, matrix: Tensor) -> Tensor:
+        """Return e B, the signal at the output of a hidden layer."""
+        with self.problem.ledger.primitive("block_backward", 0, 0):
+            return (error @ matrix.flatten(1)).reshape(-1, *matrix.shape[1:])
 
     @classmethod
     def oracles(cls) -> tuple[Oracle, ...]:

@@ -55,29 +55,9 @@ class FeedbackAlignment(DirectionAlgorithm):
 
     def _direction(self, batch: Batch) -> tuple[Tensor, Grads]:
         problem = self.problem
-        blocks = chain(problem)
-        x, inputs, pulls = batch.inputs, [], []
-        for index in range(len(blocks)):
-            inputs.append(x)
-            x, vjp = problem.pull_block(index, x)
-            pulls.append(vjp)
-        loss, signal = problem.output_loss(x, batch), problem.output_gradient(x, batch)
-        direction: Grads = {}
-        for index in reversed(range(len(blocks))):
-            pulled = pulls[index](signal)
-            for name, value in pulled.parameters.items():
-                direction[name] = direction[name] + value if name in direction else value
-            if index > 0:
-                signal = self._send_back(blocks[index], pulled.delta, index, inputs[index])
-        return loss, direction
-
-    def _send_back(self, block: Block, delta: Tensor, index: int, x: Tensor) -> Tensor:
-        """Return the signal at the output of the block below: delta through B, in the shape of `x`."""
-        matrix = self.feedback[index - 1]
-        if block.noise is not None:
-            matrix = block.noise(matrix, "weight", index)
-        with self.problem.ledger.primitive("block_backward", 0, 0):
-            return block.transpose(delta, matrix, x.shape)
+        walk = problem.walk(batch)
+        loss, error = problem.output_loss(walk.outputs, batch), problem.output_gradient(walk.outputs, batch)
+        return loss, walk.back(error, self.feedback).parameters
 
     @classmethod
     def oracles(cls) -> tuple[Oracle, ...]:

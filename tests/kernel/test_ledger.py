@@ -157,7 +157,9 @@ STEP: dict[str, Callable[[Problem, Batch], Any]] = {
     "products": lambda p, b: [p.linearize(b).hvp(p.flat()) for _ in range(2)],
     "gauss_newton": lambda p, b: (lambda here: [here.ggn_vp(p.flat()) for _ in range(3)])(p.linearize(b)),
     "population": lambda p, b: p.population_objective(p.flat().expand(6, -1), b),
-    "blocks": lambda p, b: [p.pull_block(i, x)[1](v) for i, x, v in walked(p, b)],
+    "blocks": lambda p, b: [p.pull(block, x)[1](v) for block, x, v in walked(p, b)],
+    "walk": lambda p, b: (lambda w: [w.back(w.outputs), w.back(w.outputs)])(p.walk(b)),
+    "walk without parameters": lambda p, b: (lambda w: w.back(w.outputs, parameters=False))(p.walk(b)),
 }
 #                 forwards, backwards, jvps, hvps, evaluations
 COUNTS = {
@@ -170,15 +172,17 @@ COUNTS = {
     "gauss_newton": (1, 2, 0, 3, 1),  # a pass back that all products share
     "population": (6, 0, 0, 0, 6),
     "blocks": (1, 1, 0, 0, 1),
+    "walk": (1, 2, 0, 0, 1),
+    "walk without parameters": (1, 0, 0, 0, 1),
 }
 
 
-def walked(problem: Problem, batch: Batch) -> list[tuple[int, Tensor, Tensor]]:
+def walked(problem: Problem, batch: Batch) -> list[tuple[Any, Tensor, Tensor]]:
     x, found = batch.inputs, []
     with torch.no_grad(), problem.ledger.pause():
-        for index, block in enumerate(problem.layered.blocks):
+        for block in problem.layered.blocks:
             y = block(x)
-            found.append((index, x, torch.ones_like(y)))
+            found.append((block, x, torch.ones_like(y)))
             x = y
     return found
 

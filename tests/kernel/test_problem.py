@@ -393,32 +393,23 @@ def test_pulls_of_the_blocks_chain_to_the_gradient(name: str) -> None:
     problem, batch = made(name)
     with problem.same_noise():
         value, gradient = slow_gradient(problem, batch)
-        x, pulls, whole = batch.inputs, [], []
-        for index, block in enumerate(problem.layered.blocks):
+        x, pulls = batch.inputs, []
+        for block in problem.layered.blocks:
             y, vjp = problem.pull(block, x)
-            again, block_vjp = problem.pull_block(index, x)
-            assert close(again, y) or name == "mlp, batch norm"
             assert y.grad_fn is None
             x = y
             pulls.append(vjp)
-            whole.append(block_vjp)
         signal = problem.output_gradient(x, batch)
         found: dict[str, Tensor] = {}
         for index in reversed(range(len(pulls))):
             pulled = pulls[index](signal)
             alone = pulls[index](signal, inputs=False)
             assert alone.inputs is None
-            ours = whole[index](signal)
-            block = problem.layered.blocks[index]
             for own, g in pulled.parameters.items():
                 found[f"blocks.{index}.{own}"] = g
                 assert close(alone.parameters[own], g)
-                assert close(ours.parameters[f"blocks.{index}.{own}"], g)
             signal = pulled.inputs
             assert signal is not None
-            back = block.transpose(ours.delta, block.effective_weight(), signal.shape)
-            if index > 0:  # noise on the inputs stands before the first product
-                assert close(back, signal)
     assert close(problem.flatten(found), gradient)
     assert close(problem.output_loss(x, batch), value)
 

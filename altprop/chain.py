@@ -1,0 +1,162 @@
+"""A walk through a chain of blocks: one pass forward that is kept, and any signal carried back through it.
+
+`Problem.walk` makes it. Rules that send back something else than the gradient, or need what each layer saw, are written
+with it: feedback alignment, curvature factors, equilibrium propagation, predictive coding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from altprop.derivatives import Grads, cotangents
+from altprop.noise import Draws
+
+if TYPE_CHECKING:
+    from altprop.models.base import Block
+    from altprop.problem import Problem
+
+
+class ChainSignals(NamedTuple):
+    """What a signal is at each block.
+
+    Attributes:
+        deltas: cotangent of each block's pre-activation, shaped like it, in the order of the blocks.
+        parameters: names of the blocks' parameters, and of the noise's own, -> cotangent; empty where not asked for.
+    """
+
+    deltas: list[Tensor]
+    parameters: Grads
+
+
+class ChainWalk:
+    """One pass through the blocks of a chain. Signals may be carried back through it as often as one likes.
+
+    With x_l what the linear part of block l sees, z_l = W_l x_l + b_l its pre-activation and f_l what follows, a signal
+    s_l at the output of a block becomes
+
+        delta_l = s_l * f_l'(z_l),    dW_l = delta_l^T x_l,    s_(l-1) = delta_l W_l  or  delta_l B_l.
+
+    All is under the noise of this pass, whenever it is asked for. The weights that a signal goes back through are the
+    present ones.
+
+    Args:
+        problem: whose model offers CHAIN.
+        x: (B, ...) inputs.
+
+    Attributes:
+        inputs: what the linear part of each block saw, (B, ...), under the input noise.
+        outputs: (B, C) of the last block.
+    """
+
+    def __init__(self, problem: Problem, x: Tensor) -> None:
+        self._ledger, self._clock = problem.ledger, problem.clock
+        self._blocks = [cast("Block", block) for block in problem.layered.blocks]
+        self._names = {id(p): name for name, p in zip(*problem._named(), strict=True)}
+        self._rows = int(x.shape[0])
+        self._shapes: list[torch.Size] = []
+        self._before: list[Tensor] = []
+        self._after: list[Tensor] = []
+        self.inputs: list[Tensor] = []
+        self._draws: Draws = {}
+        if problem.uncounted.noise is None:
+            self.outputs = self._forward(x)
+            return
+        with self._clock.record() as draws:
+            self.outputs = self._forward(x)
+        self._draws.update((key, draw) for key, draw in draws.items() if key[0] == "weight")
+
+    def _forward(self, x: Tensor) -> Tensor:
+        """Run each block on a detached input, keep its graph, and return the outputs."""
+        ledger, rows = self._ledger, self._rows
+        for block in self._blocks:
+            self._shapes.append(x.shape)
+            self.inputs.append(block.perturbed(x).detach())
+            with torch.enable_grad(), ledger.graph(), ledger.primitive("block_forward", rows):
+                z = block.transform(x)
+                y = block.respond(z)
+            self._before.append(z)
+            self._after.append(y)
+            x = y.detach()
+        return x
+
+    @property
+    def preactivations(self) -> list[Tensor]:
+        """Pre-activation of each block, (B, ...)."""
+        return [z.detach() for z in self._before]
+
+    def pull(self, signals: Iterable[Tensor], parameters: bool = True) -> ChainSignals:
+        """Take a signal at the output of each block to its pre-activation and, where wanted, to its parameters.
+
+        Args:
+            signals: one for each block, shaped like its output.
+            parameters: whether parameters get their share; without, a block counts as a transpose and not as a
+                backward pass.
+        """
+        found = ChainSignals([], {})
+        for index, signal in enumerate(signals):
+            with self._counted(parameters):
+                found.deltas.append(self._pulled(index, signal, found.parameters if parameters else None))
+        return found
+
+    def back(self, signal: Tensor, feedback: Sequence[Tensor] | None = None, parameters: bool = True) -> ChainSignals:
+        """Carry a signal at the outputs back through all blocks.
+
+        With the gradient of the loss in the outputs and the blocks' own weights it is backpropagation.
+
+        Args:
+            signal: (B, C).
+            feedback: what stands in the place of the weights of all blocks but the first, shaped like them; noise on
+                the weights acts on it with the same mask. None for the weights themselves.
+            parameters: as for `pull`.
+        """
+        matrices: Sequence[Tensor | None] = [None] * len(self._blocks) if feedback is None else [None, *feedback]
+        found = ChainSignals([], {})
+        for index in reversed(range(len(self._blocks))):
+            with self._counted(parameters):
+                delta = self._pulled(index, signal, found.parameters if parameters else None)
+                if index > 0:
+                    signal = self._sent(index, delta, matrices[index])
+            found.deltas.insert(0, delta)
+        return found
+
+    def send(self, index: int, delta: Tensor, matrix: Tensor | None = None) -> Tensor:
+        """Return the signal at the output of the block below: a delta through the transposed weight of a block.
+
+        Args:
+            index: of the block, above 0.
+            delta: shaped like its pre-activation.
+            matrix: stands in the place of the weight, shaped like it.
+        """
+        with self._counted(parameters=False):
+            return self._sent(index, delta, matrix)
+
+    def _counted(self, parameters: bool) -> AbstractContextManager[None]:
+        return self._ledger.primitive("block_backward" if parameters else "transpose", self._rows)
+
+    def _pulled(self, index: int, signal: Tensor, into: Grads | None) -> Tensor:
+        """Return the delta of a block; what its parameters get is added to `into`."""
+        own = {} if into is None else self._own(index)
+        delta, *found = cotangents(self._after[index], [self._before[index], *own.values()], signal)
+        if into is not None:
+            for name, value in zip(own, found, strict=True):
+                into[name] = into[name] + value if name in into else value
+        return delta
+
+    def _own(self, index: int) -> dict[str, Tensor]:
+        """Return the parameters that a block uses, by their names in the model."""
+        block = self._blocks[index]
+        used = [*block.parameters(), *(() if block.noise is None else block.noise.parameters())]
+        return {self._names[id(p)]: p for p in used}
+
+    def _sent(self, index: int, delta: Tensor, matrix: Tensor | None) -> Tensor:
+        block = self._blocks[index]
+        weight = block.weight if matrix is None else matrix
+        if block.noise is not None:
+            with self._clock.replay(self._draws):
+                weight = block.noise(weight, "weight", index)
+        return block.transpose(delta, weight.detach(), self._shapes[index])
