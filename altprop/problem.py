@@ -18,20 +18,22 @@ from altprop import derivatives, recurrence
 from altprop.capabilities import Capability, refusal
 from altprop.chain import ChainWalk
 from altprop.derivatives import Grads, Pulled
-from altprop.errors import Refused
+from altprop.errors import AltpropError, Refused, near
 from altprop.ledger import Ledger
 from altprop.linearization import Linearization
 from altprop.losses import Loss
 from altprop.noise import Noise, NoiseClock
 from altprop.objective import Objective
 from altprop.optim import OptimizerFactory, Updater, role_of
-from altprop.randomness import Random
+from altprop.randomness import Random, derive_seed
 from altprop.ranks import Ranks
 from altprop.recurrence import CellStep
 from altprop.task import Batch, ModelSpec
 
 if TYPE_CHECKING:
     from altprop.models.base import LayeredModel
+
+PlayerLoss = Callable[[str, nn.Module, Batch, Random], Tensor]
 
 __all__ = ["CellStep", "ChainWalk", "Grads", "Problem", "Pulled"]
 
@@ -51,6 +53,7 @@ class Problem:
         train_size: rows of the training split.
 
     Attributes:
+        player_loss: of the task, `(player, model, batch, random) -> scalar`, where the model has players.
         uncounted: the objective as mathematics, outside the ledger: for the primitives here and for probes.
     """
 
@@ -77,6 +80,7 @@ class Problem:
         self.train_size = train_size
         self.progress = 0.0
         self.ranks = Ranks()
+        self.player_loss: PlayerLoss | None = None
         first = next(model.parameters())
         self.device, self.dtype = first.device, first.dtype
         self._fresh_buffers = True
@@ -106,6 +110,17 @@ class Problem:
         """The model, for algorithms that require LAYERED."""
         model: LayeredModel = self.model
         return model
+
+    @property
+    def players(self) -> dict[str, nn.Module]:
+        """Name -> module of each player, for algorithms that require PLAYERS; each has a loss of its own."""
+        return {name: self.model.get_submodule(name) for name in getattr(self.model, "players", ())}
+
+    def _player(self, name: str) -> nn.Module:
+        players = self.players
+        if name not in players:
+            raise AltpropError(f"{name} is no player of model {self.names[1]}; {near(name, players)}")
+        return players[name]
 
     def flat(self) -> Tensor:
         """Return a copy of all parameters as one vector (D,)."""
@@ -219,11 +234,30 @@ class Problem:
         """Draw targets from the model's own distribution."""
         return self.loss.sample_targets(outputs, self.random)
 
-    def objective(self, batch: Batch) -> Tensor:
-        """Return the objective on a batch, a scalar without a graph."""
-        rows = batch.rows
-        with torch.no_grad(), self.ledger.primitive("forward", rows), _Evaluation(self):
-            return self.uncounted.value(None, batch)
+    def objective(self, batch: Batch, *, of: str | None = None) -> Tensor:
+        """Return the objective on a batch, or the loss of the player `of`, a scalar without a graph."""
+        with torch.no_grad(), self._pass("forward", of, batch.rows), _Evaluation(self):
+            return self.uncounted.value(None, batch) if of is None else self._loss_of(of, batch)
+
+    def _loss_of(self, player: str, batch: Batch) -> Tensor:
+        """Return a player's loss with its graph; what it draws is keyed, as masks are, so that it can be repeated."""
+        if self.player_loss is None:
+            raise Refused(f"task {self.names[0]} has no loss of the player {player}")
+        seed = derive_seed(self.clock.seed, "players", self.clock.step, self.clock.phase)
+        return self.player_loss(player, self.model, batch, Random(seed, self.device, self.dtype))
+
+    def _pass(self, kind: str, player: str | None, rows: float, calls: float = 1) -> AbstractContextManager[None]:
+        """Count a forward or backward pass."""
+        return self.ledger.primitive(kind, rows, calls) if player is None else self._pass_of(kind, player, rows, calls)
+
+    @contextmanager
+    def _pass_of(self, kind: str, player: str, rows: float, calls: float) -> Iterator[None]:
+        """Count a pass of one player: its FLOPs have a rate of their own, for players differ in their work."""
+        with (
+            self.ledger.primitive(kind, rows, calls),
+            self.ledger.work(f"{kind} of {player}", per="example", examples=rows),
+        ):
+            yield
 
     def unroll(self, batch: Batch, h: Tensor, start: int, stop: int) -> Tensor:
         """Run a recurrent model over the times start <= t < stop of a batch, without a graph.
@@ -299,6 +333,7 @@ class Problem:
         self,
         batch: Batch,
         *,
+        of: str | None = None,
         create_graph: bool = False,
         loss: Callable[[], Tensor] | None = None,
         share: float = 1.0,
@@ -308,17 +343,22 @@ class Problem:
 
         Args:
             batch: what to differentiate on.
+            of: a player: its own loss, without the noise's term, and its own parameters, by their names in it.
             create_graph: whether the gradients can be differentiated again.
             loss: replaces the objective, a function that builds a scalar (a window of a sequence, a local loss).
             share: of a forward and a backward pass over the batch that `loss` takes, for the ledger.
             penalty: whether the noise's own term belongs to the objective.
         """
         rows = batch.rows * share
-        names, values = self._named()
+        if of is None:
+            names, values = self._named()
+        else:
+            own = dict(self._player(of).named_parameters())
+            names, values, loss = tuple(own), tuple(own.values()), lambda: self._loss_of(of, batch)
         with torch.enable_grad(), self.ledger.graph(), _Evaluation(self):
-            with self.ledger.primitive("forward", rows, share):
+            with self._pass("forward", of, rows, share):
                 value = self.uncounted.value(None, batch, penalty=penalty) if loss is None else loss()
-            with self.ledger.primitive("backward", rows, share):
+            with self._pass("backward", of, rows, share):
                 grads = torch.autograd.grad(
                     value, values, create_graph=create_graph, allow_unused=True, materialize_grads=True
                 )
@@ -433,7 +473,12 @@ class Problem:
     # Updates.
 
     def updater(
-        self, optimizer: OptimizerFactory, module: nn.Module | None = None, direction: str = "gradient"
+        self,
+        optimizer: OptimizerFactory,
+        module: nn.Module | None = None,
+        direction: str = "gradient",
+        *,
+        of: str | None = None,
     ) -> Updater:
         """Bind the optimizer axis to parameters by name.
 
@@ -441,10 +486,13 @@ class Problem:
             optimizer: what the constructor took from `optimizer: ${optimizer}`.
             module: whose parameters; the model by default.
             direction: "gradient" for exact gradients of the objective, "other" for anything else.
+            of: a player, in place of a module.
 
         Raises:
             Refused: for an optimizer that re-evaluates the objective, with directions that are no gradient.
         """
+        if of is not None:
+            module = self._player(of)
         target: nn.Module = self.model if module is None else module
         updater = Updater(optimizer, target, lambda: self._roles(target), self, direction)
         self._updaters.add(updater)
@@ -452,9 +500,11 @@ class Problem:
 
     def _roles(self, module: nn.Module) -> dict[str, str]:
         """Return parameter name within a module -> role."""
-        final = list(self.model.blocks)[-1] if hasattr(self.model, "blocks") else getattr(self.model, "readout", None)
+        # A player that is a net itself has input and output layers of its own.
+        whole: Any = module if hasattr(module, "blocks") or hasattr(module, "readout") else self.model
+        final = list(whole.blocks)[-1] if hasattr(whole, "blocks") else getattr(whole, "readout", None)
         last = () if final is None else final.parameters()
-        full = {id(p): name for name, p in self.model.named_parameters()}
+        full = {id(p): name for name, p in whole.named_parameters()}
         outputs = {id(p) for p in last}
         return {name: role_of(full.get(id(p), name), p, id(p) in outputs) for name, p in module.named_parameters()}
 

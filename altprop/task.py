@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from altprop.capabilities import OUTPUT_KINDS, Capability, PredictorKind, evaluated_as
 from altprop.checks import check_batch_size, check_targets, check_validation
@@ -378,6 +378,17 @@ class Task(ABC):
     def _evaluate_model(self, model: Predictor, split: Split, random: Random) -> dict[str, float]:
         """Return the metrics of a model as it stands: a game, for one, by a measure of its own."""
         raise self._no_hook("model")
+
+    def _player_loss(self, player: str, model: nn.Module, batch: Batch, random: Random) -> Tensor:
+        """Return the loss of one player of a model that has several, a scalar, for a task that offers PLAYERS.
+
+        Args:
+            player: its name; its parameters are those of `model.get_submodule(player)`.
+            model: with all players.
+            batch: of the training rows.
+            random: for what is drawn; the same draws while noise is held.
+        """
+        raise AltpropError(f"task {type(self).__name__} offers players and writes no _player_loss")
 
     # Final.
 

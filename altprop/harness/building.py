@@ -18,6 +18,7 @@ from altprop.flops import count_flops
 from altprop.harness.cell import Cell
 from altprop.harness.feed import Feed
 from altprop.ledger import Ledger
+from altprop.losses import NoLoss
 from altprop.noise import Noise, NoiseClock
 from altprop.optim import OptimizerFactory
 from altprop.problem import Problem
@@ -79,9 +80,6 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
     ledger.forward_flops = _forward_flops(model, first)
     whole = data.train.whole()
     ledger.epoch_samples = max(1, whole.samples)
-    offers = set(task.offers) | set(getattr(model, "offers", ()))
-    if task.loss.least_squares:
-        offers.add(Capability.LEAST_SQUARES)
     problem = Problem(
         model,
         task.loss,
@@ -89,10 +87,11 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
         ledger,
         streams.algorithm,
         NoiseClock(streams.noise_seed),
-        offers,
+        _offers(task, model),
         (cell.axes["task"], cell.axes["model"]),
         len(data.train),
     )
+    problem.player_loss = task._player_loss
     problem.ranks = ranks = Ranks(settings.rank, settings.ranks)
     algorithm = _algorithm(cell.config["algorithm"])
     _refuse_unless_evaluated(cell, algorithm, task)
@@ -128,6 +127,19 @@ def _data(task: Task, cell: Cell) -> TaskData:
             "or the task draws them anew each time and must draw from data_seed"
         )
     return data
+
+
+def _offers(task: Task, model: nn.Module) -> set[Capability]:
+    """Return what a task and a model offer together."""
+    own: set[Capability] = set(getattr(model, "offers", ()))
+    offers = set(task.offers) | own
+    if task.loss.least_squares:
+        offers.add(Capability.LEAST_SQUARES)
+    if Capability.PLAYERS not in task.offers or Capability.PLAYERS not in own:
+        offers.discard(Capability.PLAYERS)  # it takes a model that has them and a task that has their losses
+    if isinstance(task.loss, NoLoss):
+        offers -= {Capability.GRADIENT, Capability.CURVATURE}
+    return offers
 
 
 def _refuse_unless_evaluated(cell: Cell, algorithm: Algorithm, task: Task) -> None:

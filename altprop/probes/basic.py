@@ -2,7 +2,8 @@
 
 The learner's own signals are not needed: health is read off what one step did to the weights, on a probe batch that is
 the same for all learners. The gradient is taken in evaluation mode and without noise, so that learners under different
-noise are measured against one function. Probes are neither timed nor counted, and change nothing.
+noise are measured against one function. In a game each player is a layer, measured against the player's own loss.
+Probes are neither timed nor counted, and change nothing.
 """
 
 from __future__ import annotations
@@ -117,8 +118,7 @@ class BasicProbes:
         if own_model or seen is None:
             return {"values": dict.fromkeys(WHOLE), "layers": {}, "note": "not applicable"}
         theta, old, gradient, shapes = self._common(seen)
-        with self._looking():
-            loss = float(self._problem.objective(self._batch))
+        drop = self._drop(seen.loss)
         groups, layered = _groups(shapes), bool(seen.units)
         whole, layers = _norms(groups, shapes, old, theta - old, gradient)
         values: dict[str, Value] = dict.fromkeys(WHOLE)
@@ -137,7 +137,7 @@ class BasicProbes:
         if whole.update != 0:
             values["update_norm"] = whole.update
             _align(values, whole, self._whole_bound(groups, layers, whole))
-            values["descent_efficiency"] = _efficiency(values, seen.loss - loss, -whole.dot)
+            values["descent_efficiency"] = None if drop is None else _efficiency(values, drop, -whole.dot)
         single = len(groups) == 1 and not layered
         note = None if whole.update != 0 else "no update"
         return {"values": values, "layers": {} if single else rows, "note": note}
@@ -171,6 +171,8 @@ class BasicProbes:
     def _gradient(self, inputs: list[Tensor], outputs: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return loss and gradient; for a layered model, collect what enters and leaves each block."""
         problem = self._problem
+        if Capability.PLAYERS in problem.offers:
+            return self._gradient_of_each_player()
         if Capability.LAYERED not in problem.offers:
             return problem.gradient(self._batch)
 
@@ -184,6 +186,22 @@ class BasicProbes:
         finally:
             for hook in hooks:
                 hook.remove()
+
+    def _drop(self, before: float) -> float | None:
+        """Return by how much the objective fell; a game, whose players have losses of their own, has none."""
+        if Capability.PLAYERS in self._problem.offers:
+            return None
+        with self._looking():
+            return before - float(self._problem.objective(self._batch))
+
+    def _gradient_of_each_player(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return each parameter's gradient of the loss of the player that it belongs to; a game has no one loss."""
+        problem = self._problem
+        found = {name: torch.zeros_like(p) for name, p in problem.params.items()}
+        for player in problem.players:
+            own = problem.gradient(self._batch, of=player)[1]
+            found |= {f"{player}.{name}": grad for name, grad in own.items()}
+        return torch.full((), math.nan, device=problem.device), found
 
     def _units(self, index: int, y: Tensor) -> tuple[float | None, float | None]:
         """Return (dead, saturated) of a block's outputs (n, units, ...).
