@@ -16,7 +16,7 @@ MARKS = {"passes": "ok      ", "broken": "BROKEN  ", "not applicable": "n/a     
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of the console script: exit code 0 all rules hold, 1 one is broken, 2 a mistake, 130 interrupted."""
+    """Run the console script; exit with 0 where all rules hold, 1 where one is broken, 2 a mistake, 130 interrupted."""
     parser = argparse.ArgumentParser(
         prog="altprop-check",
         description="Run the conformance suite: what a rule must obey to be compared fairly.",

@@ -14,7 +14,7 @@ GROUPS = ("algorithm", "optimizer", "dropout", "task", "model", "budget", "probe
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of the console script."""
+    """Run the console script."""
     parser = argparse.ArgumentParser(prog="altprop-list", description=__doc__)
     parser.add_argument("group", nargs="?", choices=[*GROUPS, "matrix"], help="list only this")
     parser.add_argument("--config-dir", action="append", default=[], help="a folder of yours with further yaml files")

@@ -12,7 +12,7 @@ failures, in HTML and Markdown, with every figure as SVG and the raw data as CSV
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of the console script: exit code 0 the report lies where it says, 2 a mistake."""
+    """Run the console script; exit with 0 where the report lies where it says, 2 for a mistake."""
     parser = argparse.ArgumentParser(prog="altprop-report", description=DESCRIPTION)
     parser.add_argument(
         "runs", nargs="*", default=["runs"], metavar="RUNS", help="folders or archives of records (default: runs)"

@@ -13,7 +13,7 @@ oracle checks of its learners are measured again as well."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of the console script: exit code 0 reproduced, 1 not, 2 a mistake, 130 interrupted."""
+    """Run the console script; exit with 0 if all is reproduced, 1 if not, 2 for a mistake, 130 if interrupted."""
     parser = argparse.ArgumentParser(prog="altprop-reproduce", description=DESCRIPTION)
     parser.add_argument("name", help="a folder below reports/, such as tour, or a path to one")
     parser.add_argument("--reports", default="reports", help="where published reports lie (default: reports)")
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def reproduce(name: str, reports: Path, runs: str | None, overrides: Sequence[str], compare_only: bool) -> int:
-    """Rerun and compare; see `main`. The comparison is printed."""
+    """Rerun, compare, print the comparison, and return the exit code; see `main`."""
     from altprop.errors import AltpropError
     from altprop.records.compare import compare
     from altprop.records.oracle_checks import compare_oracle_checks

@@ -34,7 +34,7 @@ exit codes: 0 all cells have their result, 1 a cell failed or timed out, 2 a mis
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of the console script; exits with a code."""
+    """Run the console script and exit with its code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if any(a in ("-h", "--help") for a in arguments):
         print(USAGE, end="")

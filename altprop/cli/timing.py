@@ -19,7 +19,7 @@ the runs, and altprop-report claims nothing about time without them. Let nothing
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of the console script: 0 the times are written, 1 a learner raised, 2 a mistake, 130 interrupted."""
+    """Run the console script; exit with 0 for written times, 1 if a learner raised, 2 for a mistake, 130 on Ctrl-C."""
     parser = argparse.ArgumentParser(prog="altprop-time", description=DESCRIPTION)
     parser.add_argument("runs", nargs="*", default=["runs"], metavar="RUNS", help="folders of records (default: runs)")
     parser.add_argument("--rounds", type=int, default=10, help="counted rounds, 5 or more (default: 10)")

@@ -150,7 +150,7 @@ def _refuse_unless_evaluated(cell: Cell, algorithm: Algorithm, task: Task) -> No
 
 
 def _overfit(data: TaskData, cell: Cell) -> TaskData:
-    """Under debug=overfit, train on a few rows and evaluate on the same ones."""
+    """Train on a few rows and evaluate on the same ones, under debug=overfit."""
     rows = cell.config["trainer"].get("overfit_rows")
     if not rows:
         return data

@@ -61,7 +61,7 @@ class Feed:
         return _slice(self._shuffled, start + offset, length, self.split.sequence)
 
     def digest(self, epochs: int = 3) -> str:
-        """SHA-256 of the index plan: batch size and the first epochs' orders."""
+        """Return the SHA-256 of the index plan: batch size and the first epochs' orders."""
         state = hashlib.sha256(str(self.batch_size).encode())
         for epoch in range(epochs):
             state.update(self.order(epoch).numpy().tobytes())

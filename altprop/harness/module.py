@@ -31,14 +31,14 @@ class BlockCounter:
         """Count one block."""
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Learners clean up after themselves."""
+        """Leave the gradients: learners clean up after themselves."""
 
     def state_dict(self) -> dict[str, Any]:
-        """There is no state."""
+        """Return nothing: there is no state."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """There is no state."""
+        """Take nothing: there is no state."""
 
 
 class BlockLoader:

@@ -242,11 +242,11 @@ class SweepCallback(Callback):
     """Hydra's callback: opens the log before the cells, where all workers find it."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """A single cell."""
+        """Begin the log of a single cell."""
         self._start(config, 1)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """A sweep."""
+        """Begin the log of a sweep, and move it to where workers on other machines find it."""
         hydra = config.hydra
         remote = str(hydra.launcher.get("_target_", "")).split(".")[:2] not in _LOCAL
         if remote:

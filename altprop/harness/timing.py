@@ -238,7 +238,7 @@ def _round(group: Sequence[Candidate], do: Callable[[Candidate], object], say: S
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """One torch thread and no warnings; the global generator and the number of threads are put back."""
+    """Run on one torch thread without warnings; put the global generator and the number of threads back."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -308,7 +308,7 @@ def time_runs(
 
 
 def _covers(timing: Timing, workload: str, group: Sequence[Candidate]) -> bool:
-    """Whether a record holds all learners that can be timed, as they are now."""
+    """Return whether a record holds all learners that can be timed, as they are now."""
     there = {(one.cell, one.fingerprint) for one in timing.learners if one.cpu or one.failed}
     wanted = {(one.timed().cell, one.timed().fingerprint) for one in group if not one.reason}
     return timing.workload == workload and wanted <= there

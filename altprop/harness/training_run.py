@@ -252,7 +252,7 @@ class TrainingRun:
         )
 
     def better(self, a: float, b: float) -> bool:
-        """Whether metric value a is better than b."""
+        """Return whether metric value a is better than b."""
         return a > b if self.parts.task.higher_is_better else a < b
 
     def _reached(self, metrics: dict[str, float]) -> bool:

@@ -189,7 +189,7 @@ def _known(path: Path, name: str, target: str, source: str) -> OracleCheck | Non
 
 
 def _measured_here(known: Mapping[str, Any]) -> bool:
-    """Whether a measurement has this machine's fingerprint.
+    """Return whether a measurement has this machine's fingerprint.
 
     Only torch can say which vector instructions it uses, and a command that finds all its runs need not import it: they
     follow from versions and processor unless a variable of the environment overrules them.
@@ -205,7 +205,7 @@ def _measured_here(known: Mapping[str, Any]) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """One torch thread and no warnings; torch's threads and switches are put back whatever an oracle does to them."""
+    """Run on one torch thread without warnings; put torch's threads and switches back, whatever an oracle did."""
     import torch
 
     threads, dtype, records = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()

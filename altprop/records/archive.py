@@ -134,5 +134,5 @@ def _documents(folders: list[Path]) -> Iterator[tuple[str, bytes]]:
 
 
 def _passing(name: str) -> bool:
-    """Whether a file of a run's folder is of the moment: a lease, a checkpoint, a temporary or put-aside file."""
+    """Return whether a file of a run's folder is passing: a lease, a checkpoint, a temporary or put-aside file."""
     return name.startswith((".", "lease")) or name == "checkpoint.pt" or ".unreadable" in name

@@ -14,7 +14,7 @@ from altprop.records import encode, files
 
 
 def encoded(values: Mapping[str, Any]) -> dict[str, bytes]:
-    r"""Returns file name -> content for named values.
+    r"""Return file name -> content for named values.
 
     Text and bytes are kept as they are, arrays and tensors become `.npy` (never pickled), data frames and mappings of
     equally long columns `.csv`, everything else `.json`.

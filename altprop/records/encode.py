@@ -85,5 +85,5 @@ def load_lines(data: bytes) -> list[dict[str, Any]]:
 
 
 def has_non_finite(data: bytes) -> bool:
-    """Whether `data` may hold a string that stands for a non-finite number: a quick look before the slow walk."""
+    """Return whether `data` may hold a string that is a non-finite number; a quick look before a slow walk."""
     return b'"NaN"' in data or b'Infinity"' in data

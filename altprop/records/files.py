@@ -37,7 +37,7 @@ def check_name(name: str, what: str = "run name") -> str:
 
 @contextlib.contextmanager
 def readable_errors(folder: Path) -> Iterator[None]:
-    """Turns an OSError of the body into one line that says what is wrong with `folder`."""
+    """Turn an OSError of the body into one line that says what is wrong with `folder`."""
     try:
         yield
     except OSError as error:
@@ -64,7 +64,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Replaces the content of `path` in one step: a reader, also after a crash, sees the old bytes or the new ones.
+    """Replace the content of `path` in one step: a reader, also after a crash, sees the old bytes or the new ones.
 
     The bytes are on the disk when this returns; the name is once `sync_folder` was called on the parent.
     """
@@ -91,7 +91,7 @@ def write_new(path: Path, data: bytes) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Creates `folder` and its parents; the new names are on the disk when this returns."""
+    """Create `folder` and its parents; the new names are on the disk when this returns."""
     if folder.is_dir():
         return
     missing = [folder]
@@ -103,7 +103,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sweep(folder: Path, name: str, before: float = math.inf) -> None:
-    """Removes temporary files for `name` that killed processes left.
+    """Remove temporary files for `name` that killed processes left.
 
     Args:
         folder: Where they lie.

@@ -77,7 +77,7 @@ class Owner:
             return cls("torn" + hashlib.sha256(path.name.encode()).hexdigest()[:8], "unknown", 0, "", "")
 
     def alive(self, path: Path, now: float, stale: float) -> bool:
-        """Whether the owner of the lease file `path` still works, at the file system's time `now`, in seconds."""
+        """Return whether the owner of the lease file `path` still works, at file system time `now`, in seconds."""
         if self.host == process.host() and self.boot == process.boot() and self.pid:
             return process.is_alive(self.pid, self.start)
         try:
@@ -130,7 +130,7 @@ class Lease:
         return bool(links) and links[-1][1] == self._owner
 
     def refresh(self) -> None:
-        """Shows other machines that this process lives; the thread does the same every `heartbeat` seconds."""
+        """Show other machines that this process lives; the thread does the same every `heartbeat` seconds."""
         with contextlib.suppress(OSError):
             os.utime(self._path)
 

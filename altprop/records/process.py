@@ -10,13 +10,13 @@ from pathlib import Path
 
 @functools.cache
 def host() -> str:
-    """The name of this machine."""
+    """Return the name of this machine."""
     return platform.node() or "unknown"
 
 
 @functools.cache
 def boot() -> str:
-    """What is equal for exactly those processes that can see each other's numbers, or "" where none is known.
+    """Return what is equal for just those processes that see each other's numbers, or "" where none is known.
 
     On Linux: the identity of this boot and of the namespace of process numbers, so that a container, or the machine
     after a reboot, is not mistaken for this one. Elsewhere process numbers are trusted within a host name.
@@ -49,5 +49,5 @@ def start_of(pid: int) -> str | None:
 
 
 def is_alive(pid: int, start: str) -> bool:
-    """Whether the process `pid` of this machine that began at `start` still runs."""
+    """Return whether the process `pid` of this machine that began at `start` still runs."""
     return start_of(pid) == start

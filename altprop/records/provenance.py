@@ -67,7 +67,7 @@ def digest(block: dict[str, Any]) -> str:
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
-    """Returns, as short texts, the fields of `BITWISE` in which two provenance blocks differ.
+    """Return, as short texts, the fields of `BITWISE` in which two provenance blocks differ.
 
     >>> differences({"torch": "2.13.0", "threads": 1}, {"torch": "2.12.1", "threads": 1})
     ['torch 2.13.0 / 2.12.1']

@@ -94,7 +94,7 @@ def _closure(names: Iterable[str], proof: bool = False) -> dict[str, str]:
 
 
 def _within(name: str, parts: tuple[str, ...]) -> bool:
-    """Whether a module is one of some parts of altprop or lies in one."""
+    """Return whether a module is one of some parts of altprop or lies in one."""
     return name.startswith(tuple(f"{_HOME}.{part}." for part in parts)) or name in {f"{_HOME}.{p}" for p in parts}
 
 
@@ -151,7 +151,7 @@ def _beside(name: str, spec: ModuleSpec) -> list[str]:
 
 
 def _is_neighbour(wanted: str, file: Path) -> bool:
-    """Whether `wanted`, imported by the stand-alone module in `file`, lies in the same folder."""
+    """Return whether `wanted`, imported by the stand-alone module in `file`, lies in the same folder."""
     top = file.parent / _top(wanted)
     return top.with_name(top.name + ".py").is_file() or (top / "__init__.py").is_file()
 

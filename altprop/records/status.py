@@ -22,7 +22,7 @@ class RunStatus(StrEnum):
     _next: str
 
     def __new__(cls, value: str, sentence: str = "", then: str = "") -> Self:
-        """Binds the value that is stored, the sentence for people, and what the same command does next."""
+        """Bind the value that is stored, the sentence for people, and what the same command does next."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.sentence = sentence

@@ -139,7 +139,7 @@ class RunStore:
         return written
 
     def _quarantine(self, folder: Path) -> None:
-        """Puts an unreadable record aside, beside a file that says why."""
+        """Put an unreadable record aside, beside a file that says why."""
         try:
             read_record(folder)
         except UnreadableRecordError as error:
