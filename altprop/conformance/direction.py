@@ -13,7 +13,10 @@ from torch import Tensor
 from altprop.capabilities import Capability
 from altprop.conformance.case import NotApplicable, Target, by_name, make, on_task, smallest, steps, suitable_task
 from altprop.conformance.gradients import check_gradient
+from altprop.conformance.noises import at
+from altprop.errors import Refused
 from altprop.harness.building import Parts
+from altprop.noise import SITES
 from altprop.optim import Updater
 from altprop.problem import Grads
 from altprop.task import Batch
@@ -88,23 +91,50 @@ def _watched(parts: Parts, seen: list[tuple[str, Grads, Grads]], batch: list[Bat
 
 def gradient_is_exact(target: Target) -> str | None:
     """A direction that is handed to the optimizer as a gradient is one."""
-    parts = make(target)
-    batch: list[Batch | None] = [None]
-    seen: list[tuple[str, Grads, Grads]] = []
-    with _watched(parts, seen, batch):
-        for position in range(3):
-            batch[0] = parts.feed.batch(position)
-            parts.algorithm.step(batch[0])
-    sold = [_distance(direction, true) for kind, direction, true in seen if kind == "gradient"]
-    if not sold:
+    worst = _worst(make(target))
+    if worst is None:
         raise NotApplicable("it hands no direction to an optimizer as a gradient")
-    worst = max(sold)
     if not worst <= EXACT:
         return (
             f"it hands a direction to the optimizer as a gradient that is off by {worst:.2g} of its norm; "
             'leave out gradient_is_exact, or make the updater with direction="other"'
         )
     return None
+
+
+def gradient_is_exact_under_noise(target: Target) -> str | None:
+    """It is one under noise too, at whichever site of the model the noise acts."""
+    without = _worst(make(target))
+    if without is None or not without <= EXACT:
+        raise NotApplicable("it hands no gradient to an optimizer where there is no noise")
+    tried = 0
+    for site in sorted(SITES):
+        try:
+            parts = make(target, *at(site))
+        except Refused:  # the model has no such site, or the learner covers no such noise
+            continue
+        with parts.problem.same_noise():
+            worst = _worst(parts)
+        tried += 1
+        if worst is not None and not worst <= EXACT:
+            return (
+                f"under noise at the site {site!r} what it hands over as a gradient is off by {worst:.2g} of its norm; "
+                "take the noise along (Problem.cell_step, Problem.walk, block.forward), or refuse it"
+            )
+    if not tried:
+        raise NotApplicable("it runs under no noise")
+    return None
+
+
+def _worst(parts: Parts) -> float | None:
+    """Return the worst distance from the gradient of what is sold as one in three steps, or None where nothing is."""
+    batch: list[Batch | None] = [None]
+    seen: list[tuple[str, Grads, Grads]] = []
+    with _watched(parts, seen, batch):
+        for position in range(3):
+            batch[0] = parts.feed.batch(position)
+            parts.algorithm.step(batch[0])
+    return max((_distance(direction, true) for kind, direction, true in seen if kind == "gradient"), default=None)
 
 
 def _distance(direction: Mapping[str, Tensor], true: Mapping[str, Tensor]) -> float:
@@ -182,4 +212,4 @@ def _solved(target: Target) -> Parts:
     return parts
 
 
-DIRECTION = by_name(gradient_is_exact, changes_nothing_without_an_error)
+DIRECTION = by_name(gradient_is_exact, gradient_is_exact_under_noise, changes_nothing_without_an_error)

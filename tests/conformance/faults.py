@@ -13,6 +13,7 @@ from torch import Tensor
 
 from altprop.algorithm import Algorithm, StepResult
 from altprop.capabilities import Capability
+from altprop.direction import DirectionAlgorithm
 from altprop.optim import OptimizerFactory
 from altprop.oracle import Oracle
 from altprop.problem import Grads, Problem
@@ -203,6 +204,24 @@ class LearnsFromTheTest(_Base):
 class SellsAWrongGradient(_Base):
     def _bend(self, grads: Grads) -> Grads:
         return {name: 1.02 * g if "bias" in name else g for name, g in grads.items()}
+
+
+class SkipsTheNoiseOfTheInputs(DirectionAlgorithm):
+    """Unrolls the bare cell by hand: right without noise, and under noise on states and weights."""
+
+    requires = frozenset({Capability.GRADIENT, Capability.RECURRENT})
+    gradient_is_exact = True
+
+    def _direction(self, batch: Batch) -> tuple[Tensor, Grads]:
+        model = self.problem.model
+
+        def by_hand() -> Tensor:
+            h = model.initial_state(batch.rows)
+            for x in batch.inputs:
+                h = model.cell(x, h)
+            return self.problem.output_loss(model.readout(h), batch)
+
+        return self.problem.gradient(batch, loss=by_hand)
 
 
 class LeavesGrad(_Base):

@@ -34,6 +34,7 @@ FAULTS: dict[str, set[str]] = {
     "PeeksThroughFrames": {"touches_no_task"},
     "LearnsFromTheTest": {"learns_from_its_labels", "learns_nothing_from_shuffled_labels"},
     "SellsAWrongGradient": {"gradient_is_exact"},
+    "SkipsTheNoiseOfTheInputs": {"gradient_is_exact_under_noise"},
     "LeavesGrad": {"leaves_no_grad"},
     # A resumed run trains again: under dropout it ends elsewhere.
     "StopsTraining": {"keeps_the_mode", "resumes_to_the_bit"},
