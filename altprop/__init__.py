@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from altprop.exports import EXPORTS
+from altprop.version import __version__
 
 if TYPE_CHECKING:
     from altprop.algorithm import Algorithm, StepResult
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from altprop.problem import Problem
     from altprop.randomness import Random
     from altprop.task import Batch, ModelSpec, Reference, Source, Split, Task
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Algorithm",

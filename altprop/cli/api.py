@@ -32,7 +32,7 @@ def run(overrides: Sequence[str] = (), *, config_dir: Folder | None = None) -> p
 
     from altprop.cli.application import cell_of, explain
     from altprop.errors import AltpropError
-    from altprop.harness.cell import run_cell
+    from altprop.harness.commands import run_cell
     from altprop.harness.composition import compose_cell
 
     given = list(overrides)

@@ -21,8 +21,10 @@ from yaml import YAMLError
 
 from altprop import catalogue
 from altprop.errors import AltpropError, near
-from altprop.harness.cell import Cell, Outcome, make_cell, run_cell
+from altprop.harness.cell import Cell, make_cell
+from altprop.harness.commands import run_cell
 from altprop.harness.composition import register_search_path, spell
+from altprop.harness.planning import Outcome
 from altprop.harness.sweep import SweepLog, begin, report_cell
 from altprop.harness.validation import HARNESS_GROUPS, known_keys, known_options, unknown_key, unknown_option
 

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(USAGE, end="")
         sys.exit(0)
     if any(a == "--version" for a in arguments):
-        from altprop import __version__
+        from altprop.version import __version__
 
         print(f"altprop {__version__}")
         sys.exit(0)

@@ -1,27 +1,19 @@
-"""A cell: one learner on one workload. Its seeds are run here, those that have no record yet."""
+"""A cell: one learner on one workload, named, and nothing of it begun."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import inspect
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from altprop import catalogue
-from altprop.capabilities import Capability, parse_capabilities, refusal
 from altprop.checks import check_part
-from altprop.errors import AltpropError, Refused
+from altprop.errors import AltpropError
 from altprop.harness.settings import Settings
 from altprop.harness.validation import validate
-from altprop.records import key as keys
-from altprop.records import source
-from altprop.records.status import RunStatus
 
-MIN_STACKED_SEEDS = 4
-"""Seeds from which on running them as one pays."""
 AXES = ("algorithm", "optimizer", "dropout", "task", "model")
 
 
@@ -145,9 +137,11 @@ def _without_search(part: Mapping[str, Any]) -> dict[str, Any]:
 
 def _takes_optimizer(target: str) -> bool:
     """Ask a class without a yaml of its own; one that cannot be imported fails later, in its run, with its reason."""
-    resolve, contract = importlib.import_module("altprop.resolve"), importlib.import_module("altprop.algorithm")
+    from altprop.algorithm import Algorithm
+    from altprop.resolve import resolve_class
+
     try:
-        return "optimizer" in inspect.signature(resolve.resolve_class(target, contract.Algorithm)).parameters
+        return "optimizer" in inspect.signature(resolve_class(target, Algorithm)).parameters
     except AltpropError:
         return True
 
@@ -193,199 +187,3 @@ def _workload(axes: Mapping[str, str], overrides: Sequence[str], settings: Setti
         parts.append(f"{settings.budget.amount:.3g} {settings.budget.currency}".replace("_", " "))
     parts += sorted(o.lstrip("+") for o in overrides if o.lstrip("+").startswith(("dtype=", "trainer.overfit_rows=")))
     return axes["task"] + (f"[{', '.join(parts)}]" if parts else "")
-
-
-def refuse(cell: Cell) -> str | None:
-    """Return the sentence that refuses a cell from yaml alone, or None. The class is asked again when it is set up."""
-    names = {group: cell.axes[group] for group in ("algorithm", "task", "model")}
-    task, model = cell.config["task"], cell.config["model"]
-    requires = parse_capabilities(cell.config["algorithm"].get("requires") or ())
-    offered = parse_capabilities([*(task.get("offers") or ()), *(model.get("offers") or ())])
-    if task.get("loss") in catalogue.LEAST_SQUARES_LOSSES:
-        offered |= {Capability.LEAST_SQUARES}
-    if not task.get("offers") and not model.get("offers"):
-        return None  # a plugin without yaml: its class is asked
-    if requires - offered == {Capability.LEAST_SQUARES} and Capability.SUPERVISED in offered:
-        hint = f"task.loss={'one_hot_squared_error' if Capability.CLASSES in offered else 'half_squared_error'}"
-    else:
-        hint = catalogue.suggest(requires)
-    return refusal(names["algorithm"], requires, names["task"], names["model"], offered, hint)
-
-
-def sources(cell: Cell) -> str:
-    """Return the hash of the code that defines the cell's parts.
-
-    Raises:
-        AltpropError: for a module that cannot be found.
-    """
-    modules = {"altprop.problem"}
-    for part in (cell.config["algorithm"], cell.config["dropout"], cell.config["task"], cell.config["model"]):
-        target = part.get("_target_")
-        if target:
-            modules.add(str(target).rpartition(".")[0])
-    if cell.axes["optimizer"] != "none":
-        modules.add("altprop.optim")
-    if cell.settings.probes != "off":
-        modules.add(f"altprop.probes.{cell.settings.probes}")
-    return source.source_hash(modules)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one run of a cell ended in this command.
-
-    Attributes:
-        label, workload, seed: which.
-        status: of the record.
-        reason: its sentence.
-        executed: whether it ran now (False: the record was there, or another worker has it).
-        test: the metric on the test set, or None.
-        metric: its name.
-        key: of the record.
-        role: of the run.
-        objective: what a search minimises: the final validation metric, negated where more is better, or None.
-    """
-
-    label: str
-    workload: str
-    seed: int
-    status: str
-    reason: str
-    executed: bool
-    test: float | None = None
-    metric: str | None = None
-    key: str | None = None
-    role: str = "run"
-    objective: float | None = None
-
-
-def run_cell(cell: Cell) -> list[Outcome]:
-    """Run a cell: its seeds, and before them a tuning where `tune=` asks for one.
-
-    Raises:
-        KeyboardInterrupt: after the run at hand was saved so that it can be resumed.
-        AltpropError: where no record can be written at all.
-    """
-    if cell.settings.tune and refuse(cell) is None:
-        tuning = importlib.import_module("altprop.harness.tuning")
-        return tuning.run_tuning(cell)  # type: ignore[no-any-return]
-    return run_seeds(cell)
-
-
-def run_seeds(cell: Cell) -> list[Outcome]:
-    """Run the seeds of a cell that have no final record; the only place where seeds are looped over.
-
-    Raises:
-        KeyboardInterrupt: after the run at hand was saved so that it can be resumed.
-        AltpropError: where no record can be written at all.
-    """
-    from altprop.harness.data import data_digest
-    from altprop.records.store import RunStore
-
-    store = RunStore(cell.settings.runs_dir)
-    s = cell.settings
-    try:
-        code = sources(cell)
-        problem = None
-    except Exception as error:
-        code, problem = "unavailable", error
-    # A run that never begins needs no data.
-    loaded = data_digest(cell.config["task"], s) if problem is None and refuse(cell) is None else ""
-    cell = replace(cell, data=loaded)
-    cell_key = keys.cell_key(cell.config, code, loaded, s.device_type, s.precision, s.threads)
-    named = {seed: keys.run_key(cell_key, seed) for seed in s.seeds}
-    fresh = _run_stacked(cell, named, cell_key, store) if problem is None and refuse(cell) is None else frozenset()
-    outcomes = []
-    for seed, key in named.items():
-        settled = store.settled(key)
-        if settled is not None:
-            outcomes.append(_outcome(cell, seed, settled.data, executed=seed in fresh))
-            continue
-        importlib.import_module("altprop.harness.runner")  # seconds of imports, before the claim
-        lease = store.claim(key)
-        if lease is None:
-            outcomes.append(_elsewhere(cell, seed, key))
-            continue
-        with lease:
-            settled = store.settled(key)
-            if settled is not None:
-                outcomes.append(_outcome(cell, seed, settled.data, executed=False))
-                continue
-            data = _run(cell, seed, key, cell_key, store, problem)
-        outcomes.append(_outcome(cell, seed, data, executed=True))
-        if data["status"] == RunStatus.INTERRUPTED:
-            raise KeyboardInterrupt
-    return outcomes
-
-
-def _run_stacked(cell: Cell, named: Mapping[int, str], cell_key: str, store: Any) -> frozenset[int]:
-    """Run those seeds as one that can, and return them.
-
-    Raises:
-        KeyboardInterrupt: after they were saved so that they can be resumed.
-    """
-    s = cell.settings
-    plain = not (s.isolate or s.ranks > 1 or s.device_type != "cpu" or s.trainer.get("profiler"))
-    if not (s.stack_seeds and plain and s.budget.currency != "seconds" and cell.axes["dropout"] == "none"):
-        return frozenset()
-    if s.logger.get("kind") is not None:
-        return frozenset()
-    waiting = {
-        seed: key
-        for seed, key in named.items()
-        if store.settled(key) is None and not (store.path(key) / "checkpoint.pt").exists()
-    }
-    if len(waiting) < MIN_STACKED_SEEDS:
-        return frozenset()
-    stacking = importlib.import_module("altprop.harness.stacking")
-    with contextlib.ExitStack() as leases:
-        for seed, key in list(waiting.items()):
-            lease = store.claim(key)
-            if lease is None:
-                del waiting[seed]
-            else:
-                leases.enter_context(lease)
-        if len(waiting) < MIN_STACKED_SEEDS or not stacking.run_stacked(cell, waiting, cell_key, store):
-            return frozenset()
-    ended = {seed: store.read(key) for seed, key in waiting.items()}
-    if any(record is None or record.status is RunStatus.INTERRUPTED for record in ended.values()):
-        raise KeyboardInterrupt
-    return frozenset(ended)
-
-
-def _run(cell: Cell, seed: int, key: str, cell_key: str, store: Any, problem: Exception | None) -> dict[str, Any]:
-    runner = importlib.import_module("altprop.harness.runner")
-    sentence = refuse(cell)
-    if problem is not None or sentence is not None:
-        failure = problem if problem is not None else Refused(sentence)
-        data: dict[str, Any] = runner.commit_without_run(cell, seed, key, cell_key, store, failure)
-    elif cell.settings.isolate or cell.settings.ranks > 1:
-        isolation = importlib.import_module("altprop.harness.isolation")
-        data = isolation.run_isolated(cell, seed, key, cell_key, store)
-    else:
-        data = runner.run_seed(cell, seed, key, cell_key, store)
-    return data
-
-
-def _elsewhere(cell: Cell, seed: int, key: str) -> Outcome:
-    return Outcome(
-        cell.label, cell.workload, seed, "running", "another worker has this run", False, key=key, role=cell.role
-    )
-
-
-def _outcome(cell: Cell, seed: int, data: Mapping[str, Any], executed: bool) -> Outcome:
-    result = data.get("result") or {}
-    evaluated = result.get("validation") if data["status"] in (RunStatus.COMPLETED, RunStatus.REACHED_TARGET) else None
-    return Outcome(
-        cell.label,
-        cell.workload,
-        seed,
-        str(data["status"]),
-        str(data["reason"]),
-        executed,
-        result.get("test"),
-        result.get("metric"),
-        str(data["key"]),
-        cell.role,
-        None if evaluated is None else -evaluated if result.get("higher_is_better", True) else evaluated,
-    )

@@ -29,7 +29,7 @@ def data_digest(task: Mapping[str, Any], settings: Settings) -> str:
         return known
     if not (settings.isolate or settings.ranks > 1):
         return _loaded(task, settings.runs_dir, name)
-    from altprop.harness.isolation import call_isolated
+    from altprop.harness.children import call_isolated
 
     answer = call_isolated(_loaded, (dict(task), settings.runs_dir, name), settings)
     return UNAVAILABLE if answer is None else str(answer)

@@ -7,6 +7,7 @@ import functools
 import os
 import socket
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,12 +17,13 @@ from torch import Tensor
 
 from altprop.capabilities import evaluated_as
 from altprop.errors import AltpropError, Refused
-from altprop.harness.cell import Cell
 from altprop.harness.memory import in_words
+from altprop.harness.planning import RunIdentity
 from altprop.harness.training_run import TrainingRun
 from altprop.records.oracle_checks import code_of
 from altprop.records.provenance import collect
 from altprop.records.status import RunStatus
+from altprop.records.store import RunStore
 
 _BREAKDOWNS: tuple[type[Exception], ...] = (torch.linalg.LinAlgError, np.linalg.LinAlgError)  # type: ignore[attr-defined]
 HIT_CURRENCIES = {"step": "step", "flops": "flops", "samples": "samples", "forward_equivalents": "forward_equivalents"}
@@ -72,45 +74,102 @@ def _is_memory(error: BaseException, text: str) -> bool:
     )
 
 
-def make_record(
-    cell: Cell,
-    seed: int,
-    key: str,
-    cell_key: str,
-    training_run: TrainingRun | None,
-    status: RunStatus,
-    reason: str,
-    text: str | None,
-    tests: tuple[dict[str, dict[str, float]], float | None],
-    started: datetime,
-) -> dict[str, Any]:
+Tests = tuple[dict[str, dict[str, float]], float | None]
+"""Test set -> metrics of the final state, and the test metric of the best validation state."""
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """How a run ended, and all that its record says of it beside who it was.
+
+    Attributes:
+        status: of the run.
+        reason: a sentence.
+        started: when.
+        training_run: what was trained, None where nothing was.
+        traceback: of what ended it, None where nothing was raised.
+        tests: what the test sets showed.
+        artefacts: named tables and arrays of the learner.
+        measured: further entries of the block `measured`.
+    """
+
+    status: RunStatus
+    reason: str
+    started: datetime
+    training_run: TrainingRun | None = None
+    traceback: str | None = None
+    tests: Tests = ({}, None)
+    artefacts: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
+
+
+def end_of(training_run: TrainingRun, started: datetime, measured: Mapping[str, Any] | None = None) -> RunEnd:
+    """Return the end of a run that nothing was raised in; a proper one opens the test sets.
+
+    Args:
+        training_run: what was trained.
+        started: when.
+        measured: further entries of the block `measured`.
+    """
+    status, reason = _ended(training_run)
+    tests: Tests = ({}, None)
+    artefacts: dict[str, Any] = {}
+    if status in (RunStatus.COMPLETED, RunStatus.REACHED_TARGET):
+        artefacts = training_run.parts.algorithm.artefacts()
+        if training_run.tested:
+            tests = training_run.test()
+    return RunEnd(status, reason, started, training_run, None, tests, artefacts, dict(measured or {}))
+
+
+def _ended(training_run: TrainingRun) -> tuple[RunStatus, str]:
+    if training_run.status is None and training_run.stop_requested:
+        return RunStatus.INTERRUPTED, RunStatus.INTERRUPTED.sentence
+    if training_run.status is None:
+        return RunStatus.FAILED, "The training loop ended before the budget was spent."
+    return training_run.status, training_run.reason
+
+
+def commit(run: RunIdentity, end: RunEnd, store: RunStore) -> dict[str, Any]:
+    """Write the record of a run and return its content.
+
+    Raises:
+        TypeError, ValueError: for a scalar or an artefact that no file can hold.
+    """
+    trained = end.training_run
+    trace, clock = ([], []) if trained is None else (trained.trace, trained.clock)
+    return store.commit(run.key, make_record(run, end), trace, clock, run.cell.full_yaml, end.artefacts).data
+
+
+def make_record(run: RunIdentity, end: RunEnd) -> dict[str, Any]:
     """Return the content of record.json but for what the store fills in."""
+    cell, training_run = run.cell, end.training_run
     finished = datetime.now(UTC)
     measured: dict[str, Any] = {
-        "started": started.isoformat(timespec="seconds"),
+        "started": end.started.isoformat(timespec="seconds"),
         "finished": finished.isoformat(timespec="seconds"),
-        "total_seconds": (finished - started).total_seconds(),
+        "total_seconds": (finished - end.started).total_seconds(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
     }
-    result: dict[str, Any] = {"status": str(status), "metric": None}
+    result: dict[str, Any] = {"status": str(end.status), "metric": None}
     if training_run is not None:
-        result |= _result(training_run, tests)
+        result |= _result(training_run, end.tests)
         measured |= _measured(training_run)
+    measured |= end.measured
     s = cell.settings
     return {
-        "key": key,
-        "cell": cell_key,
+        "key": run.key,
+        "cell": run.cell_key,
         "label": cell.label,
         "workload": cell.workload,
         "axes": dict(cell.axes),
-        "seed": seed,
+        "seed": run.seed,
         "role": cell.role,
         **cell.about,
-        "status": str(status),
-        "reason": reason,
-        "traceback": text,
-        "rerun": cell.rerun(seed),
+        "status": str(end.status),
+        "reason": end.reason,
+        "traceback": end.traceback,
+        "rerun": cell.rerun(run.seed),
         "reference": bool(cell.config["algorithm"].get("reference", False)),
         "control": cell.control,
         "config": cell.config,
@@ -120,7 +179,7 @@ def make_record(
             **collect(s.device_type, s.precision, s.threads),
             "command": cell.command,
             "sources": {
-                "algorithm": _source(str(cell.config["algorithm"].get("_target_")), cell_key),
+                "algorithm": _source(str(cell.config["algorithm"].get("_target_")), run.cell_key),
                 "data": cell.data,
             },
         },
@@ -136,7 +195,7 @@ def _source(target: str, cell_key: str) -> str | None:
         return None
 
 
-def _result(training_run: TrainingRun, tests: tuple[dict[str, dict[str, float]], float | None]) -> dict[str, Any]:
+def _result(training_run: TrainingRun, tests: Tests) -> dict[str, Any]:
     parts = training_run.parts
     task, ledger, metric = parts.task, parts.problem.ledger, parts.task.metric
     final, test_best = tests

@@ -19,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from altprop.harness.cell import Outcome
+from altprop.harness.planning import Outcome
 from altprop.records import files, process
 
 SWEEP_VARIABLE = "ALTPROP_SWEEP"

@@ -25,9 +25,10 @@ from typing import Any, TypeVar
 import torch
 
 from altprop.errors import AltpropError, near
-from altprop.harness.cell import Cell, sources
+from altprop.harness.cell import Cell
 from altprop.harness.interleaved import BLOCK, LONGEST, SHORTEST, SIZING_STEPS, WARM_STEPS, Clock, TimedRun
 from altprop.harness.outcome import failure_of
+from altprop.harness.planning import sources
 from altprop.harness.settings import Settings
 from altprop.records import key as keys
 from altprop.records.folders import Folders

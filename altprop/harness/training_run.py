@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import time
 from typing import Any
@@ -26,11 +25,12 @@ class TrainingRun:
         parts: of the run.
         settings: of the harness.
         seed: of the run.
+        tested: whether the test sets are opened at its end; trials of a tuning leave them closed.
     """
 
-    def __init__(self, parts: Parts, settings: Settings, seed: int) -> None:
+    def __init__(self, parts: Parts, settings: Settings, seed: int, tested: bool = True) -> None:
         self.parts, self.settings, self.budget = parts, settings, settings.budget
-        self.seed = seed
+        self.seed, self.tested = seed, tested
         self.position = 0
         self.mark = 0
         self.status: RunStatus | None = None
@@ -46,8 +46,9 @@ class TrainingRun:
         self.own_model = parts.algorithm._predictor() is not None
         self._probes: Any = None
         if settings.probes != "off":
-            basic = importlib.import_module("altprop.probes.basic")
-            self._probes = basic.BasicProbes(parts.problem, parts.probe_batch, parts.task.data_seed)
+            from altprop.probes.basic import BasicProbes
+
+            self._probes = BasicProbes(parts.problem, parts.probe_batch, parts.task.data_seed)
 
     # Where the run stands.
 

@@ -12,7 +12,9 @@ from typing import Any
 import yaml
 
 from altprop.errors import AltpropError, near
-from altprop.harness.cell import Cell, Outcome, run_seeds
+from altprop.harness.cell import Cell
+from altprop.harness.execution import run_seeds
+from altprop.harness.planning import Outcome
 from altprop.records.record import Record
 from altprop.records.status import RunStatus
 from altprop.records.store import RunStore

@@ -11,8 +11,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import altprop
 from altprop.records.key import KERNEL, canonical_json
+from altprop.version import __version__
 
 _DISTRIBUTIONS = {"torch": "torch", "lightning": "pytorch-lightning", "hydra": "hydra-core", "numpy": "numpy"}
 _ALSO = ("deap", "scipy", "scikit-learn", "pytorch_optimizer")
@@ -37,7 +37,7 @@ def collect(
         `git_dirty` (None in a wheel, the latter also for a clean tree), `kernel`, and `fingerprint` of the fields
         `BITWISE`.
     """
-    block: dict[str, Any] = {"altprop": altprop.__version__, "python": platform.python_version()}
+    block: dict[str, Any] = {"altprop": __version__, "python": platform.python_version()}
     block |= {name: version(distribution) for name, distribution in _DISTRIBUTIONS.items()}
     block |= {
         "also": {name: version(name) for name in _ALSO},
@@ -129,7 +129,7 @@ def git_state() -> tuple[str | None, str | None]:
         The commit (40 hex digits), None if altprop lies in no repository of its own (a wheel in somebody's project);
         and 16 hex digits over all changed and untracked source files, None for a clean tree.
     """
-    root = Path(altprop.__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if _run("git", "ls-files", "--error-unmatch", "altprop/__init__.py", folder=root) is None:
         return None, None
     sha = _run("git", "rev-parse", "--verify", "HEAD", folder=root)

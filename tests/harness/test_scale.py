@@ -15,25 +15,27 @@ WORKERS, CELLS = 8, 200
 WORKER = """
 import dataclasses, os, pickle, sys, types
 from datetime import UTC, datetime
-from altprop.harness import cell as cells
+import altprop.harness
+from altprop.harness.commands import run_cell
 
 log = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-def run_seed(cell, seed, key, cell_key, store):
+def run_seed(run, store, measured):
     '''In place of training: leave a line, and a record.'''
-    os.write(log, f"{key} {os.getpid()}\\n".encode())
-    parts = {"label": cell.label, "workload": cell.workload, "axes": cell.axes, "seed": seed, "config": cell.config}
+    cell = run.cell
+    os.write(log, f"{run.key} {os.getpid()}\\n".encode())
+    parts = {"label": cell.label, "workload": cell.workload, "axes": cell.axes, "seed": run.seed, "config": cell.config}
     record = {"status": "completed", "reason": "", "result": {}, "measured": {"pid": os.getpid()}, "provenance": {}}
-    return store.commit(key, {**parts, **record}, [], [], "", {}).data
+    return store.commit(run.key, {**parts, **record}, [], [], "", {}).data
 
-sys.modules["altprop.harness.runner"] = types.SimpleNamespace(run_seed=run_seed)
+sys.modules["altprop.harness.runner"] = altprop.harness.runner = types.SimpleNamespace(run_seed=run_seed)
 cell = pickle.load(open(sys.argv[1], "rb"))
 print("ready", flush=True)
 sys.stdin.readline()
 ended = []
 for number in range(int(sys.argv[3])):
     one = dataclasses.replace(cell, config={**cell.config, "budget": {**cell.config["budget"], "amount": number + 1}})
-    ended += cells.run_cell(one)
+    ended += run_cell(one)
 print([outcome.status for outcome in ended].count("completed"), sum(outcome.executed for outcome in ended))
 assert {outcome.status for outcome in ended} <= {"completed", "running"}
 assert "torch" not in sys.modules

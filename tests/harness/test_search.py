@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from altprop.harness.cell import Outcome, make_cell, run_cell
+from altprop.harness.cell import make_cell
+from altprop.harness.commands import run_cell
 from altprop.harness.composition import compose_cell
+from altprop.harness.planning import Outcome
 
 from .commands import finish, start
 

@@ -1,0 +1,116 @@
+"""Running the seeds of a cell that have no final record: stacked where they can be, else one after the other."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from altprop.harness.cell import Cell
+from altprop.harness.planning import Outcome, Plan, RunIdentity, outcome_of, plan, running_elsewhere
+from altprop.records.status import RunStatus
+from altprop.records.store import RunStore
+
+if TYPE_CHECKING:
+    from altprop.harness.stacking import StackedEnd
+
+MIN_STACKED_SEEDS = 4
+"""Seeds from which on running them as one pays."""
+
+
+def run_seeds(cell: Cell) -> list[Outcome]:
+    """Run the seeds of a cell that have no final record; the only place where seeds are looped over.
+
+    Raises:
+        KeyboardInterrupt: after the run at hand was saved so that it can be resumed.
+        AltpropError: where no record can be written at all.
+    """
+    planned = plan(cell)
+    store = RunStore(cell.settings.runs_dir)
+    stacked = _stacked(planned, store)
+    outcomes = []
+    for run in planned.runs:
+        outcome = _recorded(run, store, run.seed in stacked.seeds) if stacked else _recorded(run, store)
+        outcome = outcome or _run(run, planned, store, stacked.problem if stacked else "")
+        outcomes.append(outcome)
+        if outcome.status == RunStatus.INTERRUPTED:
+            raise KeyboardInterrupt
+    return outcomes
+
+
+def _recorded(run: RunIdentity, store: RunStore, executed: bool = False) -> Outcome | None:
+    """Return the outcome of a run that has a final record, or None."""
+    settled = store.settled(run.key)
+    return None if settled is None else outcome_of(run, settled.data, executed)
+
+
+def _run(run: RunIdentity, planned: Plan, store: RunStore, stacking_problem: str) -> Outcome:
+    """Claim a run and run it, unless another worker has it or has just ended it."""
+    # Seconds of imports, before the claim.
+    from altprop.harness import runner
+
+    lease = store.claim(run.key)
+    if lease is None:
+        return running_elsewhere(run)
+    with lease:
+        outcome = _recorded(run, store)
+        if outcome is not None:
+            return outcome
+        settings = run.cell.settings
+        data: dict[str, Any]
+        if planned.failure is not None:
+            data = runner.commit_without_run(run, store, planned.failure)
+        elif settings.isolate or settings.ranks > 1:
+            from altprop.harness.isolation import run_isolated
+
+            data = run_isolated(run, store)
+        else:
+            data = runner.run_seed(run, store, {"stacking_problem": stacking_problem} if stacking_problem else {})
+        return outcome_of(run, data, executed=True)
+
+
+def _stacked(planned: Plan, store: RunStore) -> StackedEnd | None:
+    """Run those seeds as one that can, and say which did.
+
+    Raises:
+        KeyboardInterrupt: after they were saved so that they can be resumed.
+    """
+    if planned.failure is not None or not _may_stack(planned.cell):
+        return None
+    waiting = [
+        run
+        for run in planned.runs
+        if store.settled(run.key) is None and not (store.path(run.key) / "checkpoint.pt").exists()
+    ]
+    if len(waiting) < MIN_STACKED_SEEDS:
+        return None
+    from altprop.harness.stacking import run_stacked
+
+    with contextlib.ExitStack() as leases:
+        held = [run for run in waiting if _held(run, store, leases)]
+        if len(held) < MIN_STACKED_SEEDS:
+            return None
+        end = run_stacked(held, store)
+    if any(_interrupted(run, store) for run in held if run.seed in end.seeds):
+        raise KeyboardInterrupt
+    return end
+
+
+def _may_stack(cell: Cell) -> bool:
+    """Whether the settings of a cell let its seeds run as one."""
+    s = cell.settings
+    plain = not (s.isolate or s.ranks > 1 or s.device_type != "cpu" or s.trainer.get("profiler"))
+    noiseless = cell.axes["dropout"] == "none"
+    return s.stack_seeds and plain and noiseless and s.budget.currency != "seconds" and s.logger.get("kind") is None
+
+
+def _held(run: RunIdentity, store: RunStore, leases: contextlib.ExitStack) -> bool:
+    """Whether this worker could claim a run; the lease is held as long as the stack is open."""
+    lease = store.claim(run.key)
+    if lease is not None:
+        leases.enter_context(lease)
+    return lease is not None
+
+
+def _interrupted(run: RunIdentity, store: RunStore) -> bool:
+    record = store.read(run.key)
+    return record is None or record.status is RunStatus.INTERRUPTED

@@ -1,0 +1,161 @@
+"""What a cell has to run: whether it can, what its runs are called, and how a run of it came out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from altprop import catalogue
+from altprop.capabilities import Capability, parse_capabilities, refusal
+from altprop.errors import Refused
+from altprop.harness.cell import Cell
+from altprop.harness.data import data_digest
+from altprop.records import key as keys
+from altprop.records import source
+from altprop.records.status import RunStatus
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What tells a run from every other one.
+
+    Attributes:
+        cell: that it is a run of.
+        seed: of the run.
+        key: of the run, the name of its folder.
+        cell_key: that all seeds of the cell share.
+    """
+
+    cell: Cell
+    seed: int
+    key: str
+    cell_key: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a cell, before any is looked for.
+
+    Attributes:
+        cell: with the digest of its data.
+        runs: one a seed, in the order of the settings.
+        failure: why none of them can begin, or None.
+    """
+
+    cell: Cell
+    runs: tuple[RunIdentity, ...] = field(default=())
+    failure: Exception | None = None
+
+
+def plan(cell: Cell) -> Plan:
+    """Name the runs of a cell, and find out what keeps them from beginning."""
+    settings = cell.settings
+    sentence = refuse(cell)
+    failure: Exception | None = None if sentence is None else Refused(sentence)
+    try:
+        code = sources(cell)
+    except Exception as error:  # a plugin's file may hold anything
+        code, failure = "unavailable", error
+    # A run that never begins needs no data.
+    digest = data_digest(cell.config["task"], settings) if failure is None else ""
+    cell = replace(cell, data=digest)
+    cell_key = keys.cell_key(cell.config, code, digest, settings.device_type, settings.precision, settings.threads)
+    runs = (RunIdentity(cell, seed, keys.run_key(cell_key, seed), cell_key) for seed in settings.seeds)
+    return Plan(cell, tuple(runs), failure)
+
+
+def refuse(cell: Cell) -> str | None:
+    """Return the sentence that refuses a cell from yaml alone, or None. The class is asked again when it is set up."""
+    names = {group: cell.axes[group] for group in ("algorithm", "task", "model")}
+    task, model = cell.config["task"], cell.config["model"]
+    requires = parse_capabilities(cell.config["algorithm"].get("requires") or ())
+    offered = parse_capabilities([*(task.get("offers") or ()), *(model.get("offers") or ())])
+    if task.get("loss") in catalogue.LEAST_SQUARES_LOSSES:
+        offered |= {Capability.LEAST_SQUARES}
+    if not task.get("offers") and not model.get("offers"):
+        return None  # a plugin without yaml: its class is asked
+    if requires - offered == {Capability.LEAST_SQUARES} and Capability.SUPERVISED in offered:
+        hint = f"task.loss={'one_hot_squared_error' if Capability.CLASSES in offered else 'half_squared_error'}"
+    else:
+        hint = catalogue.suggest(requires)
+    return refusal(names["algorithm"], requires, names["task"], names["model"], offered, hint)
+
+
+def sources(cell: Cell) -> str:
+    """Return the hash of the code that defines the cell's parts.
+
+    Raises:
+        AltpropError: for a module that cannot be found.
+    """
+    modules = {"altprop.problem"}
+    for part in (cell.config["algorithm"], cell.config["dropout"], cell.config["task"], cell.config["model"]):
+        target = part.get("_target_")
+        if target:
+            modules.add(str(target).rpartition(".")[0])
+    if cell.axes["optimizer"] != "none":
+        modules.add("altprop.optim")
+    if cell.settings.probes != "off":
+        modules.add(f"altprop.probes.{cell.settings.probes}")
+    return source.source_hash(modules)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one run of a cell ended in this command.
+
+    Attributes:
+        label, workload, seed: which.
+        status: of the record.
+        reason: its sentence.
+        executed: whether it ran now (False: the record was there, or another worker has it).
+        test: the metric on the test set, or None.
+        metric: its name.
+        key: of the record.
+        role: of the run.
+        objective: what a search minimises: the final validation metric, negated where more is better, or None.
+    """
+
+    label: str
+    workload: str
+    seed: int
+    status: str
+    reason: str
+    executed: bool
+    test: float | None = None
+    metric: str | None = None
+    key: str | None = None
+    role: str = "run"
+    objective: float | None = None
+
+
+def outcome_of(run: RunIdentity, data: Mapping[str, Any], executed: bool) -> Outcome:
+    """Return how a run came out, from the content of its record.
+
+    Args:
+        run: which.
+        data: of record.json.
+        executed: whether it ran in this command.
+    """
+    result = data.get("result") or {}
+    ended = data["status"] in (RunStatus.COMPLETED, RunStatus.REACHED_TARGET)
+    value = result.get("validation") if ended else None
+    return Outcome(
+        run.cell.label,
+        run.cell.workload,
+        run.seed,
+        str(data["status"]),
+        str(data["reason"]),
+        executed,
+        result.get("test"),
+        result.get("metric"),
+        str(data["key"]),
+        run.cell.role,
+        None if value is None else -value if result.get("higher_is_better", True) else value,
+    )
+
+
+def running_elsewhere(run: RunIdentity) -> Outcome:
+    """Return what is known of a run that another worker has."""
+    cell, sentence = run.cell, "another worker has this run"
+    return Outcome(cell.label, cell.workload, run.seed, "running", sentence, False, key=run.key, role=cell.role)
