@@ -19,7 +19,12 @@ from altprop.noise import Draws
 from altprop.task import Batch
 
 if TYPE_CHECKING:
+<<<<<<< HEAD
     from altprop.problem import Problem
+=======
+    from altprop.models.base import Block
+    from altprop.workspace import Workspace
+>>>>>>> 0127be7 (No module imports itself by a detour: contracts for the harness and the kernel, and a test)
 
 Grads = dict[str, Tensor]
 
@@ -37,7 +42,7 @@ class Pulled(NamedTuple):
 
 
 def pull(
-    problem: Problem, function: Callable[[Tensor], Tensor], x: Tensor, parameters: Mapping[str, Tensor] | None
+    problem: Workspace, function: Callable[[Tensor], Tensor], x: Tensor, parameters: Mapping[str, Tensor] | None
 ) -> tuple[Tensor, Callable[..., Pulled]]:
     """See `Problem.pull`."""
     if parameters is None:
@@ -59,12 +64,34 @@ def pull(
     return y.detach(), back
 
 
+<<<<<<< HEAD
+=======
+def pull_block(problem: Workspace, index: int, x: Tensor) -> tuple[Tensor, Callable[[Tensor], BlockPulled]]:
+    """See `Problem.pull_block`."""
+    block = cast("Block", problem.layered.blocks[index])
+    own = {f"blocks.{index}.{name}": p for name, p in block.named_parameters()}
+    if block.noise is not None:
+        own.update((f"noise.{name}", p) for name, p in block.noise.named_parameters())
+    ledger, x, rows = problem.ledger, x.detach(), int(x.shape[0])
+    with torch.enable_grad(), ledger.graph(), ledger.primitive("block_forward", rows):
+        z = block.transform(x)
+        y = block.respond(z)
+
+    def back(v: Tensor) -> BlockPulled:
+        with ledger.primitive("block_backward", rows):
+            found = cotangents(y, [z, *own.values()], v)
+        return BlockPulled(found[0], dict(zip(own, found[1:], strict=True)))
+
+    return y.detach(), back
+
+
+>>>>>>> 0127be7 (No module imports itself by a detour: contracts for the harness and the kernel, and a test)
 def cotangents(y: Tensor, wanted: list[Tensor], v: Tensor) -> tuple[Tensor, ...]:
     """Return the cotangents of what is wanted, shaped like it; the graph of y stays for other cotangents v."""
     return torch.autograd.grad(y, wanted, v, retain_graph=True, allow_unused=True, materialize_grads=True)
 
 
-def per_example_gradients(problem: Problem, batch: Batch) -> Grads:
+def per_example_gradients(problem: Workspace, batch: Batch) -> Grads:
     """See `Problem.per_example_gradients`."""
     problem.refuse_batch_norm("per-example gradients")
     objective, ledger = problem.uncounted, problem.ledger
@@ -92,7 +119,7 @@ def per_example_gradients(problem: Problem, batch: Batch) -> Grads:
     return {name: g * batch.labelled.reshape(-1, *[1] * (g.dim() - 1)) for name, g in grads.items()}
 
 
-def jacobian(problem: Problem, batch: Batch) -> tuple[Tensor, Tensor]:
+def jacobian(problem: Workspace, batch: Batch) -> tuple[Tensor, Tensor]:
     """See `Problem.jacobian`."""
     problem.refuse_batch_norm("per-example Jacobians")
     if problem.spec.sequence:
@@ -117,7 +144,7 @@ def jacobian(problem: Problem, batch: Batch) -> tuple[Tensor, Tensor]:
     return outputs, torch.cat([jacobians[name].flatten(2) for name in params], dim=2)
 
 
-def along(problem: Problem, batch: Batch, tangent: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Grads]:
+def along(problem: Workspace, batch: Batch, tangent: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Grads]:
     """Return (objective, derivative along `tangent`, buffers after the pass), by forward mode."""
     _load_forward_mode()
     params = {name: p.detach() for name, p in problem.params.items()}

@@ -17,7 +17,7 @@ from altprop.noise import Draws
 from altprop.task import Batch
 
 if TYPE_CHECKING:
-    from altprop.problem import Problem
+    from altprop.workspace import Workspace
 
 
 class CellStep(NamedTuple):
@@ -48,7 +48,7 @@ class _Unroll(nn.Module):
         return state
 
 
-def cell_step(problem: Problem, batch: Batch, time: int, h: Tensor, jacobians: bool) -> CellStep:
+def cell_step(problem: Workspace, batch: Batch, time: int, h: Tensor, jacobians: bool) -> CellStep:
     """See `Problem.cell_step`."""
     x, h, share = batch.inputs[time : time + 1], h.detach(), 1 / batch.inputs.shape[0]
     mask = None if batch.mask is None else batch.mask[time : time + 1]
@@ -75,7 +75,7 @@ def _like(rows: Tensor, value: Tensor) -> Tensor:
     return rows.to(value.dtype).reshape(-1, *[1] * (value.dim() - 1))
 
 
-def _jacobians(problem: Problem, x: Tensor, h: Tensor, time: int, draws: Draws) -> tuple[Tensor, Grads]:
+def _jacobians(problem: Workspace, x: Tensor, h: Tensor, time: int, draws: Draws) -> tuple[Tensor, Grads]:
     """Return the Jacobians of the next state of each row, as if no element were masked."""
     wrapped, readout = _Unroll(problem.model), {id(p) for p in problem.model.readout.parameters()}
     params = {name: p.detach() for name, p in problem.params.items() if id(p) not in readout}
@@ -96,7 +96,7 @@ def _jacobians(problem: Problem, x: Tensor, h: Tensor, time: int, draws: Draws) 
     return in_state, in_parameters
 
 
-def readout(problem: Problem, states: Tensor, start: int) -> tuple[Tensor, Callable[..., Pulled]]:
+def readout(problem: Workspace, states: Tensor, start: int) -> tuple[Tensor, Callable[..., Pulled]]:
     """See `Problem.readout`."""
     ledger, model = problem.ledger, problem.model
     own = {id(p) for p in model.readout.parameters()}

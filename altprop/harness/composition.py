@@ -81,8 +81,8 @@ def spell(argument: str, config_dirs: Sequence[str] = ()) -> str:
     if argument.startswith("+tune="):
         return argument[1:]  # it stands in the configuration, and Hydra would refuse to add it
     group, _, value = argument.partition("=")
-    if value == "null" and group != "algorithm" and (names := catalogue.entries(group, tuple(config_dirs))):
-        raise AltpropError(f"{argument} names nothing; {near('null', names)}")  # Hydra would end with a traceback
+    if value == "null" and group != "algorithm" and (known := catalogue.entries(group, tuple(config_dirs))):
+        raise AltpropError(f"{argument} names nothing; {near('null', known)}")  # Hydra would end with a traceback
     if group != "algorithm":
         return argument
     if "glob(" in argument:

@@ -18,7 +18,7 @@ from altprop.optim.state import export, restore
 from altprop.randomness import derive_seed
 
 if TYPE_CHECKING:
-    from altprop.problem import Problem
+    from altprop.workspace import Workspace
 
 __all__ = ["ROLES", "Evaluate", "Updater", "role_of"]
 
@@ -82,7 +82,7 @@ class Updater:
         factory: OptimizerFactory,
         module: nn.Module,
         roles: Callable[[], Mapping[str, str]],
-        problem: Problem,
+        problem: Workspace,
         direction: str = "gradient",
     ) -> None:
         if direction not in ("gradient", "other"):

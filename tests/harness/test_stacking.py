@@ -240,3 +240,25 @@ def test_a_seed_that_another_worker_has_is_left_to_it(run: Callable[..., Any], t
     found = records(tmp_path / "runs")
     assert sorted(found) == [1, 2, 3, 4, 5]
     assert {record["measured"]["stacked"] for record in found.values()} == {5}
+
+
+def test_an_error_that_was_not_meant_is_told_and_the_seeds_run_one_by_one(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Any, *given: Any) -> Any:
+        raise ValueError("a planted\nbug")
+
+    monkeypatch.setattr(stacked_learners.StackedLearners, "step", broken)
+    run(SEEDS, "task=digits")
+    found = records(tmp_path / "runs")
+    assert {record["status"] for record in found.values()} == {"completed"}
+    assert {record["measured"]["stacking_problem"] for record in found.values()} == {"ValueError: a planted bug"}
+
+
+def test_a_mismatch_is_no_error(run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mismatch(self: Any, *given: Any) -> Any:
+        raise stacked_learners.StackingMismatch("planted")
+
+    monkeypatch.setattr(stacked_learners.StackedLearners, "step", mismatch)
+    run(SEEDS, "task=digits")
+    assert all("stacking_problem" not in record["measured"] for record in records(tmp_path / "runs").values())

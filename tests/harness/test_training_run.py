@@ -40,7 +40,7 @@ def test_an_epoch_gives_every_row_once_and_the_next_in_another_order() -> None:
 def metrics_of(monkeypatch: pytest.MonkeyPatch, run: TrainingRun, values: list[dict[str, float]]) -> None:
     """Let the run see given metrics, one an evaluation."""
     waiting = list(values)
-    monkeypatch.setattr(run, "evaluate", lambda split: waiting.pop(0))
+    monkeypatch.setattr(run, "evaluate", lambda *given: waiting.pop(0))
 
 
 @pytest.mark.parametrize(("short", "stops"), [(1e-6, False), (0.0, True), (0.3, False)])

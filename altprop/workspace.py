@@ -1,0 +1,54 @@
+"""What the parts of a problem see of it: derivatives, walks in time and updaters import no `Problem`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+    from torch import nn
+
+    from altprop.ledger import Ledger
+    from altprop.noise import NoiseClock
+    from altprop.objective import Objective
+    from altprop.randomness import Random
+    from altprop.task import ModelSpec
+
+
+class Workspace(Protocol):
+    """The side of a `Problem` that its own parts need.
+
+    Attributes:
+        model, spec, device, dtype: as in `Problem`.
+        ledger: that counts the work.
+        clock: of the noise masks.
+        random: the algorithm's own stream.
+        uncounted: the objective as mathematics.
+        progress: share of the budget that is spent.
+    """
+
+    model: Any
+    spec: ModelSpec
+    device: torch.device
+    dtype: torch.dtype
+    ledger: Ledger
+    clock: NoiseClock
+    random: Random
+    uncounted: Objective
+    progress: float
+
+    @property
+    def params(self) -> Mapping[str, nn.Parameter]:
+        """Name -> parameter, the live tensors of the model."""
+
+    @property
+    def layered(self) -> Any:
+        """The model, for what walks over its blocks."""
+
+    def refuse_batch_norm(self, what: str) -> None:
+        """Refuse what needs each row to have an output of its own, where batch normalisation ties rows together."""
+
+    def forget_structure(self) -> None:
+        """Look the parameters up anew."""
