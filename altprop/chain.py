@@ -18,7 +18,7 @@ from altprop.noise import Draws
 
 if TYPE_CHECKING:
     from altprop.models.base import Block
-    from altprop.problem import Problem
+    from altprop.workspace import Workspace
 
 
 class ChainSignals(NamedTuple):
@@ -53,10 +53,10 @@ class ChainWalk:
         outputs: (B, C) of the last block.
     """
 
-    def __init__(self, problem: Problem, x: Tensor) -> None:
+    def __init__(self, problem: Workspace, x: Tensor) -> None:
         self._ledger, self._clock = problem.ledger, problem.clock
         self._blocks = [cast("Block", block) for block in problem.layered.blocks]
-        self._names = {id(p): name for name, p in zip(*problem._named(), strict=True)}
+        self._names = {id(p): name for name, p in zip(*problem.named_parameters(), strict=True)}
         self._rows = int(x.shape[0])
         self._shapes: list[torch.Size] = []
         self._before: list[Tensor] = []

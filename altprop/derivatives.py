@@ -19,12 +19,7 @@ from altprop.noise import Draws
 from altprop.task import Batch
 
 if TYPE_CHECKING:
-<<<<<<< HEAD
-    from altprop.problem import Problem
-=======
-    from altprop.models.base import Block
     from altprop.workspace import Workspace
->>>>>>> 0127be7 (No module imports itself by a detour: contracts for the harness and the kernel, and a test)
 
 Grads = dict[str, Tensor]
 
@@ -64,28 +59,6 @@ def pull(
     return y.detach(), back
 
 
-<<<<<<< HEAD
-=======
-def pull_block(problem: Workspace, index: int, x: Tensor) -> tuple[Tensor, Callable[[Tensor], BlockPulled]]:
-    """See `Problem.pull_block`."""
-    block = cast("Block", problem.layered.blocks[index])
-    own = {f"blocks.{index}.{name}": p for name, p in block.named_parameters()}
-    if block.noise is not None:
-        own.update((f"noise.{name}", p) for name, p in block.noise.named_parameters())
-    ledger, x, rows = problem.ledger, x.detach(), int(x.shape[0])
-    with torch.enable_grad(), ledger.graph(), ledger.primitive("block_forward", rows):
-        z = block.transform(x)
-        y = block.respond(z)
-
-    def back(v: Tensor) -> BlockPulled:
-        with ledger.primitive("block_backward", rows):
-            found = cotangents(y, [z, *own.values()], v)
-        return BlockPulled(found[0], dict(zip(own, found[1:], strict=True)))
-
-    return y.detach(), back
-
-
->>>>>>> 0127be7 (No module imports itself by a detour: contracts for the harness and the kernel, and a test)
 def cotangents(y: Tensor, wanted: list[Tensor], v: Tensor) -> tuple[Tensor, ...]:
     """Return the cotangents of what is wanted, shaped like it; the graph of y stays for other cotangents v."""
     return torch.autograd.grad(y, wanted, v, retain_graph=True, allow_unused=True, materialize_grads=True)

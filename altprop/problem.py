@@ -204,7 +204,7 @@ class Problem:
         """Look the parameters up anew: a rule that grows or replaces them says so here (`Updater.rebind` does)."""
         self._structure = None
 
-    def _named(self) -> tuple[tuple[str, ...], tuple[nn.Parameter, ...]]:
+    def named_parameters(self) -> tuple[tuple[str, ...], tuple[nn.Parameter, ...]]:
         """Return names and live parameters; walking the modules at every step would cost a tenth of a small one."""
         if self._structure is None:
             found = dict(self.model.named_parameters())
@@ -351,7 +351,7 @@ class Problem:
         """
         rows = batch.rows * share
         if of is None:
-            names, values = self._named()
+            names, values = self.named_parameters()
         else:
             own = dict(self._player(of).named_parameters())
             names, values, loss = tuple(own), tuple(own.values()), lambda: self._loss_of(of, batch)

@@ -230,20 +230,6 @@ class Source:
                 _feed_hash(state, entry.name, getattr(self, entry.name))
         return state.hexdigest()
 
-    @classmethod
-    def without_data(cls, spec: "ModelSpec", description: str) -> "Source":
-        """Return the source of a task that has no data: one row of zeros trains, guides and tests.
-
-        Args:
-            spec: the shapes of that row.
-            description: the task in words, with all its options: what its digest is made of.
-        """
-        inputs = torch.zeros(1, *spec.input_shape, dtype=torch.float64, device="cpu")
-        targets = torch.zeros(1, spec.outputs, dtype=torch.float64, device="cpu")
-        row = Split(inputs, targets, torch.zeros(1, dtype=torch.int64, device="cpu"))
-        digest = hashlib.sha256(description.encode()).hexdigest()
-        return cls(row, {"test": row}, description, digest, in_sample=True)
-
 
 def _feed_hash(state: Any, name: str, value: Any) -> None:
     """Feed a named value, and the parts of a nested one, to a hash; of what has no value the class is fed."""

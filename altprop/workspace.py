@@ -47,6 +47,9 @@ class Workspace(Protocol):
     def layered(self) -> Any:
         """The model, for what walks over its blocks."""
 
+    def named_parameters(self) -> tuple[tuple[str, ...], tuple[nn.Parameter, ...]]:
+        """Return names and live parameters, looked up once a structure."""
+
     def refuse_batch_norm(self, what: str) -> None:
         """Refuse what needs each row to have an output of its own, where batch normalisation ties rows together."""
 
