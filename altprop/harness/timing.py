@@ -141,8 +141,8 @@ def cell_of(record: Record) -> Cell:
     precision = str(provenance.get("precision", "")).partition("/")[0]
     trainer = {"accelerator": "cpu", "threads": 1, "precision": precision, **(config.get("trainer") or {})}
     settings = Settings.read({**config, "trainer": trainer})
-    data = (provenance.get("sources") or {}).get("data")
-    return Cell(config, dict(record.data["axes"]), record.label, record.workload, (), settings, "", data=data)
+    about = (record.label, record.workload, (), settings, "")
+    return Cell(config, dict(record.data["axes"]), *about, data=record.data_digest)
 
 
 def unsuitable(record: Record) -> str:
@@ -154,7 +154,7 @@ def unsuitable(record: Record) -> str:
             return "it ran on other devices than one CPU, where seconds mean something else"
         if cell.settings.precision.partition("/")[0] not in ("32-true", "64-true"):
             return f"it ran at precision {cell.settings.precision}, which only a run of its own sets up"
-        here = keys.cell_key(cell.config, sources(cell), str(cell.data), "cpu", cell.settings.precision, 1)
+        here = keys.cell_key(cell.config, sources(cell), record.data_digest, "cpu", cell.settings.precision, 1)
     except AltpropError as error:
         return " ".join(str(error).split())
     ours = collect("cpu", cell.settings.precision, 1)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,14 +170,32 @@ def load_trace(runs: Folders = "runs") -> pd.DataFrame:
 
 
 def read_all(runs: Folders = "runs") -> tuple[list[Record], list[str]]:
-    """Return the merged records of `runs`, in the order of `load`, and a sentence for each unreadable one."""
+    """Return the merged records of `runs`, in the order of `load`, and a sentence for each unreadable one.
+
+    A workload that was run on several data sets, as after a change of its file, is as many workloads: each is named by
+    its data, so that nothing pools them.
+    """
     merged: dict[str, Record] = {}
     unreadable: list[str] = []
     for folder in record_folders(runs):
         for record in _readable(folder, unreadable):
             if record.key not in merged or record.status.final:
                 merged[record.key] = record
-    return sorted(merged.values(), key=lambda run: (run.workload, run.label, run.seed, run.key)), unreadable
+    named = _by_data(merged.values())
+    return sorted(named, key=lambda run: (run.workload, run.label, run.seed, run.key)), unreadable
+
+
+def _by_data(records: Collection[Record]) -> list[Record]:
+    digests: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        digests[record.workload].add(record.data_digest)
+    several = {workload for workload, found in digests.items() if len(found - {""}) > 1}
+    return [
+        replace(record, data={**record.data, "workload": f"{record.workload} (data {record.data_digest[:8]})"})
+        if record.workload in several and record.data_digest
+        else record
+        for record in records
+    ]
 
 
 def _readable(folder: Path, unreadable: list[str]) -> Iterator[Record]:

@@ -68,6 +68,12 @@ class Record:
         """The run's seed."""
         return int(self.data["seed"])
 
+    @property
+    def data_digest(self) -> str:
+        """SHA-256 of what the task loaded, empty where it loaded nothing."""
+        digest = str((self.data["provenance"].get("sources") or {}).get("data") or "")
+        return digest if len(digest) == 64 else ""
+
     @cached_property
     def status(self) -> RunStatus:
         """How the run ended."""

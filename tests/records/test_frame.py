@@ -216,3 +216,21 @@ def test_seconds_are_interpolated_between_the_measured_points(store, put):
     assert math.isnan(load_trace(store.runs_dir).cpu_seconds.tolist()[-1])
     put(store, "a", trace=trace[:2], clock=[])
     assert load_trace(store.runs_dir).cpu_seconds.tolist()[0] == 0.0
+
+
+def test_a_workload_on_several_data_sets_is_as_many_workloads(store, put):
+    for index, (data, seed) in enumerate([("a" * 64, 0), ("a" * 64, 1), ("b" * 64, 0), ("unavailable", 0), ("", 0)]):
+        put(store, f"run-{index}", seed=seed, workload="csv", provenance={"sources": {"data": data}})
+        put(store, f"one-{index}", seed=seed, workload="iris", provenance={"sources": {"data": data and "c" * 64}})
+    put(store, "old", workload="csv")
+    frame = load(store.runs_dir)
+    found = dict(zip(frame["key"], frame["workload"], strict=True))
+    assert [found[f"run-{index}"] for index in range(5)] == [
+        "csv (data aaaaaaaa)",
+        "csv (data aaaaaaaa)",
+        "csv (data bbbbbbbb)",
+        "csv",
+        "csv",
+    ]
+    assert {found[f"one-{index}"] for index in range(5)} == {"iris"}
+    assert found["old"] == "csv"
