@@ -29,6 +29,7 @@ DIGITS = {"null", "null unprobed", "backprop", "backprop dropout"}
 USES = {
     "algorithm": EVERY,
     "capabilities": EVERY,
+    "chain": EVERY,
     "checks": EVERY,
     "derivatives": EVERY,
     "direction": DIRECTION,
@@ -77,8 +78,9 @@ import json, sys
 from pathlib import Path
 from omegaconf import OmegaConf
 import altprop
-from altprop.harness.cell import make_cell, sources
+from altprop.harness.cell import make_cell
 from altprop.harness.composition import compose_cell
+from altprop.harness.planning import sources
 from altprop.records.source import _closure
 
 home = Path(altprop.__file__).parent
