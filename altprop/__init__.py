@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from altprop.cli.api import load, load_trace, run
     from altprop.derivatives import Grads
     from altprop.direction import DirectionAlgorithm
+    from altprop.environment import Environment
     from altprop.errors import AltpropError, Refused
     from altprop.losses import Loss
     from altprop.models.base import Block, Dense, LayeredModel
@@ -44,6 +45,7 @@ __all__ = [
     "Cell",
     "Dense",
     "DirectionAlgorithm",
+    "Environment",
     "Grads",
     "LayeredModel",
     "Loss",

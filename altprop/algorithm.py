@@ -29,7 +29,7 @@ class StepResult(NamedTuple):
         loss: the problem's objective on this batch *before* the update, detached, or None where a rule has none.
         scalars: further numbers of this rule (a quantisation error, a damping).
         done: whether the rule has nothing left to do.
-        samples: targets consumed, where that is not what the batch holds.
+        samples: targets consumed, where that is not the environment steps taken or else what the batch holds.
     """
 
     loss: Tensor | None = None
@@ -135,11 +135,13 @@ class Algorithm(ABC):
         return result
 
     def _counted_step(self, batch: Batch | None) -> StepResult:
+        acted = self.problem.ledger.environment_steps
         result = self._step(batch)
+        acted = self.problem.ledger.environment_steps - acted
         if isinstance(result, Tensor):
             result = StepResult(loss=result.detach())
-        samples = result.samples if result.samples is not None else (0 if batch is None else batch.samples)
-        self.problem.ledger.count_step(samples)
+        fed = acted or (0 if batch is None else batch.samples)
+        self.problem.ledger.count_step(fed if result.samples is None else result.samples)
         return result
 
     @final

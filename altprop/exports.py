@@ -13,6 +13,7 @@ EXPORTS = {
     "Cell": "altprop.models.recurrent",
     "Dense": "altprop.models.base",
     "DirectionAlgorithm": "altprop.direction",
+    "Environment": "altprop.environment",
     "Grads": "altprop.derivatives",
     "LayeredModel": "altprop.models.base",
     "Loss": "altprop.losses",

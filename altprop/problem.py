@@ -18,6 +18,7 @@ from altprop import derivatives, recurrence
 from altprop.capabilities import Capability, refusal
 from altprop.chain import ChainWalk
 from altprop.derivatives import Grads, Pulled
+from altprop.environment import Environment, TrainingEnvironment
 from altprop.errors import AltpropError, Refused, near
 from altprop.ledger import Ledger
 from altprop.linearization import Linearization
@@ -81,6 +82,7 @@ class Problem:
         self.progress = 0.0
         self.ranks = Ranks()
         self.player_loss: PlayerLoss | None = None
+        self._environment: TrainingEnvironment | None = None
         first = next(model.parameters())
         self.device, self.dtype = first.device, first.dtype
         self._fresh_buffers = True
@@ -115,6 +117,21 @@ class Problem:
     def players(self) -> dict[str, nn.Module]:
         """Name -> module of each player, for algorithms that require PLAYERS; each has a loss of its own."""
         return {name: self.model.get_submodule(name) for name in getattr(self.model, "players", ())}
+
+    def attach(self, environment: Environment) -> None:
+        """Take the environment of the task, whose steps are counted from now on."""
+        self._environment = TrainingEnvironment(environment, self)
+
+    @property
+    def environment(self) -> TrainingEnvironment:
+        """The task's environment, for algorithms that require ENVIRONMENT.
+
+        Raises:
+            Refused: where the task has none.
+        """
+        if self._environment is None:
+            raise Refused(f"task {self.names[0]} has no environment to act in")
+        return self._environment
 
     def _player(self, name: str) -> nn.Module:
         players = self.players
@@ -235,7 +252,12 @@ class Problem:
         return self.loss.sample_targets(outputs, self.random)
 
     def objective(self, batch: Batch, *, of: str | None = None) -> Tensor:
-        """Return the objective on a batch, or the loss of the player `of`, a scalar without a graph."""
+        """Return the objective on a batch, or the loss of the player `of`, a scalar without a graph.
+
+        In an environment it is minus the mean return of the model on this step's episodes, one for each row.
+        """
+        if self._environment is not None and of is None:
+            return self._environment.loss(batch.rows)
         with torch.no_grad(), self._pass("forward", of, batch.rows), _Evaluation(self):
             return self.uncounted.value(None, batch) if of is None else self._loss_of(of, batch)
 
@@ -319,8 +341,11 @@ class Problem:
     def population_objective(self, flat: Tensor, batch: Batch, chunk: int = 64) -> Tensor:
         """Return the objective of P individuals on one batch under one noise: (P, D) -> (P,); buffers stay as they are.
 
-        Layered models run as grouped matrix products, others as chunked vmap.
+        Layered models run as grouped matrix products, others as chunked vmap. In an environment it is minus the mean
+        return of each on this step's episodes, one for each row of the batch.
         """
+        if self._environment is not None:
+            return self._environment.population_loss(flat, batch.rows, chunk)
         individuals = flat.shape[0]
         with torch.no_grad(), self.ledger.primitive("population", batch.rows * individuals, individuals):
             values = self.uncounted.population(self.unflatten(flat), batch, chunk)
@@ -516,6 +541,7 @@ class Problem:
             "clock": [self.clock.step, self.clock.phase],
             "ledger": self.ledger.state_dict(),
             "progress": self.progress,
+            **({} if self._environment is None else {"environment": self._environment.state_dict()}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -525,6 +551,8 @@ class Problem:
         self.clock.step, self.clock.phase = state["clock"]
         self.ledger.load_state_dict(state["ledger"])
         self.progress = state["progress"]
+        if self._environment is not None:
+            self._environment.load_state_dict(state["environment"])
 
 
 class _Evaluation:

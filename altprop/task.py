@@ -1,11 +1,13 @@
 """The contract of a task: data, split, loss, metrics and how a predictor is evaluated."""
 
+from __future__ import annotations
+
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,9 @@ from altprop.checks import check_batch_size, check_targets, check_validation
 from altprop.errors import AltpropError
 from altprop.losses import Loss, NoLoss, make_loss
 from altprop.randomness import Random, derive_seed, generator_for
+
+if TYPE_CHECKING:
+    from altprop.environment import Environment
 
 # inputs -> outputs; for sequences of unequal length it takes `mask=` too.
 Predictor = Callable[..., Tensor]
@@ -112,12 +117,12 @@ class Split:
         """Return all rows as one batch."""
         return self.batch(torch.arange(len(self), device=self.inputs.device))
 
-    def with_targets_of(self, order: Tensor) -> "Split":
+    def with_targets_of(self, order: Tensor) -> Split:
         """Return a copy in which row i has the target of row `order[i]`, (N,) int64: the labels shuffled."""
         rows = 1 if per_step(self.targets) else 0
         return replace(self, targets=self.targets.index_select(rows, order.to(self.targets.device)))
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> "Split":
+    def to(self, device: torch.device, dtype: torch.dtype) -> Split:
         """Return a copy on `device`, real values as `dtype`."""
 
         def move(x: Tensor) -> Tensor:
@@ -163,7 +168,7 @@ class TaskData:
     digest: str = ""
     files: tuple[str, ...] | None = None
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> "TaskData":
+    def to(self, device: torch.device, dtype: torch.dtype) -> TaskData:
         """Return a copy on `device`, real values as `dtype`."""
         return replace(
             self,
@@ -208,16 +213,17 @@ class Source:
     files: tuple[str, ...] | None = None
 
     @classmethod
-    def without_data(cls, spec: "ModelSpec", description: str) -> "Source":
-        """Return the source of a task that has no data: one row of zeros trains, guides and tests.
+    def without_data(cls, spec: ModelSpec, description: str, rows: int = 1) -> Source:
+        """Return the source of a task that has no data: rows of zeros train, guide and test.
 
         Args:
-            spec: the shapes of that row.
+            spec: the shapes of a row.
             description: the task in words, with all its options: what its digest is made of.
+            rows: how many; in an environment, a population is compared on one episode for each row of a batch.
         """
-        inputs = torch.zeros(1, *spec.input_shape, dtype=torch.float64, device="cpu")
-        targets = torch.zeros(1, spec.outputs, dtype=torch.float64, device="cpu")
-        row = Split(inputs, targets, torch.zeros(1, dtype=torch.int64, device="cpu"))
+        inputs = torch.zeros(rows, *spec.input_shape, dtype=torch.float64, device="cpu")
+        targets = torch.zeros(rows, spec.outputs, dtype=torch.float64, device="cpu")
+        row = Split(inputs, targets, torch.arange(rows, device="cpu"))
         digest = hashlib.sha256(description.encode()).hexdigest()
         return cls(row, {"test": row}, description, digest, in_sample=True, files=())
 
@@ -293,7 +299,8 @@ class Task(ABC):
     """Abstract task. An author writes `_load`, names `spec`, losses and metric; everything public is final.
 
     A task that evaluates something else than outputs says so in `kinds` and writes the hook of each kind that it names:
-    `_evaluate_sampler`, `_evaluate_code`, `_evaluate_model`. An algorithm that learns another kind is refused.
+    `_evaluate_policy`, `_evaluate_sampler`, `_evaluate_code`, `_evaluate_model`. An algorithm that learns another kind
+    is refused.
 
     Class attributes:
         losses: names of the losses of outputs that may be chosen, the default first; empty where the task has none.
@@ -301,6 +308,7 @@ class Task(ABC):
         higher_is_better: whether more of it is better.
         offers: capabilities beside the model's.
         kinds: what the task evaluates.
+        episodes: in which a policy is evaluated.
 
     Args:
         batch_size: rows a mini-batch, or "full".
@@ -318,6 +326,7 @@ class Task(ABC):
     higher_is_better: ClassVar[bool] = True
     offers: ClassVar[frozenset[Capability]] = frozenset()
     kinds: ClassVar[tuple[PredictorKind, ...]] = OUTPUT_KINDS
+    episodes: ClassVar[int] = 100
 
     def __init__(
         self,
@@ -366,6 +375,15 @@ class Task(ABC):
         if split.mask is not None and split.mask.shape == right.shape:
             right = right[split.mask]
         return {"accuracy": float(right.double().mean())}
+
+    def _environment(self) -> Environment:
+        """Return a new environment, for a task that offers ENVIRONMENT."""
+        raise AltpropError(f"task {type(self).__name__} offers an environment and writes no _environment")
+
+    def _evaluate_policy(self, policy: Predictor, environment: Environment, seeds: Tensor) -> dict[str, float]:
+        """Return the metrics of a POLICY over the episodes of `seeds`: by default the mean return, and its spread."""
+        returns = environment.rollout(policy, seeds).returns.double()
+        return {"return": float(returns.mean()), "return_std": float(returns.std(correction=0))}
 
     def _evaluate_sampler(self, sampler: Predictor, split: Split, random: Random) -> dict[str, float]:
         """Return the metrics of a SAMPLER, `sampler(n, random) -> (n, ...)`."""
@@ -450,14 +468,21 @@ class Task(ABC):
         if random is None:
             random = Random(derive_seed(self.data_seed, "evaluation"), split.inputs.device, split.inputs.dtype)
         with torch.no_grad():
-            metrics = self._evaluate_as(served, predictor, split, random)
+            metrics = self._evaluate_as(served, kind, predictor, split, random)
         if self.metric not in metrics:
             raise AltpropError(
                 f"task {type(self).__name__} measures {sorted(metrics)} and not its metric {self.metric}"
             )
         return metrics
 
-    def _evaluate_as(self, kind: PredictorKind, predictor: Predictor, split: Split, random: Random) -> dict[str, float]:
+    def _evaluate_as(
+        self, kind: PredictorKind, given: PredictorKind, predictor: Predictor, split: Split, random: Random
+    ) -> dict[str, float]:
+        if kind is PredictorKind.POLICY:
+            environment = self._environment().to(split.inputs.device, split.inputs.dtype)
+            policy = predictor if given is kind else lambda seen: environment.act(predictor(seen))
+            seeds = random.integers(0, 2**62, self.episodes)
+            return self._evaluate_policy(policy, environment, seeds)
         if kind is PredictorKind.SAMPLER:
             return self._evaluate_sampler(predictor, split, random)
         if kind is PredictorKind.CODE:

@@ -92,6 +92,8 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
         len(data.train),
     )
     problem.player_loss = task._player_loss
+    if Capability.ENVIRONMENT in task.offers:
+        problem.attach(task._environment())
     problem.ranks = ranks = Ranks(settings.rank, settings.ranks)
     algorithm = _algorithm(cell.config["algorithm"])
     _refuse_unless_evaluated(cell, algorithm, task)
