@@ -1,23 +1,14 @@
-"""Environments to act in: episodes side by side, each drawn from a seed of its own, and what is learned from them."""
+"""Environments to act in: episodes side by side, each drawn from a seed of its own."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, final
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, final
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, vmap
-
-from altprop.algorithm import dump, load
-from altprop.errors import Refused
-from altprop.randomness import derive_seed
-from altprop.task import Batch
-
-if TYPE_CHECKING:
-    from altprop.problem import Problem
 
 # observations (N, F) -> actions (N,) or (N, A)
 Policy = Callable[[Tensor], Tensor]
@@ -47,7 +38,7 @@ class Environment(ABC):
 
     Class attributes:
         horizon: steps after which an episode is cut off.
-        state: names of the attributes that `_reset` and `_step` set, for an exact resume.
+        state: names of the attributes that `_reset` and `_step` set, tensors or numbers, for an exact resume.
 
     Attributes:
         seeds: (N,) int64, of the episodes at hand.
@@ -119,24 +110,28 @@ class Environment(ABC):
         place = torch.arange(self._drawn, self._drawn + count, device=self.device)
         self._drawn += count
         bits = 53 if self.dtype == torch.float64 else 24
-        words = _mixed(_mixed(self.seeds)[:, None] + place)
+        words = mixed(mixed(self.seeds)[:, None] + place)
         share: Tensor = _shifted(words, 64 - bits).to(self.dtype) / 2**bits
         return share.reshape(len(self.seeds), *shape)
 
     @final
     def state_dict(self) -> dict[str, Any]:
         """Return the episodes at hand in weights_only-safe types."""
-        return {name: dump(getattr(self, name, None), name) for name in (*_OWN_STATE, *self.state)}
+        names = (name for name in (*_OWN_STATE, *self.state) if hasattr(self, name))
+        return {name: _copy(getattr(self, name)) for name in names}
 
     @final
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Put a state of `state_dict` back."""
         for name, value in saved.items():
-            if value is not None:
-                setattr(self, name, load(getattr(self, name, None), value))
+            setattr(self, name, _copy(value))
 
 
 _OWN_STATE = ("seeds", "running", "_elapsed", "_drawn")
+
+
+def _copy(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else value
 
 
 def _shifted(words: Tensor, by: int) -> Tensor:
@@ -144,7 +139,7 @@ def _shifted(words: Tensor, by: int) -> Tensor:
     return (words >> by) & ((1 << (64 - by)) - 1)
 
 
-def _mixed(words: Tensor) -> Tensor:
+def mixed(words: Tensor) -> Tensor:
     """Return well mixed 64-bit words, one for each (Steele, Lea and Flood 2014, SplitMix64)."""
     z = words + (0x9E3779B97F4A7C15 - 2**64)
     z = (z ^ _shifted(z, 30)) * (0xBF58476D1CE4E5B9 - 2**64)
@@ -183,12 +178,6 @@ class Rollout:
     def steps(self) -> int:
         """Steps that were taken in all episodes."""
         return int(self.taken.sum())
-
-    @property
-    def batch(self) -> Batch:
-        """The M steps that were taken, as rows (M, F) whose targets are the actions; `x[taken]` goes with them."""
-        inputs = self.observations[self.taken]
-        return Batch(inputs, self.actions[self.taken], torch.arange(len(inputs), device=inputs.device))
 
     def rewards_to_go(self, discount: float = 1.0) -> Tensor:
         """Return the discounted sum of the rewards from each step on, (T, N)."""
@@ -231,104 +220,3 @@ def roll_out(environment: _Steppable, policy: Policy, seeds: Tensor) -> Rollout:
         truncated,
         observations,
     )
-
-
-class TrainingEnvironment:
-    """The environment as an algorithm has it, `Problem.environment`: its steps are counted.
-
-    Args:
-        environment: of the task.
-        problem: whose ledger counts.
-    """
-
-    def __init__(self, environment: Environment, problem: Problem) -> None:
-        self._inner = environment.to(problem.device, problem.dtype)
-        self._problem = problem
-
-    @property
-    def horizon(self) -> int:
-        """Steps after which an episode is cut off."""
-        return self._inner.horizon
-
-    @property
-    def running(self) -> Tensor:
-        """(N,) bool, episodes that are not over."""
-        return self._inner.running
-
-    def seeds(self, episodes: int) -> Tensor:
-        """Return the training seeds of this step, (episodes,): the same whenever asked, others in the next step.
-
-        All that is compared within a step so meets the same episodes, under every algorithm, and evaluation others.
-        """
-        problem = self._problem
-        start = derive_seed(problem.random.seed, "episodes", problem.clock.step)
-        return _mixed(torch.arange(episodes, device=problem.device) + start)
-
-    def reset(self, seeds: Tensor) -> Tensor:
-        """See `Environment.reset`."""
-        with self._problem.ledger.work("environment reset", per="example", examples=len(seeds)):
-            return self._inner.reset(seeds)
-
-    def step(self, actions: Tensor) -> Transition:
-        """See `Environment.step`; every episode that is not over counts one environment step."""
-        ledger = self._problem.ledger
-        if not ledger._paused:
-            ledger.environment_steps += int(self.running.sum())
-        with ledger.primitive("environment", len(actions)):
-            return self._inner.step(actions)
-
-    def act(self, outputs: Tensor) -> Tensor:
-        """See `Environment.act`."""
-        return self._inner.act(outputs)
-
-    def outputs(self, observations: Tensor) -> Tensor:
-        """Return the model's outputs on observations (N, F), without a graph, counted as a forward."""
-        rows = torch.arange(len(observations), device=observations.device)
-        with torch.no_grad():
-            return self._problem.outputs(Batch(observations, rows, rows))
-
-    def rollout(self, policy: Policy, seeds: Tensor) -> Rollout:
-        """Play an episode for each of the seeds (N,); its steps count themselves, a policy by its own primitives."""
-        return roll_out(self, policy, seeds)
-
-    def loss(self, episodes: int) -> Tensor:
-        """Return minus the mean return of the model on this step's episodes, a scalar."""
-        return -self.rollout(lambda seen: self.act(self.outputs(seen)), self.seeds(episodes)).returns.mean()
-
-    def population_loss(self, flat: Tensor, episodes: int, chunk: int) -> Tensor:
-        """Return minus the mean return (P,) of the models at `flat` (P, D), all on this step's episodes.
-
-        Raises:
-            Refused: under noise or batch normalisation, which tie the models together.
-        """
-        problem = self._problem
-        if problem.uncounted.noise is not None:
-            raise Refused("populations that act in an environment take no noise; use dropout=none")
-        problem.refuse_batch_norm("policies of a population")
-        individuals, params = len(flat), problem.unflatten(flat)
-        buffers = dict(problem.model.named_buffers())
-
-        def one(own: dict[str, Tensor], seen: Tensor) -> Tensor:
-            found: Tensor = functional_call(problem.model, {**buffers, **own}, (seen,))
-            return found
-
-        calls = individuals
-
-        def policy(observations: Tensor) -> Tensor:
-            nonlocal calls
-            seen = observations.reshape(individuals, episodes, *observations.shape[1:])
-            with problem.ledger.primitive("population", len(observations), calls):
-                outputs = vmap(one, chunk_size=chunk)(params, seen)
-            calls = 0
-            return self.act(outputs.flatten(0, 1))
-
-        played = self.rollout(policy, self.seeds(episodes).repeat(individuals))
-        return -played.returns.reshape(individuals, episodes).mean(1)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the episodes at hand in weights_only-safe types."""
-        return self._inner.state_dict()
-
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Put a state of `state_dict` back."""
-        self._inner.load_state_dict(saved)

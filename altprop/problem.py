@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from altprop import derivatives, recurrence
+from altprop.acting import TrainingEnvironment
 from altprop.capabilities import Capability, refusal
 from altprop.chain import ChainWalk
 from altprop.derivatives import Grads, Pulled
-from altprop.environment import Environment, TrainingEnvironment
+from altprop.environment import Environment
 from altprop.errors import AltpropError, Refused, near
 from altprop.ledger import Ledger
 from altprop.linearization import Linearization

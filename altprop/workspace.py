@@ -8,13 +8,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
     from altprop.ledger import Ledger
     from altprop.noise import NoiseClock
     from altprop.objective import Objective
     from altprop.randomness import Random
-    from altprop.task import ModelSpec
+    from altprop.task import Batch, ModelSpec
 
 
 class Workspace(Protocol):
@@ -49,6 +49,12 @@ class Workspace(Protocol):
 
     def named_parameters(self) -> tuple[tuple[str, ...], tuple[nn.Parameter, ...]]:
         """Return names and live parameters, looked up once a structure."""
+
+    def unflatten(self, flat: Tensor) -> dict[str, Tensor]:
+        """Return name -> view of `flat` (..., D) shaped (..., *parameter)."""
+
+    def outputs(self, batch: Batch) -> Tensor:
+        """Return the model's outputs on a batch, counted as one forward."""
 
     def refuse_batch_norm(self, what: str) -> None:
         """Refuse what needs each row to have an output of its own, where batch normalisation ties rows together."""

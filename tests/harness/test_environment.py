@@ -6,10 +6,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-import acting
 import kinds
 import pytest
 import torch
+import two_states
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -23,11 +23,11 @@ from altprop.randomness import Random
 from altprop.testing import toy
 
 SHORT = ["budget.currency=steps", "budget.amount=20", "budget.grid=2", "budget.block=5", "report=false", "probes=off"]
-LEARNER = ["algorithm=custom", "algorithm._target_=acting.Reinforce", "optimizer=sgd", "optimizer.lr=1.0"]
+LEARNER = ["algorithm=custom", "algorithm._target_=two_states.Reinforce", "optimizer=sgd", "optimizer.lr=1.0"]
 
 
 def options(tmp_path: Path, *more: str) -> tuple[list[str], Path]:
-    folder = kinds.plant(tmp_path, "acting.Paying", evaluates="policy", offers="environment")
+    folder = kinds.plant(tmp_path, "two_states.Paying", evaluates="policy", offers="environment")
     return [*SHORT, "task=planted", "dtype=float64", *more], folder
 
 
@@ -37,8 +37,8 @@ def parts(tmp_path: Path, *more: str) -> Parts:
     return build_parts(make_cell(plain, given), 0)
 
 
-def environment() -> acting.TwoStates:
-    return acting.TwoStates().to(torch.device("cpu"), torch.float64)
+def environment() -> two_states.TwoStates:
+    return two_states.TwoStates().to(torch.device("cpu"), torch.float64)
 
 
 def always(action: int) -> Any:
@@ -51,9 +51,9 @@ def seeds(count: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("action", [0, 1])
 def test_a_policy_is_worth_what_it_is_worth(action: int) -> None:
-    task = acting.Paying()
+    task = two_states.Paying()
     metrics = task.evaluate(always(action), task.data().tests["test"], PredictorKind.POLICY)
-    exact = float(acting.value(torch.eye(2, dtype=torch.float64)[[action, action]]))
+    exact = float(two_states.value(torch.eye(2, dtype=torch.float64)[[action, action]]))
     assert (exact == 0) == (action == 0)
     assert abs(metrics["return"] - exact) <= 4 * metrics["return_std"] / math.sqrt(task.episodes)
 
@@ -62,7 +62,7 @@ def test_terminated_is_no_truncated() -> None:
     played = environment().rollout(always(1), seeds(4000))
     assert bool((played.terminated ^ played.truncated).all())
     lengths = played.taken.sum(0)
-    assert bool((lengths[played.truncated] == acting.HORIZON).all())
+    assert bool((lengths[played.truncated] == two_states.HORIZON).all())
     assert bool((played.rewards[~played.taken] == 0).all())
     # Moving at first ends with .8 / 4; there, or after staying and moving.
     share = float((lengths == 1).double().mean())
@@ -124,8 +124,8 @@ def test_the_expected_gradient_is_the_gradient_of_the_value(tmp_path: Path) -> N
     """Against the derivative of the exact value, over 400 batches of 16 episodes: every z-score below 4."""
     made = parts(tmp_path)
     problem, learner = made.problem, made.algorithm
-    assert isinstance(learner, acting.Reinforce)
-    exact = -acting.value(problem.model(torch.eye(2, dtype=torch.float64)).softmax(-1))
+    assert isinstance(learner, two_states.Reinforce)
+    exact = -two_states.value(problem.model(torch.eye(2, dtype=torch.float64)).softmax(-1))
     truth = torch.cat([g.flatten() for g in torch.autograd.grad(exact, list(problem.params.values()))])
     drawn = []
     for step in range(400):
@@ -194,7 +194,7 @@ def row_of(tmp_path: Path, *learner: str) -> Any:
 @pytest.mark.parametrize("learner", [LEARNER, ["algorithm=genetic"], ["algorithm=evolution_strategy"]])
 def test_learners_of_policies_learn(tmp_path: Path, learner: list[str]) -> None:
     """The best policy moves in state 0 and stays in state 1; worth 2.16, where a random one is worth 1.20."""
-    best = float(acting.value(torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)))
+    best = float(two_states.value(torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)))
     row = row_of(tmp_path, *learner)
     assert (row.status, row.metric, row.predictor) == ("completed", "return", "policy")
     assert row.test == pytest.approx(best, abs=0.1)

@@ -99,7 +99,7 @@ class Reinforce(Algorithm):
             return random.multinomial(environment.outputs(seen).softmax(-1), 1)[:, 0]
 
         played = environment.rollout(sample, environment.seeds(self.episodes))
-        batch, gains = played.batch, played.rewards_to_go()[played.taken]
+        batch, gains = environment.batch(played), played.rewards_to_go()[played.taken]
 
         def loss() -> Tensor:
             chosen = self.problem.model(batch.inputs).log_softmax(-1).gather(1, batch.targets[:, None])[:, 0]
