@@ -99,6 +99,6 @@ def _expanded(argument: str, config_dirs: Sequence[str]) -> str:
         return argument  # Hydra says what is wrong with it
     if not isinstance(value, Glob):
         return argument
-    known = catalogue.entries("algorithm", tuple(config_dirs))
-    names = value.filter([name for name, entry in known.items() if name != "custom" and not entry.problem])
+    entries = catalogue.entries("algorithm", tuple(config_dirs))
+    names = value.filter([name for name, entry in entries.items() if name != "custom" and not entry.problem])
     return spell("algorithm=" + ",".join(names)) if names else argument
