@@ -3,10 +3,8 @@
 This module imports nothing heavy: listings and refusals are made from yaml alone.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from enum import StrEnum
-
-from altprop.errors import AltpropError
 
 
 class Capability(StrEnum):
@@ -34,6 +32,8 @@ class Capability(StrEnum):
         return _PHRASES[self]
 
 
+MODEL_OFFERS = frozenset({Capability.GRADIENT})
+"""What a model offers whose class says nothing."""
 _PHRASES = {
     Capability.GRADIENT: "a differentiable objective",
     Capability.CURVATURE: "a twice differentiable objective",
@@ -100,33 +100,14 @@ OUTPUT_KINDS = (PredictorKind.OUTPUT, PredictorKind.POINT)
 _MODEL_SERVES_AS = (PredictorKind.MODEL, PredictorKind.OUTPUT, PredictorKind.POINT, PredictorKind.POLICY)
 
 
-def parse_capabilities(names: Iterable[str]) -> frozenset[Capability]:
-    """Turn yaml names into capabilities.
+def together(task: Collection[Capability], model: Collection[Capability]) -> frozenset[Capability]:
+    """Return what a task and a model offer together; players take a model that has them and a task with their losses.
 
-    Raises:
-        AltpropError: for a name that is no capability.
+    >>> sorted(together({Capability.PLAYERS, Capability.SUPERVISED}, {Capability.GRADIENT}))
+    [<Capability.GRADIENT: 'gradient'>, <Capability.SUPERVISED: 'supervised'>]
     """
-    found = set()
-    for name in names:
-        try:
-            found.add(Capability(name))
-        except ValueError:
-            known = ", ".join(Capability)
-            raise AltpropError(f"unknown capability {name!r}; known are: {known}") from None
-    return frozenset(found)
-
-
-def parse_kinds(names: Iterable[str]) -> tuple[PredictorKind, ...]:
-    """Turn yaml names into kinds of predictors.
-
-    Raises:
-        AltpropError: for a name that is no kind.
-    """
-    given = tuple(names)
-    unknown = [name for name in given if name not in set(PredictorKind)]
-    if unknown:
-        raise AltpropError(f"unknown kind of predictor {unknown[0]!r}; known are: {', '.join(PredictorKind)}")
-    return tuple(map(PredictorKind, given))
+    alone = {Capability.PLAYERS} & (set(task) ^ set(model))
+    return (frozenset(task) | frozenset(model)) - alone
 
 
 def refusal(

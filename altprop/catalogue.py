@@ -1,4 +1,4 @@
-"""What can be chosen, read from yaml alone: no plugin is imported to list, hint or refuse."""
+"""What can be chosen, read from yaml and from the source of classes: no plugin is imported to list, hint or refuse."""
 
 from __future__ import annotations
 
@@ -12,21 +12,14 @@ from typing import Any
 
 import yaml
 
-from altprop.capabilities import (
-    OUTPUT_KINDS,
-    Capability,
-    PredictorKind,
-    evaluated_as,
-    kind_refusal,
-    parse_capabilities,
-    parse_kinds,
-    refusal,
-)
+from altprop.capabilities import MODEL_OFFERS, Capability, PredictorKind, evaluated_as, kind_refusal, refusal, together
+from altprop.checks import LEAST_SQUARES_LOSSES
+from altprop.declared import Unknown, Unset, find_class
 from altprop.errors import AltpropError
 
 PLUGIN_GROUP = "altprop.plugins"
-# Names of `altprop.losses` that are sums of squares, spelled here because that module imports torch (a test compares).
-LEAST_SQUARES_LOSSES = frozenset({"mse", "half_squared_error", "one_hot_squared_error"})
+IN_THE_CLASS = ("requires", "offers", "predictor", "evaluates")
+"""What a plugin's class says, and its yaml must not say again."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +32,7 @@ class Entry:
         summary: its first comment line.
         values: its content, unresolved.
         origin: distribution or folder it came from.
-        problem: why it cannot be used, or None.
+        problem: why its yaml cannot be used, or None.
     """
 
     name: str
@@ -49,37 +42,71 @@ class Entry:
     origin: str = "altprop"
     problem: str | None = None
 
-    def capabilities(self, key: str) -> frozenset[Capability]:
-        """Return the capabilities under `requires` or `offers`."""
-        return parse_capabilities(self.values.get(key) or ())
-
     @property
-    def kind(self) -> PredictorKind:
-        """What an algorithm learns to predict: `predictor:`, by default outputs."""
-        return predictor_kind(self.values)
+    def trouble(self) -> str | None:
+        """Why it cannot be used: for its yaml, or for what its class declares; or None."""
+        try:
+            _ = requires(self.values), task_offers(self.values), evaluated_kinds(self.values)
+            return self.problem
+        except AltpropError as error:
+            return str(error)
 
-    @property
-    def kinds(self) -> tuple[PredictorKind, ...]:
-        """What a task evaluates: `evaluates:`, by default outputs and points."""
-        return evaluated_kinds(self.values)
+
+def declares(part: Mapping[str, Any], attribute: str) -> Any:
+    """Return an attribute of the class that a configuration names, read from its source.
+
+    Returns:
+        Its value, or None where the class does not set it or the source does not tell.
+
+    Raises:
+        AltpropError: for a `_target_` that leads to no class.
+    """
+    if part.get("_target_") in (None, "???"):
+        return None
+    try:
+        return find_class(part["_target_"]).attribute(attribute)
+    except Unknown:
+        return None
+
+
+def requires(algorithm: Mapping[str, Any]) -> frozenset[Capability]:
+    """Return what the class of an algorithm requires; nothing where its source does not tell."""
+    return frozenset(declares(algorithm, "requires") or ())
 
 
 def predictor_kind(algorithm: Mapping[str, Any]) -> PredictorKind:
-    """Return what an algorithm's configuration says that it learns to predict.
-
-    Raises:
-        AltpropError: for a name that is no kind.
-    """
-    return parse_kinds([algorithm.get("predictor") or PredictorKind.OUTPUT])[0]
+    """Return what the class of an algorithm learns to predict; outputs where its source does not tell."""
+    return declares(algorithm, "kind") or PredictorKind.OUTPUT
 
 
 def evaluated_kinds(task: Mapping[str, Any]) -> tuple[PredictorKind, ...]:
-    """Return what a task's configuration says that it evaluates.
+    """Return what the class of a task evaluates; everything where its source does not tell."""
+    return tuple(declares(task, "kinds") or PredictorKind)
 
-    Raises:
-        AltpropError: for a name that is no kind.
-    """
-    return parse_kinds(task.get("evaluates") or OUTPUT_KINDS)
+
+def offers(task: Mapping[str, Any], model: Mapping[str, Any]) -> frozenset[Capability]:
+    """Return what a task and a model offer; everything where a source does not tell."""
+    of_task, of_model = task_offers(task), model_offers(model)
+    return frozenset(Capability) if of_task is None or of_model is None else together(of_task, of_model)
+
+
+def task_offers(task: Mapping[str, Any]) -> frozenset[Capability] | None:
+    """Return what the class of a task offers, with what its loss is; None where its source does not tell."""
+    said = declares(task, "offers")
+    if said is None:
+        return None
+    loss = task.get("loss") or next(iter(declares(task, "losses") or ()), None)
+    return frozenset(said) | ({Capability.LEAST_SQUARES} if loss in LEAST_SQUARES_LOSSES else set())
+
+
+def model_offers(model: Mapping[str, Any]) -> frozenset[Capability] | None:
+    """Return what the class of a model offers, `MODEL_OFFERS` for one that does not say; None for what is not told."""
+    try:
+        return frozenset(find_class(model.get("_target_")).attribute("offers"))
+    except Unset:
+        return MODEL_OFFERS
+    except Unknown:
+        return None
 
 
 def plugin_packages() -> dict[str, str]:
@@ -119,11 +146,10 @@ def read_entry(path: Path, group: str, origin: str) -> Entry:
         values = yaml.safe_load(text) or {}
         if not isinstance(values, dict):
             raise ValueError("it holds no mapping")
-        entry = Entry(path.stem, group, summary, values, origin)
-        for key in ("requires", "offers"):
-            entry.capabilities(key)
-        _ = entry.kind, entry.kinds
-        return entry
+        for key in IN_THE_CLASS:
+            if key in values:
+                raise AltpropError(f"{key} stands in the class alone; leave it out here")
+        return Entry(path.stem, group, summary, values, origin)
     except (OSError, ValueError, yaml.YAMLError, AltpropError) as error:
         return Entry(path.stem, group, "", {}, origin, f"{path.name}: {error}".splitlines()[0])
 
@@ -152,25 +178,47 @@ def default_model(task: Entry) -> str:
     return "mlp"
 
 
-def offers(task: Entry, model: Entry | None) -> frozenset[Capability]:
-    """Return what a task with a model offers under the loss that its yaml names."""
-    both = task.capabilities("offers")
-    if task.values.get("loss") in LEAST_SQUARES_LOSSES:
-        both |= {Capability.LEAST_SQUARES}
-    return both | model.capabilities("offers") if model is not None else both
-
-
 def why_not(algorithm: Entry, task: Entry, models: Mapping[str, Entry]) -> str | None:
     """Return the sentence that refuses an algorithm on a task with its default model, or None."""
-    if algorithm.problem or task.problem:
-        return algorithm.problem or task.problem
+    if algorithm.trouble or task.trouble:
+        return algorithm.trouble or task.trouble
     model = default_model(task)
     try:
-        return kind_refusal(algorithm.name, algorithm.kind, task.name, task.kinds) or refusal(
-            algorithm.name, algorithm.capabilities("requires"), task.name, model, offers(task, models.get(model))
+        return refusal_of(
+            (algorithm.name, task.name, model), algorithm.values, task.values, models[model].values, suggesting=False
         )
-    except AltpropError as error:
+    except (AltpropError, KeyError) as error:
         return str(error)
+
+
+def refusal_of(
+    names: tuple[str, str, str],
+    algorithm: Mapping[str, Any],
+    task: Mapping[str, Any],
+    model: Mapping[str, Any],
+    extra: tuple[str, ...] = (),
+    *,
+    suggesting: bool = True,
+) -> str | None:
+    """Return the sentence that refuses a cell, or None; its classes are asked again when they are built.
+
+    Args:
+        names: of algorithm, task and model.
+        algorithm, task, model: their configurations.
+        extra: further folders.
+        suggesting: whether to say what to try instead.
+
+    Raises:
+        AltpropError: for a `_target_` that leads to no class.
+    """
+    kind, needed, offered = predictor_kind(algorithm), requires(algorithm), offers(task, model)
+    kinds = evaluated_kinds(task)
+    hint = ""
+    if suggesting and needed - offered == {Capability.LEAST_SQUARES} and Capability.SUPERVISED in offered:
+        hint = f"task.loss={'one_hot_squared_error' if Capability.CLASSES in offered else 'half_squared_error'}"
+    elif suggesting and (needed - offered or evaluated_as(kind, kinds) is None):
+        hint = suggest(needed, extra, kind)
+    return kind_refusal(names[0], kind, names[1], kinds, hint) or refusal(names[0], needed, *names[1:], offered, hint)
 
 
 def suggest(
@@ -185,8 +233,9 @@ def suggest(
     """
     needed, models = set(requires), entries("model", extra)
     for task in entries("task", extra).values():
-        if task.problem or evaluated_as(kind, task.kinds) is None:
+        if task.trouble or default_model(task) not in models:
             continue
-        if needed <= offers(task, models.get(default_model(task))):
+        served = evaluated_as(kind, evaluated_kinds(task.values)) is not None
+        if served and needed <= offers(task.values, models[default_model(task)].values):
             return f"task={task.name}"
     return ""

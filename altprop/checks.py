@@ -8,7 +8,7 @@ from typing import Any
 
 from altprop.errors import AltpropError, near
 
-# The names of the tables in altprop.models.parts and altprop.losses; a test compares.
+# The names of the tables in altprop.models.parts and altprop.losses, and what those classes say; a test compares.
 ACTIVATIONS = ("identity", "relu", "tanh", "sigmoid", "leaky_relu", "elu", "softplus", "gelu", "silu", "sign")
 INITIALISATIONS = (
     "torch",
@@ -25,6 +25,7 @@ INITIALISATIONS = (
 NORMALISATIONS = ("none", "batch", "layer")
 CELLS = ("rnn", "gru", "lstm")
 LOSSES = ("cross_entropy", "half_squared_error", "mse", "binary_cross_entropy", "one_hot_squared_error")
+LEAST_SQUARES_LOSSES = ("half_squared_error", "mse", "one_hot_squared_error")
 
 
 def check_name(value: Any, option: str, known: Iterable[str]) -> str:

@@ -14,11 +14,9 @@ from altprop.errors import AltpropError, near
 T = TypeVar("T")
 
 # Keys of a plugin's yaml that describe it and are not arguments of its class.
-METADATA = frozenset(
-    {"name", "requires", "offers", "control", "reference", "search", "paper", "irrelevant", "predictor"}
-)
+METADATA = frozenset({"name", "control", "reference", "search", "paper", "irrelevant"})
 # What a task's yaml says for others: defaults of its model and budget.
-TASK_METADATA = METADATA | {"hidden", "activation", "budget", "evaluates"}
+TASK_METADATA = METADATA | {"hidden", "activation", "budget"}
 
 
 def resolve_class(path: Any, base: type[T]) -> type[T]:

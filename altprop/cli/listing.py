@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(2)
     if options.json:
         plain = {
-            g: {n: {"summary": e.summary, "origin": e.origin, "problem": e.problem} for n, e in found.items()}
+            g: {n: {"summary": e.summary, "origin": e.origin, "problem": e.trouble} for n, e in found.items()}
             for g, found in listed.items()
         }
         print(json.dumps({**plain, **({"matrix": matrix} if matrix else {})}, indent=1))
@@ -47,7 +47,7 @@ def _print_group(group: str, found: dict[str, catalogue.Entry]) -> None:
     width = max((len(name) for name in found), default=0)
     for name, entry in found.items():
         origin = "" if entry.origin == "altprop" else f" [{entry.origin}]"
-        text = f"cannot be used: {entry.problem}" if entry.problem else entry.summary
+        text = f"cannot be used: {entry.trouble}" if entry.trouble else entry.summary
         print(f"  {name:<{width}}  {text}{origin}")
     print()
 

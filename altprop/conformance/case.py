@@ -44,7 +44,7 @@ class Target:
     Attributes:
         name: of the yaml, or of the class.
         overrides: that select it.
-        requires: capabilities from the yaml, or from the class.
+        requires: capabilities that its class says.
         config_dir: a folder with further yaml files, or None.
         control: whether it is a control, which need not learn.
         kind: what it learns to predict, from the yaml, or from the class.
@@ -74,8 +74,11 @@ def find_target(text: str, config_dir: str | None = None) -> Target:
         entry = known[text]
         if entry.problem:
             raise AltpropError(f"algorithm={text}: {entry.problem}")
+        requires = catalogue.requires(entry.values)
         control = bool(entry.values.get("control"))
-        return Target(text, (f"algorithm={text}",), entry.capabilities("requires"), config_dir, control, entry.kind)
+        return Target(
+            text, (f"algorithm={text}",), requires, config_dir, control, catalogue.predictor_kind(entry.values)
+        )
     path = text.replace(":", ".")
     if "." not in path or not all(part.isidentifier() for part in path.split(".")):
         raise AltpropError(f"{text} is no algorithm and no package.module:Class; {near(text, known)}")
@@ -103,10 +106,10 @@ def suitable_task(
     tasks, models = catalogue.entries("task", folders), catalogue.entries("model", folders)
     order = [name for name in PREFERRED if name in tasks] + [name for name in tasks if name not in PREFERRED]
     for name in order:
-        offered = catalogue.offers(tasks[name], models.get(catalogue.default_model(tasks[name])))
-        if tasks[name].problem or evaluated_as(kind, tasks[name].kinds) is None:
+        task, model = tasks[name], models.get(catalogue.default_model(tasks[name]))
+        if task.trouble or model is None or evaluated_as(kind, catalogue.evaluated_kinds(task.values)) is None:
             continue
-        if requires | offering <= offered:
+        if requires | offering <= catalogue.offers(task.values, model.values):
             return name
     return None
 

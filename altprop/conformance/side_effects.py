@@ -35,17 +35,6 @@ KINDS = (
 )
 
 
-def declares_what_its_yaml_says(target: Target) -> str | None:
-    """`requires` and `predictor` in the yaml and in the class are equal."""
-    algorithm = make(target).algorithm
-    kind = type(algorithm)
-    if kind.requires != target.requires:
-        return f"the yaml requires {sorted(target.requires)}, the class {sorted(kind.requires)}"
-    if algorithm.kind is not target.kind:
-        return f"the yaml says predictor={target.kind}, the class {algorithm.kind}"
-    return None
-
-
 def writes_hooks_only(target: Target) -> str | None:
     """It overrides no final method of the contract: those validate, count and audit."""
     kind = type(make(target).algorithm)
@@ -268,7 +257,6 @@ def _replaced(owner: type, name: str, value: Any) -> Iterator[None]:
 
 
 SIDE_EFFECTS = by_name(
-    declares_what_its_yaml_says,
     writes_hooks_only,
     leaves_no_grad,
     keeps_the_mode,

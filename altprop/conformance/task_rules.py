@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from altprop import catalogue
-from altprop.capabilities import PredictorKind, evaluated_as
+from altprop.capabilities import Capability, PredictorKind, evaluated_as
 from altprop.conformance.case import NotApplicable, composed, difference
 from altprop.conformance.state import generator_states, global_generators
 from altprop.errors import AltpropError, near
@@ -70,23 +70,13 @@ def _data(target: TaskTarget) -> tuple[Task, TaskData]:
         raise NotApplicable(f"its data is not here: {error}") from error
 
 
-def declares_what_it_offers(target: TaskTarget) -> str | None:
-    """`offers` and `evaluates` in the yaml and `offers` and `kinds` in the class are equal."""
-    stated, kind = target.entry.capabilities("offers"), type(make_task(target))
-    if stated != kind.offers:
-        return f"the yaml offers {sorted(stated)}, the class {sorted(kind.offers)}"
-    if set(target.entry.kinds) != set(kind.kinds):
-        return f"the yaml says evaluates={list(map(str, target.entry.kinds))}, the class {list(map(str, kind.kinds))}"
-    return None
-
-
-def names_its_first_loss(target: TaskTarget) -> str | None:
-    """The yaml says the loss, so that listings know whether it is a sum of squares."""
-    stated = target.entry.values.get("loss")
-    task = make_task(target)
-    if (stated in catalogue.LEAST_SQUARES_LOSSES) == task.loss.least_squares:
+def says_whether_it_is_least_squares(target: TaskTarget) -> str | None:
+    """Listings and refusals know whether its loss is a sum of squares: from its name, or from `offers`."""
+    said = Capability.LEAST_SQUARES in (catalogue.task_offers(target.entry.values) or ())
+    loss = make_task(target).loss
+    if said == loss.least_squares:
         return None
-    return f"the yaml says loss={stated}, the class {task.loss.name}"
+    return f"its loss {loss.name} is {'a' if loss.least_squares else 'no'} sum of squares, and `offers` says otherwise"
 
 
 def keeps_its_splits_apart(target: TaskTarget) -> str | None:
@@ -160,8 +150,7 @@ def states_its_figures(target: TaskTarget) -> str | None:
 TASK_RULES: dict[str, TaskRule] = {
     rule.__name__: rule
     for rule in (
-        declares_what_it_offers,
-        names_its_first_loss,
+        says_whether_it_is_least_squares,
         keeps_its_splits_apart,
         splits_by_its_data_seed_alone,
         fits_its_model,

@@ -12,7 +12,7 @@ from torch import nn
 
 from altprop import catalogue
 from altprop.algorithm import Algorithm
-from altprop.capabilities import Capability, evaluated_as, kind_refusal
+from altprop.capabilities import MODEL_OFFERS, Capability, evaluated_as, kind_refusal, together
 from altprop.errors import AltpropError, Refused
 from altprop.flops import count_flops
 from altprop.harness.cell import Cell
@@ -133,12 +133,9 @@ def _data(task: Task, cell: Cell) -> TaskData:
 
 def _offers(task: Task, model: nn.Module) -> set[Capability]:
     """Return what a task and a model offer together."""
-    own: set[Capability] = set(getattr(model, "offers", ()))
-    offers = set(task.offers) | own
+    offers = set(together(task.offers, getattr(model, "offers", MODEL_OFFERS)))
     if task.loss.least_squares:
         offers.add(Capability.LEAST_SQUARES)
-    if Capability.PLAYERS not in task.offers or Capability.PLAYERS not in own:
-        offers.discard(Capability.PLAYERS)  # it takes a model that has them and a task that has their losses
     if isinstance(task.loss, NoLoss):
         offers -= {Capability.GRADIENT, Capability.CURVATURE}
     return offers

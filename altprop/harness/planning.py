@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from altprop import catalogue
-from altprop.capabilities import Capability, parse_capabilities, refusal
 from altprop.errors import Refused
 from altprop.harness.cell import Cell
 from altprop.harness.data import data_digest
@@ -66,20 +65,9 @@ def plan(cell: Cell) -> Plan:
 
 
 def refuse(cell: Cell) -> str | None:
-    """Return the sentence that refuses a cell from yaml alone, or None. The class is asked again when it is set up."""
-    names = {group: cell.axes[group] for group in ("algorithm", "task", "model")}
-    task, model = cell.config["task"], cell.config["model"]
-    requires = parse_capabilities(cell.config["algorithm"].get("requires") or ())
-    offered = parse_capabilities([*(task.get("offers") or ()), *(model.get("offers") or ())])
-    if task.get("loss") in catalogue.LEAST_SQUARES_LOSSES:
-        offered |= {Capability.LEAST_SQUARES}
-    if not task.get("offers") and not model.get("offers"):
-        return None  # a plugin without yaml: its class is asked
-    if requires - offered == {Capability.LEAST_SQUARES} and Capability.SUPERVISED in offered:
-        hint = f"task.loss={'one_hot_squared_error' if Capability.CLASSES in offered else 'half_squared_error'}"
-    else:
-        hint = catalogue.suggest(requires)
-    return refusal(names["algorithm"], requires, names["task"], names["model"], offered, hint)
+    """Return the sentence that refuses a cell before its classes are imported, or None; they are asked again later."""
+    names = (cell.axes["algorithm"], cell.axes["task"], cell.axes["model"])
+    return catalogue.refusal_of(names, cell.config["algorithm"], cell.config["task"], cell.config["model"])
 
 
 def sources(cell: Cell) -> str:

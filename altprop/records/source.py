@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 
 from altprop.errors import AltpropError
 from altprop.exports import EXPORTS
+from altprop.modules import find_module
 
 LIBRARIES = frozenset({"deap", "numpy", "pytorch_lightning", "pytorch_optimizer", "scipy", "sklearn", "torch"})
 """Top-level packages whose version stands for their code; it is in the provenance, not in the key."""
@@ -66,7 +66,7 @@ def _closure(names: Iterable[str], proof: bool = False) -> dict[str, str]:
     closed = tuple(part for part in (*_NEVER, *_GATED) if not (part in open_ or (proof and part == "testing")))
     found: dict[str, str] = {}
     for name in list(waiting):
-        spec = _find(name)
+        spec = find_module(name)
         if spec is None:
             raise AltpropError(f"there is no module {name}; check the _target_ that names it")
         if spec.origin is None:
@@ -79,7 +79,7 @@ def _closure(names: Iterable[str], proof: bool = False) -> dict[str, str]:
         name = waiting.pop()
         if name in found or name == _HOME:  # altprop/__init__.py hands out what lies elsewhere and is followed there.
             continue
-        spec = _find(name)
+        spec = find_module(name)
         if spec is None or spec.origin is None or not Path(spec.origin).is_file():
             continue
         found[name], imported = _read(Path(spec.origin), name, spec.submodule_search_locations is not None, proof)
@@ -100,43 +100,6 @@ def _within(name: str, parts: tuple[str, ...]) -> bool:
 
 def _top(name: str) -> str:
     return name.partition(".")[0]
-
-
-def _find(name: str) -> ModuleSpec | None:
-    """Return where `name` lies, as the import system would find it, without importing its parents; None if nowhere."""
-    loaded = getattr(sys.modules.get(name), "__spec__", None)
-    if isinstance(loaded, ModuleSpec):
-        return loaded
-    if name == "__main__":
-        file = getattr(sys.modules[name], "__file__", None)
-        return ModuleSpec(name, None, origin=file)
-    parent, _, _ = name.rpartition(".")
-    where = None
-    if parent:
-        above = _find(parent)
-        where = None if above is None else above.submodule_search_locations
-        if where is None:
-            return None
-    for finder in sys.meta_path:
-        find = getattr(finder, "find_spec", None)
-        try:
-            spec = find(name, where) if find is not None else None
-        except KeyError:  # a folder without __init__.py asks for its parent, which is not imported
-            spec = _folder(name, [] if where is None else list(where))
-        if isinstance(spec, ModuleSpec):
-            return spec
-    return None
-
-
-def _folder(name: str, above: list[str]) -> ModuleSpec | None:
-    """Return the specification of a package without `__init__.py` in one of some folders."""
-    places = [str(Path(folder, name.rpartition(".")[2])) for folder in above]
-    found = [place for place in places if Path(place).is_dir()]
-    if not found:
-        return None
-    spec = ModuleSpec(name, None, is_package=True)
-    spec.submodule_search_locations = found
-    return spec
 
 
 def _beside(name: str, spec: ModuleSpec) -> list[str]:

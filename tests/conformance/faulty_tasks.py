@@ -72,9 +72,5 @@ class HasAnotherLoss(_Base):
         super().__init__(**{**options, "loss": "one_hot_squared_error"})  # type: ignore[arg-type]
 
 
-class OffersMore(_Base):
-    offers = _Base.offers | {Capability.STREAM}
-
-
 class AimsBelowChance(_Base):
     """The fault is in its yaml."""

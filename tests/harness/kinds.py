@@ -53,6 +53,12 @@ class Separated(Centred):
         return {"norm": float(encoder(split.inputs).norm())}
 
 
+class Steered(Centred):
+    """Say that a policy is evaluated, for what is read without running it."""
+
+    kinds: ClassVar[tuple[PredictorKind, ...]] = (PredictorKind.POLICY,)
+
+
 class _Approaching(Algorithm):
     """Abstract: a point that halves its distance from 0 at each step, started at (8, 0)."""
 
@@ -84,12 +90,11 @@ class Coding(_Approaching):
         return lambda inputs: inputs + self.mean
 
 
-def plant(folder: Path, task: str, *, evaluates: str, model: str = "linear", offers: str = "") -> Path:
+def plant(folder: Path, task: str, model: str = "linear") -> Path:
     """Write the yaml of a planted task `planted` and return the folder, for `config_dir`."""
     place = folder / "conf" / "task"
     place.mkdir(parents=True, exist_ok=True)
     (place / "planted.yaml").write_text(
-        f"# Planted.\ndefaults:\n  - override /model@_global_.model: {model}\n\nname: planted\n"
-        f"_target_: {task}\noffers: [{offers}]\nevaluates: [{evaluates}]\n"
+        f"# Planted.\ndefaults:\n  - override /model@_global_.model: {model}\n\nname: planted\n_target_: {task}\n"
     )
     return folder / "conf"

@@ -19,7 +19,7 @@ from altprop.records.store import RunStore
 
 
 def task(name: str) -> list[str]:
-    options = {"name": name.lower(), "offers": "[supervised,classes,vectors]", "batch_size": 8}
+    options = {"name": name.lower(), "batch_size": 8}
     return [f"task._target_=planted_tasks.{name}", *(f"task.{key}={value}" for key, value in options.items())]
 
 

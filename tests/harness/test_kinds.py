@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ SHORT = ["budget.currency=steps", "budget.amount=4", "budget.grid=2", "budget.bl
 def planted(tmp_path: Path) -> Callable[..., Any]:
     """Run a planted task under some learner and return its row."""
 
-    def go(task: str, evaluates: str, *overrides: str) -> Any:
-        folder = kinds.plant(tmp_path, f"kinds.{task}", evaluates=evaluates)
+    def go(task: str, *overrides: str) -> Any:
+        folder = kinds.plant(tmp_path, f"kinds.{task}")
         given = [*SHORT, f"runs_dir={tmp_path / 'runs'}", "task=planted", *overrides]
         return altprop.run(given, config_dir=folder).iloc[0]
 
@@ -37,7 +38,7 @@ def custom(name: str) -> tuple[str, str]:
 
 def test_a_sampler_is_evaluated_by_the_tasks_own_metric(planted: Callable[..., Any]) -> None:
     """After 4 steps the mean is (1/2, 0); 500 samples lie around it with a standard deviation of .045."""
-    row = planted("Centred", "sampler", *custom("Sampling"))
+    row = planted("Centred", *custom("Sampling"))
     assert (row.status, row.metric) == ("completed", "distance")
     assert abs(row.test - 0.5) < 5 / math.sqrt(500)
     assert row.test != row.validation  # other draws, of the same evaluation stream
@@ -45,7 +46,7 @@ def test_a_sampler_is_evaluated_by_the_tasks_own_metric(planted: Callable[..., A
 
 def test_the_draws_of_an_evaluation_come_again(planted: Callable[..., Any], tmp_path: Path) -> None:
     """All marks of a run draw alike, so that what changes is the learner: the sample mean moves as the mean does."""
-    row = planted("Centred", "sampler", *custom("Sampling"))
+    row = planted("Centred", *custom("Sampling"))
     trace = altprop.load_trace(tmp_path / "runs")
     values = trace[(trace.kind == "evaluation") & (trace.split == "validation") & (trace.name == "distance")].value
     found = values.tolist()
@@ -61,40 +62,39 @@ def test_the_draws_of_an_evaluation_come_again(planted: Callable[..., Any], tmp_
 
 
 def test_a_code_is_evaluated_by_the_tasks_own_metric(planted: Callable[..., Any]) -> None:
-    row = planted("Separated", "code", *custom("Coding"))
+    row = planted("Separated", *custom("Coding"))
     assert (row.status, row.test, row.metric) == ("completed", 0.5, "norm")
 
 
 @pytest.mark.parametrize(
-    ("task", "evaluates", "learner", "sentence"),
+    ("task", "learner", "sentence"),
     [
-        ("Centred", "sampler", ["algorithm=dfa"], "dfa learns outputs; task planted evaluates a sampler; try task="),
+        ("Centred", ["algorithm=dfa"], "dfa learns outputs; task planted evaluates a sampler; try task="),
         (
             "Centred",
-            "sampler",
             ["algorithm=genetic"],
             "genetic learns a trained model; task planted evaluates",
         ),
-        ("Separated", "code", [*custom("Sampling")], "Sampling learns a sampler; task planted evaluates a code"),
+        ("Separated", [*custom("Sampling")], "Sampling learns a sampler; task planted evaluates a code"),
     ],
 )
 def test_a_pair_that_does_not_fit_is_refused(
-    planted: Callable[..., Any], task: str, evaluates: str, learner: list[str], sentence: str
+    planted: Callable[..., Any], task: str, learner: list[str], sentence: str
 ) -> None:
-    row = planted(task, evaluates, *learner)
+    row = planted(task, *learner)
     assert row.status == "refused"
     assert row.reason.startswith(sentence)
     assert pd.isna(row.steps)  # no step was taken
 
 
 def test_a_sampler_is_refused_by_digits(planted: Callable[..., Any]) -> None:
-    row = planted("Centred", "sampler", "task=digits", *custom("Sampling"))
+    row = planted("Centred", "task=digits", *custom("Sampling"))
     assert row.status == "refused"
     assert row.reason == "Sampling learns a sampler; task digits evaluates outputs or a parameter point"
 
 
-def test_listings_know_it_from_yaml(tmp_path: Path) -> None:
-    folder = kinds.plant(tmp_path, "kinds.Centred", evaluates="policy")
+def test_listings_read_it_in_the_class(tmp_path: Path) -> None:
+    folder = kinds.plant(tmp_path, "kinds.Steered")
     tasks, models = catalogue.entries("task", (str(folder),)), catalogue.entries("model")
     learners = catalogue.entries("algorithm")
     said = catalogue.why_not(learners["dfa"], tasks["planted"], models)
@@ -104,11 +104,24 @@ def test_listings_know_it_from_yaml(tmp_path: Path) -> None:
     assert catalogue.suggest((), (), PredictorKind.SAMPLER) == ""
 
 
-def test_an_unknown_kind_in_yaml_is_told(tmp_path: Path) -> None:
-    folder = kinds.plant(tmp_path, "kinds.Centred", evaluates="smaple")
+def test_an_unknown_kind_is_told_without_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mistaken.py").write_text(
+        "from altprop import *\nclass T(Task):\n    kinds = (PredictorKind.SMAPLER,)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = kinds.plant(tmp_path, "mistaken.T")
+    trouble = catalogue.entries("task", (str(folder),))["planted"].trouble
+    assert trouble == "mistaken: PredictorKind.SMAPLER is unknown; did you mean SAMPLER?"
+    assert "mistaken" not in sys.modules
+
+
+@pytest.mark.parametrize("key", catalogue.IN_THE_CLASS)
+def test_what_the_class_says_must_not_stand_in_the_yaml(tmp_path: Path, key: str) -> None:
+    folder = kinds.plant(tmp_path, "kinds.Steered")
+    with (folder / "task" / "planted.yaml").open("a") as file:
+        file.write(f"{key}: []\n")
     problem = catalogue.entries("task", (str(folder),))["planted"].problem
-    assert problem is not None
-    assert "unknown kind of predictor 'smaple'; known are: output, policy" in problem
+    assert problem == f"planted.yaml: {key} stands in the class alone; leave it out here"
 
 
 def test_a_model_serves_as_what_the_task_evaluates() -> None:

@@ -144,7 +144,7 @@ def test_the_report_contract_names_every_module_it_forbids(pyproject: dict[str, 
     """import-linter wants a list by hand; a module that is added to the kernel must not slip past it."""
     contracts = {contract["name"]: contract for contract in pyproject["tool"]["importlinter"]["contracts"]}
     forbidden = contracts["The report reads records and nothing else"]["forbidden_modules"]
-    allowed = {"__init__", "conf", "errors", "exports", "records", "report", "version"}
+    allowed = {"__init__", "conf", "errors", "exports", "modules", "records", "report", "version"}
     found = {path.stem for path in (ROOT / "altprop").glob("*.py")}
     found |= {path.parent.name for path in (ROOT / "altprop").glob("*/__init__.py")} | {"algorithms", "tasks"}
     assert set(forbidden) == {f"altprop.{name}" for name in found - allowed}

@@ -120,22 +120,23 @@ def broken(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment
     """altprop with distributions that are broken in four ways."""
     folder = tmp_path_factory.mktemp("broken")
     environment = _made(folder / "venv", wheel)
-    yaml = "# A rule.\nname: {0}\n_target_: {1}\nrequires: []\n"
+    yaml = "# A rule.\nname: {0}\n_target_: {1}\n"
     environment.install(distribution(folder / "a", "nowhere", "nowhere.conf", {"other.py": ""}))
     package = {"untidy/__init__.py": "", "untidy/conf/__init__.py": ""}
     untidy = {**package, "untidy/conf/algorithm/untidy.yaml": "name: [unclosed\n"}
     environment.install(distribution(folder / "b", "untidy", "untidy.conf", untidy))
     raising = {
         "raising/__init__.py": "raise RuntimeError('boom at import')\n",
-        "raising/rule.py": "",
+        "raising/rule.py": "class Rule:\n    pass\n",
         "raising/conf/__init__.py": "",
         "raising/conf/algorithm/raising.yaml": yaml.format("raising", "raising.rule.Rule"),
     }
     environment.install(distribution(folder / "c", "raising", "raising.conf", raising))
     greedy = {
-        "greedy/__init__.py": "",
+        "greedy/__init__.py": "from altprop import Algorithm, Capability\n\n\n"
+        "class Rule(Algorithm):\n    requires = frozenset({Capability.TELEPATHY})\n",
         "greedy/conf/__init__.py": "",
-        "greedy/conf/algorithm/greedy.yaml": yaml.format("greedy", "greedy.Rule").replace("[]", "[telepathy]"),
+        "greedy/conf/algorithm/greedy.yaml": yaml.format("greedy", "greedy.Rule"),
     }
     environment.install(distribution(folder / "d", "greedy", "greedy.conf", greedy))
     return environment

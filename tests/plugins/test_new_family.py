@@ -43,7 +43,6 @@ def _distance(absolute: bool) -> float:
 YAML = """# The sign of the gradient (Bernstein et al. 2018).
 name: sign_descent
 _target_: altprop.algorithms.signs.sign_descent.SignDescent
-requires: [gradient]
 optimizer: ${optimizer}
 search: {}
 """

@@ -36,7 +36,7 @@ class MyRule(Algorithm):
         self.problem.assign(self.problem.flat() - self.rate * self.problem.flatten(grads))
         return loss
 '''
-YAML = "# A rule of mine.\nname: my_rule\n_target_: my_rule.MyRule\nrequires: [gradient]\nrate: 0.2\n"
+YAML = "# A rule of mine.\nname: my_rule\n_target_: my_rule.MyRule\nrate: 0.2\n"
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_broken_distributions_are_rows_and_stop_nobody(broken: Any, tmp_path: Pa
     problems = {name: row["problem"] for name, row in json.loads(listed.stdout)["algorithm"].items()}
     assert "not found" in problems["nowhere"]
     assert "untidy.yaml" in problems["untidy"]
-    assert "telepathy" in problems["greedy"]
+    assert "TELEPATHY" in problems["greedy"]
     assert problems["raising"] is problems["backprop"] is None  # nothing is imported to list
     done = broken.run(tmp_path, "altprop", "-m", "algorithm=backprop,raising", *SMALL, *QUIET)
     assert done.returncode == 1, done.stderr
@@ -146,7 +146,7 @@ def test_broken_distributions_are_rows_and_stop_nobody(broken: Any, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("untidy", "untidy.yaml"), ("nowhere", "not found"), ("greedy", "telepathy")]
+    ("name", "words"), [("untidy", "untidy.yaml"), ("nowhere", "not found"), ("greedy", "TELEPATHY")]
 )
 def test_a_broken_distribution_says_in_one_line_what_is_wrong(
     broken: Any, tmp_path: Path, name: str, words: str

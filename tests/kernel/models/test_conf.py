@@ -9,7 +9,7 @@ import yaml
 from torch import nn
 
 import altprop
-from altprop.capabilities import parse_capabilities
+from altprop import catalogue
 from altprop.errors import AltpropError
 from altprop.randomness import generator_for
 from altprop.resolve import arguments, build, resolve_class
@@ -39,7 +39,7 @@ def test_a_yaml_says_what_its_class_does(name):
     kind = resolve_class(values["_target_"], nn.Module)
     assert values["name"] == name
     assert FILES[name].read_text().startswith("# ")
-    assert parse_capabilities(values["offers"]) == kind.offers
+    assert catalogue.model_offers(values) == kind.offers  # read without importing it
     defaults = {k: p.default for k, p in inspect.signature(kind).parameters.items()}
     assert set(arguments(values)) <= set(defaults)
 

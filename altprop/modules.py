@@ -1,0 +1,29 @@
+"""Where modules lie, found without importing anything."""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import ModuleSpec
+
+
+def find_module(name: str) -> ModuleSpec | None:
+    """Return where a module lies, as the import system would find it, None if nowhere; its parents are not imported."""
+    loaded = getattr(sys.modules.get(name), "__spec__", None)
+    if isinstance(loaded, ModuleSpec):
+        return loaded
+    if name == "__main__":
+        file = getattr(sys.modules[name], "__file__", None)
+        return ModuleSpec(name, None, origin=file)
+    parent, _, _ = name.rpartition(".")
+    where = None
+    if parent:
+        above = find_module(parent)
+        where = None if above is None else above.submodule_search_locations
+        if where is None:
+            return None
+    for finder in sys.meta_path:
+        find = getattr(finder, "find_spec", None)
+        spec = find(name, where) if find is not None else None
+        if isinstance(spec, ModuleSpec):
+            return spec
+    return None
