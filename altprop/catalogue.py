@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class Entry:
     origin: str = "altprop"
     problem: str | None = None
 
-    @property
+    @cached_property
     def trouble(self) -> str | None:
         """Why it cannot be used: for its yaml, or for what its class declares; or None."""
         try:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,12 @@ def find_class(path: Any) -> Class:
     if not isinstance(path, str) or "." not in path:
         raise AltpropError(f"_target_ must be an import path such as package.module.Class; got {path!r}")
     module_name, _, name = path.rpartition(".")
-    if find_module(module_name) is None:
-        raise AltpropError(f"_target_={path}: cannot import {_missing(module_name)}")
-    module = _module(module_name)
+    try:
+        module = _module(module_name)
+    except Unknown:
+        if find_module(module_name) is None:
+            raise AltpropError(f"_target_={path}: cannot import {_missing(module_name)}") from None
+        raise
     found = module.find(name)
     if isinstance(found, Class):
         return found
@@ -75,10 +79,7 @@ def _missing(name: str) -> str:
 
 def _module(name: str) -> Module:
     """Parse a module; one file is parsed once a process."""
-    spec = find_module(name)
-    path = Path(spec.origin) if spec is not None and spec.origin is not None else None
-    if path is None or path.suffix != ".py" or not path.is_file():
-        raise Unknown(name)
+    path = _place(name, tuple(sys.path))
     status = path.stat()
     stamp = (status.st_mtime_ns, status.st_size)
     known = _modules.get(path)
@@ -87,9 +88,18 @@ def _module(name: str) -> Module:
             tree = ast.parse(path.read_bytes(), filename=str(path))
         except (SyntaxError, ValueError) as error:
             raise AltpropError(f"{path} is not valid Python: {error}") from error
-        is_package = spec is not None and spec.submodule_search_locations is not None
-        known = _modules[path] = (stamp, Module(name, tree, is_package))
+        known = _modules[path] = (stamp, Module(name, tree, path.stem == "__init__"))
     return known[1]
+
+
+@cache
+def _place(name: str, search_path: tuple[str, ...]) -> Path:
+    """Return the file of a module; `search_path` says for which it was looked up."""
+    spec = find_module(name)
+    path = Path(spec.origin) if spec is not None and spec.origin is not None else None
+    if path is None or path.suffix != ".py" or not path.is_file():
+        raise Unknown(name)
+    return path
 
 
 class Module:
@@ -107,6 +117,7 @@ class Module:
     def __init__(self, name: str, tree: ast.Module, is_package: bool) -> None:
         self.name = name
         self.opaque = False
+        self._classes: dict[str, Class] = {}
         self._bound: dict[str, ast.AST | tuple[str, str | None]] = {}
         for statement in _statements(tree.body):
             self._bind(statement, is_package)
@@ -151,15 +162,15 @@ class Module:
         """
         bound = self._bound.get(name)
         if isinstance(bound, ast.ClassDef):
-            return Class(self, bound)
+            return self._classes.setdefault(name, Class(self, bound))
         if not isinstance(bound, tuple):
             return None if bound is None else Bound(self, bound)
         origin, member = bound
-        if member is None or depth > 20 or find_module(f"{origin}.{member}") is not None:
+        if member is None or depth > 20:
             raise Unknown(name)
         source = _module(origin)
         found = source.find(member, depth + 1)
-        if found is None and source.opaque:
+        if found is None and (source.opaque or find_module(f"{origin}.{member}") is not None):
             raise Unknown(name)
         return found
 

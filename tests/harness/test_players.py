@@ -25,7 +25,7 @@ GAME = ["task=planted", "model._target_=games.TwoNumbers", "~model.hidden", "~mo
 
 
 def options(tmp_path: Path, *more: str) -> tuple[list[str], Path]:
-    folder = kinds.plant(tmp_path, "games.Bilinear", evaluates="model", offers="players")
+    folder = kinds.plant(tmp_path, "games.Bilinear")
     return [*SHORT, *GAME, *LEARNER, *more], folder
 
 
