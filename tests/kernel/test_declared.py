@@ -13,7 +13,7 @@ from altprop.errors import AltpropError
 from altprop.losses import LOSSES as KINDS
 from altprop.resolve import resolve_class
 
-MODULE = '''
+MODULE = """
 import math
 import torch
 from altprop import Algorithm, Capability, check_number
@@ -54,7 +54,7 @@ def function():
 if torch:
     class Inside(Base):
         pass
-'''
+"""
 
 
 @pytest.fixture(autouse=True)
