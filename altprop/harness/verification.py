@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from altprop.errors import AltpropError
 from altprop.oracle import Oracle
+from altprop.records.documents import read_document
 from altprop.records.key import KERNEL
 from altprop.records.oracle_checks import (
-    FOLDER,
     OracleCheck,
     OracleResult,
     code_of,
     file_name,
-    read_oracle_check,
     source_of,
     write_oracle_check,
 )
@@ -117,7 +116,9 @@ def verify(name: str, target: str, runs_dir: str | Path, again: bool = False) ->
         AltpropError: where the class cannot be imported or the oracle check cannot be written.
     """
     source = source_of(target)
-    known = None if again else _known(Path(runs_dir) / FOLDER / file_name(name, source), name, target, source)
+    known = (
+        None if again else _known(Path(runs_dir) / OracleCheck.folder / file_name(name, source), name, target, source)
+    )
     if known is not None:
         return known
     oracles, problem = measure(_imported(target))
@@ -181,7 +182,7 @@ def _imported(target: str) -> type[Algorithm]:
 def _known(path: Path, name: str, target: str, source: str) -> OracleCheck | None:
     """Return the oracle check in a file if it is of this code, measured with these versions on this kind of machine."""
     try:
-        oracle_check = read_oracle_check(path)
+        oracle_check = read_document(OracleCheck, path)
     except UnreadableRecordError:
         return None  # there is none, or it is replaced
     same = (oracle_check.algorithm, oracle_check.target, oracle_check.source) == (name, target, source)

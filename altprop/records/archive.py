@@ -20,11 +20,9 @@ from altprop.errors import AltpropError
 from altprop.records import columns, encode
 from altprop.records.folders import LEFT_OUT, SUFFIX, Folders, left_out, record_folders
 from altprop.records.frame import read_all
-from altprop.records.oracle_checks import FOLDER as ORACLE_CHECKS
 from altprop.records.oracle_checks import load_oracle_checks
 from altprop.records.record import PACKED_TRACE, Record
 from altprop.records.thinning import LADDER, Thinning
-from altprop.records.timing import FOLDER as TIMINGS
 from altprop.records.timing import load_timings
 
 NAME = f"records{SUFFIX}"
@@ -122,14 +120,11 @@ def _beside(runs: Sequence[_Run]) -> Iterator[tuple[str, bytes]]:
 
 def _documents(folders: list[Path]) -> Iterator[tuple[str, bytes]]:
     """Yield oracle checks and timing passes; of several folders, two files can have one name."""
-    oracle_checks = [
-        (f"{ORACLE_CHECKS}/{one.path.name}", one.fingerprint, one.path) for one in load_oracle_checks(folders)[0]
-    ]
-    timings = [(f"{TIMINGS}/{one.path.name}", one.digest, one.path) for one in load_timings(folders)[0]]
+    documents = [*load_oracle_checks(folders)[0], *load_timings(folders)[0]]
     taken = set()
-    for name, content, path in oracle_checks + timings:
-        unique = f"{name.removesuffix('.json')}-{content[:8]}.json" if name in taken else name
-        yield unique, path.read_bytes()
+    for one in documents:
+        name = f"{one.folder}/{one.path.name}"
+        yield f"{name.removesuffix('.json')}-{one.digest[:8]}.json" if name in taken else name, one.path.read_bytes()
         taken.add(name)
 
 

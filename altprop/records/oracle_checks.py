@@ -1,37 +1,18 @@
-"""OracleChecks: what the oracles of an algorithm measured, one file for each algorithm and state of its code.
-
-They lie in the folder `oracle checks` beside the runs, so that whoever copies a folder of records copies them with it.
-"""
+"""Oracle checks: what the oracles of an algorithm measured, one document for each algorithm and state of its code."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, final
 
-from altprop.records import encode, files
-from altprop.records.folders import Folders, record_folders
-from altprop.records.record import UnreadableRecordError
+from altprop.records import encode
+from altprop.records.documents import Document, load_documents, write_document
+from altprop.records.folders import Folders
 from altprop.records.source import source_hash
-
-SCHEMA = 1
-FOLDER = "oracle_checks"
-_FIELDS: dict[str, type] = {
-    "algorithm": str,
-    "target": str,
-    "source": str,
-    "code": str,
-    "kernel": int,
-    "problem": str,
-    "oracles": list,
-    "measured": dict,
-    "provenance": dict,
-}
 
 
 @dataclass(frozen=True)
@@ -83,17 +64,36 @@ class OracleResult:
         return "negative control" if self.differs else "oracle"
 
 
-@dataclass(frozen=True)
-class OracleCheck:
-    """All that the oracles of one algorithm measured in one state of its code.
+@final
+class OracleCheck(Document):
+    """All that the oracles of one algorithm measured in one state of its code on one kind of machine."""
 
-    Args:
-        path: The file.
-        data: Its content; the figures of `oracles` are in the property of that name.
-    """
+    folder: ClassVar[str] = "oracle_checks"
+    fields: ClassVar[Mapping[str, type]] = {
+        "algorithm": str,
+        "target": str,
+        "source": str,
+        "code": str,
+        "kernel": int,
+        "problem": str,
+        "oracles": list,
+        "measured": dict,
+        "provenance": dict,
+    }
 
-    path: Path
-    data: dict[str, Any]
+    @property
+    def identity(self) -> tuple[str, ...]:
+        return self.algorithm, self.target, self.source, self.fingerprint
+
+    @classmethod
+    def problem_of(cls, data: Mapping[str, Any]) -> str | None:
+        for entry in data["oracles"]:
+            if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+                return "an oracle of it has no name"
+            figures = encode.revive([entry.get("error"), entry.get("tolerance")])
+            if any(isinstance(x, bool) or not isinstance(x, (int, float, type(None))) for x in figures):
+                return f"its oracle {entry['name']!r} holds no figures"
+        return None
 
     @property
     def algorithm(self) -> str:
@@ -198,7 +198,6 @@ def write_oracle_check(
     """
     oracles = list(oracles)
     data = {
-        "schema": SCHEMA,
         "algorithm": algorithm,
         "target": target,
         "source": source,
@@ -220,60 +219,15 @@ def write_oracle_check(
         "measured": {"seconds": sum(one.seconds for one in oracles), "finished": finished},
         "provenance": dict(provenance),
     }
-    folder = Path(runs_dir) / FOLDER
-    path = folder / file_name(algorithm, source)
-    with files.readable_errors(Path(runs_dir)):
-        files.make_folder(folder)
-        files.write_durably(path, encode.dump_record(data))
-        files.sync_folder(folder)
-    return read_oracle_check(path)
-
-
-def read_oracle_check(path: Path) -> OracleCheck:
-    """Return the oracle check in a file.
-
-    Raises:
-        UnreadableRecordError: The file cannot be read, or holds something else.
-    """
-    try:
-        data: Any = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UnreadableRecordError(f"{path} cannot be read: {error}") from error
-    problem = _problem_of(data)
-    if problem:
-        raise UnreadableRecordError(f"{path} cannot be used: {problem}")
-    return OracleCheck(path, data)
+    return write_document(runs_dir, OracleCheck, file_name(algorithm, source), data)
 
 
 def load_oracle_checks(runs: Folders = "runs") -> tuple[list[OracleCheck], list[str]]:
-    """Return the merged oracle checks of folders of records, and a sentence for each that is unreadable.
+    """Return the merged oracle checks of folders of records, sorted by algorithm, class, code and fingerprint.
 
-    Args:
-        runs: A folder of records, one run's folder, or several of these. Of two oracle checks of one algorithm,
-            code and fingerprint the one that was measured last wins.
-
-    Returns:
-        OracleChecks sorted by algorithm, class, code and fingerprint.
+    The second list and the argument are as for `load_documents`.
     """
-    merged: dict[tuple[str, str, str, str], OracleCheck] = {}
-    unreadable = []
-    for place in (folder.absolute() for folder in record_folders(runs)):
-        below = place.parent if (place / "record.json").is_file() else place
-        for path in sorted((below / FOLDER).glob("*.json")):
-            try:
-                oracle_check = read_oracle_check(path)
-            except UnreadableRecordError as error:
-                unreadable.append(str(error))
-                continue
-            what = (oracle_check.algorithm, oracle_check.target, oracle_check.source, oracle_check.fingerprint)
-            if what not in merged or finished(merged[what]) <= finished(oracle_check):
-                merged[what] = oracle_check
-    return [merged[what] for what in sorted(merged)], list(dict.fromkeys(unreadable))
-
-
-def finished(oracle_check: OracleCheck) -> str:
-    """Return when an oracle check was measured, as text that sorts."""
-    return str(oracle_check.data["measured"].get("finished") or "")
+    return load_documents(OracleCheck, runs)
 
 
 @dataclass(frozen=True)
@@ -325,7 +279,7 @@ def _latest(runs: Folders) -> dict[str, OracleCheck]:
     """Return algorithm -> the oracle check that was measured last, sorted by algorithm."""
     return {
         oracle_check.algorithm: oracle_check
-        for oracle_check in sorted(load_oracle_checks(runs)[0], key=lambda p: (p.algorithm, finished(p)))
+        for oracle_check in sorted(load_oracle_checks(runs)[0], key=lambda one: (one.algorithm, one.finished))
     }
 
 
@@ -333,21 +287,3 @@ def _oracle(entry: Mapping[str, Any]) -> OracleResult:
     error, tolerance = encode.revive([entry.get("error"), entry.get("tolerance")])
     reason, seconds = str(entry.get("reason") or ""), float(entry.get("seconds") or 0.0)
     return OracleResult(entry["name"], error, tolerance, reason, seconds, bool(entry.get("control", False)))
-
-
-def _problem_of(data: Any) -> str | None:
-    """Return what is wrong with the content of an oracle check, or None."""
-    if not isinstance(data, dict):
-        return "it holds no JSON object"
-    if data.get("schema") != SCHEMA:
-        return f"its schema is {data.get('schema')!r}, and this version of altprop reads {SCHEMA}"
-    for field, kind in _FIELDS.items():
-        if not isinstance(data.get(field), kind):
-            return f"its field {field!r} is {'not ' + kind.__name__ if field in data else 'missing'}"
-    for entry in data["oracles"]:
-        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-            return "an oracle of it has no name"
-        figures = encode.revive([entry.get("error"), entry.get("tolerance")])
-        if any(isinstance(x, bool) or not isinstance(x, (int, float, type(None))) for x in figures):
-            return f"its oracle {entry['name']!r} holds no figures"
-    return None

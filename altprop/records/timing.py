@@ -7,22 +7,18 @@ them with it. The report claims nothing about time but from them.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, final
 
-from altprop.records import encode, files
-from altprop.records.folders import Folders, record_folders
-from altprop.records.record import UnreadableRecordError
+from altprop.records.documents import Document, load_documents, write_document
+from altprop.records.folders import Folders
 
-SCHEMA = 1
-FOLDER = "timing"
 GROUPS = {
     "forward": "forward",
     "backward": "backward",
@@ -38,14 +34,6 @@ KINDS = (*dict.fromkeys(GROUPS.values()), "other")
 LEAST_ROUNDS = 5
 """Counted rounds without which nothing is written."""
 CONFIDENCE = 0.95
-_FIELDS: dict[str, type] = {
-    "workload": str,
-    "rounds": int,
-    "protocol": dict,
-    "learners": list,
-    "measured": dict,
-    "provenance": dict,
-}
 
 
 @dataclass(frozen=True)
@@ -136,34 +124,45 @@ class Timed:
     failed: bool = False
 
 
-@dataclass(frozen=True)
-class Timing:
-    """One timing pass over one workload.
+@final
+class Timing(Document):
+    """One timing pass over one workload; passes are told apart by their content."""
 
-    Args:
-        path: the file.
-        data: its content.
-        learners: of it, in the order in which they were timed.
-    """
+    folder: ClassVar[str] = "timing"
+    fields: ClassVar[Mapping[str, type]] = {
+        "workload": str,
+        "rounds": int,
+        "protocol": dict,
+        "learners": list,
+        "measured": dict,
+        "provenance": dict,
+    }
 
-    path: Path
-    data: dict[str, Any]
-    learners: tuple[Timed, ...]
+    @property
+    def identity(self) -> tuple[str, ...]:
+        return (self.digest,)
+
+    @classmethod
+    def problem_of(cls, data: Mapping[str, Any]) -> str | None:
+        if data["rounds"] < LEAST_ROUNDS:
+            return f"it has {data['rounds']} rounds, and {LEAST_ROUNDS} are the least"
+        for entry in data["learners"]:
+            if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in ("label", "cell")):
+                return "a learner of it has no label or no cell"
+            if entry.get("status") == "timed" and (problem := _bad_rounds(entry, data["rounds"])):
+                return f"its learner {entry['label']!r} {problem}"
+            _timed(entry)
+        return None
 
     @property
     def workload(self) -> str:
         """The name of the task with its model."""
         return str(self.data["workload"])
 
-    @property
-    def finished(self) -> str:
-        """When the pass ended, as text that sorts."""
-        return str(self.data["measured"].get("finished") or "")
-
-    @property
-    def digest(self) -> str:
-        """A name for the content, which does not depend on where it lies."""
-        return hashlib.sha256(json.dumps(self.data, sort_keys=True).encode()).hexdigest()
+    @cached_property
+    def learners(self) -> tuple[Timed, ...]:
+        """The learners in the order in which they were timed."""
+        return tuple(_timed(entry) for entry in self.data["learners"])
 
 
 def file_name(workload: str) -> str:
@@ -201,7 +200,6 @@ def write_timing(
     """
     reference = next((one for one in learners if one.reference and one.cpu), None)
     data = {
-        "schema": SCHEMA,
         "workload": workload,
         "rounds": rounds,
         "protocol": dict(protocol),
@@ -210,13 +208,7 @@ def write_timing(
         "measured": dict(measured),
         "provenance": dict(provenance),
     }
-    folder = Path(runs_dir) / FOLDER
-    path = folder / file_name(workload)
-    with files.readable_errors(Path(runs_dir)):
-        files.make_folder(folder)
-        files.write_durably(path, encode.dump_record(data))
-        files.sync_folder(folder)
-    return read_timing(path)
+    return write_document(runs_dir, Timing, file_name(workload), data)
 
 
 def _entry(one: Timed, reference: Timed | None) -> dict[str, Any]:
@@ -256,45 +248,14 @@ def _entry(one: Timed, reference: Timed | None) -> dict[str, Any]:
     return entry
 
 
-def read_timing(path: Path) -> Timing:
-    """Return the timing record in a file.
-
-    Raises:
-        UnreadableRecordError: the file cannot be read, or holds something else.
-    """
-    try:
-        data: Any = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UnreadableRecordError(f"{path} cannot be read: {error}") from error
-    if problem := _problem_of(data):
-        raise UnreadableRecordError(f"{path} cannot be used: {problem}")
-    try:
-        return Timing(path, data, tuple(_timed(entry) for entry in data["learners"]))
-    except (TypeError, ValueError) as error:
-        raise UnreadableRecordError(f"{path} cannot be used: {error}") from error
-
-
 def load_timings(runs: Folders = "runs") -> tuple[list[Timing], list[str]]:
-    """Return the timing records of folders of records, and a sentence for each that is unreadable.
+    """Return the different timing passes of folders of records, sorted by workload, the latest first.
 
-    Args:
-        runs: a folder of records, one run's folder, or several of these.
-
-    Returns:
-        Different records, sorted by workload, the latest first.
+    The second list and the argument are as for `load_documents`.
     """
-    found: dict[str, Timing] = {}
-    unreadable = []
-    for place in record_folders(runs):
-        below = place.absolute().parent if (place / "record.json").is_file() else place
-        for path in sorted((below / FOLDER).glob("*.json")):
-            try:
-                timing = read_timing(path)
-                found[timing.digest] = timing
-            except UnreadableRecordError as error:
-                unreadable.append(str(error))
-    ordered = sorted(found.values(), key=lambda one: (one.finished, one.digest), reverse=True)
-    return sorted(ordered, key=lambda one: one.workload), list(dict.fromkeys(unreadable))
+    found, unreadable = load_documents(Timing, runs)
+    ordered = sorted(found, key=lambda one: (one.finished, one.digest), reverse=True)
+    return sorted(ordered, key=lambda one: one.workload), unreadable
 
 
 def _timed(entry: Mapping[str, Any]) -> Timed:
@@ -314,25 +275,6 @@ def _timed(entry: Mapping[str, Any]) -> Timed:
         reason=str(entry.get("reason") or ""),
         failed=entry.get("status") == "failed",
     )
-
-
-def _problem_of(data: Any) -> str | None:
-    """Return what is wrong with the content of a timing record, or None."""
-    if not isinstance(data, dict):
-        return "it holds no JSON object"
-    if data.get("schema") != SCHEMA:
-        return f"its schema is {data.get('schema')!r}, and this version of altprop reads {SCHEMA}"
-    for field, kind in _FIELDS.items():
-        if not isinstance(data.get(field), kind):
-            return f"its field {field!r} is {'not ' + kind.__name__ if field in data else 'missing'}"
-    if data["rounds"] < LEAST_ROUNDS:
-        return f"it has {data['rounds']} rounds, and {LEAST_ROUNDS} are the least"
-    for entry in data["learners"]:
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in ("label", "cell")):
-            return "a learner of it has no label or no cell"
-        if entry.get("status") == "timed" and (problem := _bad_rounds(entry, data["rounds"])):
-            return f"its learner {entry['label']!r} {problem}"
-    return None
 
 
 def _bad_rounds(entry: Mapping[str, Any], rounds: int) -> str | None:

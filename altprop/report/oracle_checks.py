@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from altprop.records.oracle_checks import OracleCheck, OracleResult, finished
+from altprop.records.oracle_checks import OracleCheck, OracleResult
 from altprop.report.format import figure, plural
 from altprop.report.model import Learner, Report, Run, Table
 
@@ -102,7 +102,7 @@ def _verified(report: Report, name: str, what: tuple[str, str], learners: list[L
     found = [
         oracle_check for oracle_check in report.oracle_checks if (oracle_check.algorithm, oracle_check.target) == what
     ]
-    oracle_check = max(found, key=lambda p: (known.count(p.code), finished(p), p.source, p.fingerprint), default=None)
+    oracle_check = max(found, key=lambda p: (known.count(p.code), p.finished, p.source, p.fingerprint), default=None)
     lines = [_line(oracle) for oracle in oracle_check.oracles] if oracle_check is not None else []
     note = _note(oracle_check, known) if oracle_check is not None else ""
     return Verified(name, *what, learners, oracle_check, lines, note, len(sources) - len(known), len(runs))

@@ -54,7 +54,7 @@ def test_a_command_proves_its_algorithms_before_the_page(command: Command, monke
     made = oracle_checks(answer.runs)
     assert list(made) == ["backprop", "null"]  # bptt was refused
     sources = {row.algorithm: row.provenance["sources"]["algorithm"] for row in answer.rows.itertuples()}
-    assert {name: oracle_check.source for name, oracle_check in made.items()} == {n: sources[n] for n in made}
+    assert {name: oracle_check.code for name, oracle_check in made.items()} == {n: sources[n] for n in made}
     page = (answer.runs / "report" / "report.html").read_text()
     count = sum(len(oracle_check.oracles) for oracle_check in made.values())
     assert f"{count} of {count} oracle checks of 2 algorithms hold" in page

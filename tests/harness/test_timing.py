@@ -14,7 +14,7 @@ from altprop.errors import AltpropError
 from altprop.harness.interleaved import SIZING_STEPS, WARM_STEPS, Clock, SectionClock
 from altprop.harness.timing import BREAKDOWN_ROUNDS, ROUNDS, WARM_ROUNDS, interleave, time_runs
 from altprop.records.store import RunStore
-from altprop.records.timing import FOLDER, Timed, Timing, load_timings, median_interval, ratios
+from altprop.records.timing import Timed, Timing, load_timings, median_interval, ratios
 
 TIME = timed_rules.TIME
 CLOCK = Clock(cpu=lambda: TIME.cpu, wall=lambda: TIME.wall)
@@ -180,7 +180,7 @@ def test_the_record_is_no_run_and_stays_beside_the_runs(sweep: Callable[..., Pat
     runs = sweep("Single")
     before = RunStore(runs).keys()
     timing, _, _ = timed(runs)
-    assert timing.path.parent == runs / FOLDER
+    assert timing.path.parent == runs / Timing.folder
     assert RunStore(runs).keys() == before
     assert load_timings(runs) == ([timing], [])
 
@@ -198,7 +198,7 @@ def test_folders_are_merged_into_the_first(sweep: Callable[..., Path]) -> None:
     (timing,) = time_runs([one, two], clock=CLOCK, say=lambda _: None)
     assert [row.label for row in timing.learners] == ["Single", "Triple"]
     assert timing.path.parent.parent == one
-    assert not (two / FOLDER).exists()
+    assert not (two / Timing.folder).exists()
 
 
 def test_mistakes(sweep: Callable[..., Path], tmp_path: Path) -> None:

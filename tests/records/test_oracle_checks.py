@@ -9,15 +9,14 @@ import pytest
 
 from altprop.errors import AltpropError
 from altprop.records import files
+from altprop.records.documents import read_document
 from altprop.records.frame import load
 from altprop.records.oracle_checks import (
     OracleCheck,
     OracleResult,
     compare_oracle_checks,
     file_name,
-    finished,
     load_oracle_checks,
-    read_oracle_check,
     source_of,
     write_oracle_check,
 )
@@ -75,7 +74,7 @@ def test_sentences() -> None:
 def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     oracles = (*MEASURED, OracleResult("NaN", math.nan, math.inf), OracleResult("raises", None, None, "E: boom"))
     written = write(tmp_path, *oracles, problem="")
-    again = read_oracle_check(written.path)
+    again = read_document(OracleCheck, written.path)
     assert again.path == tmp_path / "oracle_checks" / f"dfa-{'a' * 16}.json"
     assert [one.name for one in again.oracles] == [one.name for one in oracles]
     assert again.oracles[:2] == oracles[:2]
@@ -105,7 +104,7 @@ def test_no_name_leaves_the_folder(tmp_path: Path, name: str) -> None:
     path = write(tmp_path, algorithm=name).path
     assert path.parent == tmp_path / "oracle_checks"
     assert ".." not in path.name
-    assert read_oracle_check(path).algorithm == name
+    assert read_document(OracleCheck, path).algorithm == name
     assert [oracle_check.algorithm for oracle_check in load_oracle_checks(tmp_path)[0]] == [name]
     assert file_name(name, "a" * 64) == path.name
 
@@ -151,7 +150,7 @@ def test_folders_are_merged_and_the_last_measurement_wins(tmp_path: Path) -> Non
             ("som", "a", "1"),
         ]
         assert oracle_checks[0].oracles[0].error == 1.0
-        assert finished(oracle_checks[0]) == "2024-01-02"
+        assert oracle_checks[0].finished == "2024-01-02"
 
 
 def test_the_proofs_of_one_runs_folder_are_those_beside_it(tmp_path: Path) -> None:
@@ -179,7 +178,7 @@ def test_what_is_no_proof_is_said_and_passed_over(tmp_path: Path, change: dict[s
     good = write(tmp_path, algorithm="som")
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(UnreadableRecordError, match=words):
-        read_oracle_check(path)
+        read_document(OracleCheck, path)
     oracle_checks, unreadable = load_oracle_checks([tmp_path, tmp_path])
     assert [oracle_check.path for oracle_check in oracle_checks] == [good.path]
     assert len(unreadable) == 1

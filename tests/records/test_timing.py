@@ -12,17 +12,16 @@ import numpy as np
 import pytest
 
 from altprop.errors import AltpropError
+from altprop.records.documents import read_document
 from altprop.records.record import UnreadableRecordError
 from altprop.records.store import RunStore
 from altprop.records.timing import (
-    FOLDER,
     Timed,
     Timing,
     file_name,
     load_timings,
     median_interval,
     ratios,
-    read_timing,
     spread,
     write_timing,
 )
@@ -73,7 +72,7 @@ def test_ratios_are_of_one_round() -> None:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     timing = write(tmp_path / "runs", BASE, TWICE, BROKEN)
     assert timing.learners == (BASE, TWICE, replace(BROKEN, breakdown={}))
-    assert timing.path == tmp_path / "runs" / FOLDER / file_name("digits")
+    assert timing.path == tmp_path / "runs" / Timing.folder / file_name("digits")
     first, second, third = json.loads(timing.path.read_text())["learners"]
     assert first["median"] == 1e-3
     assert second["ratio"]["rounds"] == pytest.approx([2, 2, 3, 2, 2])
@@ -88,7 +87,9 @@ def test_a_later_pass_replaces_the_earlier_one(tmp_path: Path) -> None:
     (timing,), unreadable = load_timings(tmp_path)
     assert [one.label for one in timing.learners] == ["backprop+adam"]
     assert unreadable == []
-    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == [timing.path.name]  # nothing temporary is left
+    assert [path.name for path in (tmp_path / Timing.folder).iterdir()] == [
+        timing.path.name
+    ]  # nothing temporary is left
 
 
 def test_folders_are_merged_in_any_order(tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_folders_are_merged_in_any_order(tmp_path: Path) -> None:
 def test_timing_is_no_run(tmp_path: Path) -> None:
     write(tmp_path, BASE)
     assert RunStore(tmp_path).keys() == []
-    assert RunStore(tmp_path).read(FOLDER) is None
+    assert RunStore(tmp_path).read(Timing.folder) is None
 
 
 def test_names_of_files_are_safe_and_apart() -> None:
@@ -133,7 +134,7 @@ def test_a_spoilt_record_is_a_sentence(edit: Any, problem: str, tmp_path: Path) 
     edit(data)
     path.write_text(json.dumps(data))
     with pytest.raises(UnreadableRecordError, match=problem):
-        read_timing(path)
+        read_document(Timing, path)
     found, unreadable = load_timings(tmp_path)
     assert found == []
     assert len(unreadable) == 1
