@@ -57,7 +57,7 @@ class Linearization:
             return self._grad(self._flat, vector)
 
     def ggn_vp(self, vector: Tensor) -> Tensor:
-        """Return the generalised Gauss-Newton matrix J^T H_L J times `vector`; a penalty of the noise is left out."""
+        """Return the generalised Gauss-Newton matrix J^T H_L J times `vector`; a penalty is left out."""
         with self._ledger.primitive("hvp", self._rows):
             pushed = self._curvature(self._jacobian_product(vector))
             return self._grad(self._graph_outputs, pushed)

@@ -5,7 +5,7 @@ Nothing here is counted, and no phase of the noise ends here: that is what `altp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from altprop.noise import Draws, Noise, NoiseClock
 from altprop.task import Batch
 
 Params = Mapping[str, Tensor]
+TaskPenalty = Callable[[Params], Tensor | None]
 
 
 class _Penalty(nn.Sequential):
@@ -29,7 +30,7 @@ class _Penalty(nn.Sequential):
 
 
 class Objective:
-    """The mean loss over valid, labelled elements of a batch, plus the noise's penalty.
+    """The mean loss over valid, labelled elements of a batch, plus the penalties of task and noise.
 
     Where `params` (name -> tensor) is None, the model's own parameters are meant, and buffers move as training moves
     them; at other parameters buffers stay as they are.
@@ -38,6 +39,10 @@ class Objective:
         model: on its device, in its dtype.
         loss: of the task.
         clock: of the noise masks.
+
+    Attributes:
+        noise: of the model, or None.
+        task_penalty: the task's own term, or None where it has none.
     """
 
     def __init__(self, model: nn.Module, loss: Loss, clock: NoiseClock) -> None:
@@ -46,6 +51,11 @@ class Objective:
         self._clock = clock
         noise = getattr(model, "noise", None)
         self.noise = noise if isinstance(noise, Noise) else None
+        self.task_penalty: TaskPenalty | None = None
+
+    def charge(self, penalty: TaskPenalty) -> None:
+        """Take a task's penalty, a function of all parameters by name; one that gives None is none."""
+        self.task_penalty = None if penalty(dict(self._model.named_parameters())) is None else penalty
 
     def value(self, params: Params | None, batch: Batch, *, penalty: bool = True) -> Tensor:
         """Return the objective, a scalar, with the noise's own term unless `penalty` is False."""
@@ -63,7 +73,15 @@ class Objective:
         return out
 
     def penalty(self, params: Params | None) -> Tensor | None:
-        """Return the noise's own term, or None where it has none."""
+        """Return the terms of task and noise, which no batch changes, or None where there are none."""
+        of_noise = self._noise_penalty(params)
+        if self.task_penalty is None:
+            return of_noise
+        live = dict(self._model.named_parameters())
+        of_task = self.task_penalty(live if params is None else {name: params.get(name, p) for name, p in live.items()})
+        return of_noise if of_task is None else of_task if of_noise is None else of_task + of_noise
+
+    def _noise_penalty(self, params: Params | None) -> Tensor | None:
         if self.noise is None:
             return None
         if params is None:
@@ -75,7 +93,7 @@ class Objective:
     # On outputs.
 
     def output_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Return the mean loss, a scalar, without the noise's penalty."""
+        """Return the mean loss, a scalar, without any penalty."""
         weights = batch.weights
         if weights is None:
             return self._loss.mean(outputs, batch.targets)
@@ -122,9 +140,10 @@ class Objective:
         return values if penalty is None else values + penalty
 
     def _population_penalty(self, params: Params) -> Tensor | None:
-        """Return the noise's term of each individual's objective, (P,) or a scalar that they share."""
+        """Return the penalty of each individual's objective, (P,) or a scalar that they share."""
         penalty = self.penalty(None)
-        own = {name: value for name, value in params.items() if name.startswith("noise.")}
+        every = self.task_penalty is not None
+        own = {name: value for name, value in params.items() if every or name.startswith("noise.")}
         if penalty is None or not own:
             return penalty
 

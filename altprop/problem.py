@@ -148,7 +148,7 @@ class Problem:
         """Return name -> view of `flat` (..., D) shaped (..., *parameter)."""
         out, offset = {}, 0
         for name, p in self.model.named_parameters():
-            out[name] = flat[..., offset : offset + p.numel()].reshape(*flat.shape[:-1], *p.shape)
+            out[name] = flat[..., offset : offset + p.numel()].reshape((*flat.shape[:-1], *p.shape))
             offset += p.numel()
         return out
 
@@ -231,13 +231,24 @@ class Problem:
 
     # Objectives.
 
-    def outputs(self, batch: Batch) -> Tensor:
-        """Return the model's outputs on a batch, (B, C) or (T, B, C), counted as one forward."""
-        with self.ledger.primitive("forward", batch.rows), _Evaluation(self):
-            return self.uncounted.outputs(None, batch)
+    def outputs(self, batch: Batch, params: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Return the model's outputs on a batch, (B, C) or (T, B, C), counted as one forward.
+
+        Args:
+            batch: whose inputs are run.
+            params: name -> tensor, other parameters than the present ones; the outputs can be differentiated in them,
+                and buffers stay as they are.
+        """
+        if params is None:
+            with self.ledger.primitive("forward", batch.rows), _Evaluation(self):
+                return self.uncounted.outputs(None, batch)
+        with self.ledger.primitive("forward", batch.rows):
+            outputs = self.uncounted.outputs(params, batch)
+        self.clock.advance()
+        return outputs
 
     def output_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Return the mean loss over valid, labelled elements, a scalar, without the noise's penalty."""
+        """Return the mean loss over valid, labelled elements, a scalar, without any penalty."""
         return self.uncounted.output_loss(outputs, batch)
 
     def output_gradient(self, outputs: Tensor, batch: Batch) -> Tensor:
@@ -373,7 +384,7 @@ class Problem:
             create_graph: whether the gradients can be differentiated again.
             loss: replaces the objective, a function that builds a scalar (a window of a sequence, a local loss).
             share: of a forward and a backward pass over the batch that `loss` takes, for the ledger.
-            penalty: whether the noise's own term belongs to the objective.
+            penalty: whether the terms of task and noise belong to the objective.
         """
         rows = batch.rows * share
         if of is None:
@@ -427,7 +438,7 @@ class Problem:
             return ChainWalk(self, batch.inputs)
 
     def penalty(self) -> tuple[Tensor, Grads] | None:
-        """Return the noise's own term of the objective and its gradient by name, or None where there is none."""
+        """Return the penalty of task and noise and its gradient by name, or None where there is none."""
         with torch.enable_grad():
             value = self.uncounted.penalty(None)
             if value is None:
@@ -439,7 +450,7 @@ class Problem:
         return value.detach(), dict(zip(params, found, strict=True))
 
     def per_example_gradients(self, batch: Batch) -> Grads:
-        """Return name -> (B, *parameter), the gradient of each row's own loss, without the noise's penalty.
+        """Return name -> (B, *parameter), the gradient of each row's own loss, without any penalty.
 
         A row's loss is the mean over its own valid elements; rows whose target may not be used give 0. So the mean
         over the labelled rows is the gradient of `output_loss`, where all rows have equally many valid elements.

@@ -364,6 +364,14 @@ class Task(ABC):
         """Build the loss of that name; a point task puts its function here."""
         return make_loss(name)
 
+    def _penalty(self, params: Mapping[str, Tensor]) -> Tensor | None:
+        """Return a term of the objective that depends on the parameters alone (weight decay), a scalar, or None.
+
+        Args:
+            params: name -> parameter, of the whole model.
+        """
+        return None
+
     def _metrics(self, outputs: Tensor, split: Split) -> dict[str, float]:
         """Further metrics of OUTPUT predictions; the default adds accuracy where the loss evaluates classes."""
         if Capability.CLASSES not in self.offers:

@@ -281,6 +281,8 @@ def refuse_what_is_not_covered(problem: Problem) -> None:
         not isinstance(noise, MultiplicativeNoise) or list(noise.parameters()) or noise.penalty() is not None
     ):
         raise Refused("manual_backprop covers noise that multiplies by a mask, such as dropout=standard, and no other")
+    if problem.uncounted.task_penalty is not None:
+        raise Refused("manual_backprop covers no penalty, and the task has one")
 
 
 def _against_autograd(activation: str, loss: str) -> float:

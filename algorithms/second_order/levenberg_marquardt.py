@@ -88,7 +88,9 @@ class LevenbergMarquardt(Algorithm):
             raise Refused("levenberg_marquardt needs one output a row, and this task's rows are sequences")
         problem.refuse_batch_norm("the residuals' Jacobians of levenberg_marquardt")
         if problem.penalty() is not None:
-            raise Refused("levenberg_marquardt minimises a sum of squares, and this dropout adds a penalty to it")
+            raise Refused(
+                "levenberg_marquardt minimises a sum of squares, and the task or dropout adds a penalty to it"
+            )
         numbers = problem.train_size * problem.spec.outputs * problem.flat().numel()
         if numbers > self.largest:
             raise Refused(

@@ -92,6 +92,7 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
         len(data.train),
     )
     problem.player_loss = task._player_loss
+    problem.uncounted.charge(task._penalty)
     if Capability.ENVIRONMENT in task.offers:
         problem.attach(task._environment())
     problem.ranks = ranks = Ranks(settings.rank, settings.ranks)
