@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from altprop.errors import AltpropError, Refused
     from altprop.losses import Loss
     from altprop.models.base import Block, Dense, LayeredModel
+    from altprop.models.circuit import CircuitModel, Gate
     from altprop.models.recurrent import Cell, RecurrentModel
     from altprop.noise import MixingNoise, MultiplicativeNoise, Noise
     from altprop.optim import OptimizerFactory, Updater
@@ -43,9 +44,11 @@ __all__ = [
     "Block",
     "Capability",
     "Cell",
+    "CircuitModel",
     "Dense",
     "DirectionAlgorithm",
     "Environment",
+    "Gate",
     "Grads",
     "LayeredModel",
     "Loss",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -363,6 +363,28 @@ class Problem:
             values = self.uncounted.population(self.unflatten(flat), batch, chunk)
         self.clock.advance()
         return values
+
+    def circuit(self, batch: Batch, occurrence: int | None = None, shift: float = 0.0) -> Tensor:
+        """Run the circuit of a model that is one, for algorithms that require CIRCUIT; no graph is kept.
+
+        Each call counts as a run on each row, work of the kind "circuit"; its FLOPs are those that the model declares.
+
+        Args:
+            batch: what to run it on.
+            occurrence: place in `model.gates()` of the one gate whose angle is shifted, or None.
+            shift: radians that are added to that angle.
+
+        Returns:
+            (B, C) outputs.
+        """
+        ledger, rows, declared = self.ledger, batch.rows, self.model.flops_per_run
+        shifted = nullcontext() if occurrence is None else self.model.shifted(occurrence, shift)
+        with torch.no_grad(), shifted, _Evaluation(self), ledger.work("circuit", per="example", examples=rows):
+            if declared is None:
+                return self.uncounted.outputs(None, batch)
+            ledger.charge("circuit", declared * rows)
+            with ledger.charged("circuit"):
+                return self.uncounted.outputs(None, batch)
 
     # Derivatives.
 

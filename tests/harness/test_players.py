@@ -97,7 +97,7 @@ def test_passes_are_counted_and_players_have_rates_of_their_own(tmp_path: Path) 
         made.algorithm.step(made.feed.batch(step))
     ledger = made.problem.ledger
     assert (ledger.forwards, ledger.backwards, ledger.updates, ledger.samples) == (10, 10, 10, 5)
-    assert ledger._kinds["forward of y"].calls == 5
+    assert ledger.calls("forward of y") == 5
     assert ledger.residual == 0
 
 
