@@ -19,7 +19,7 @@ from typing import Any
 
 from altprop.errors import AltpropError
 from altprop.records import files
-from altprop.records.key import canonical_json
+from altprop.records.encode import canonical_json
 
 FOLDER = "data_digests"
 _STARTED = time.time_ns()

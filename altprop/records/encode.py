@@ -11,7 +11,7 @@ from typing import Any
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
-def plain(value: Any, where: str = "") -> Any:
+def plain(value: Any, where: str = "", canonical: bool = False) -> Any:
     """Return `value` as dicts, lists, strings, numbers, booleans and None, which JSON can hold.
 
     Non-finite floats become the strings "NaN", "Infinity" and "-Infinity"; scalars of NumPy and torch become Python
@@ -20,6 +20,7 @@ def plain(value: Any, where: str = "") -> Any:
     Args:
         value: What a run reports.
         where: The dotted path of `value`, for the error message.
+        canonical: Whether equal values must give equal texts: -0.0 becomes 0.0, and keys must be strings.
 
     Raises:
         TypeError: `value` holds something else, such as a tensor with more than one element.
@@ -28,20 +29,36 @@ def plain(value: Any, where: str = "") -> Any:
     {'loss': 'Infinity', 'step': [1, 2]}
     """
     if isinstance(value, Enum):
-        return plain(value.value, where)
+        return plain(value.value, where, canonical)
     if value is None or isinstance(value, (bool, int, str)):
         return str(value) if isinstance(value, str) else value
     if isinstance(value, float):
         if math.isfinite(value):
-            return float(value)
+            return float(value) + 0.0 if canonical else float(value)  # -0.0 + 0.0 is 0.0.
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, Mapping):
-        return {str(key): plain(entry, f"{where}.{key}" if where else str(key)) for key, entry in value.items()}
+        if canonical and not all(isinstance(key, str) for key in value):
+            raise TypeError(f"a configuration needs names as keys, not {sorted(map(repr, value))}")
+        return {
+            str(key): plain(entry, f"{where}.{key}" if where else str(key), canonical) for key, entry in value.items()
+        }
     if isinstance(value, (list, tuple)):
-        return [plain(entry, f"{where}[{index}]") for index, entry in enumerate(value)]
+        return [plain(entry, f"{where}[{index}]", canonical) for index, entry in enumerate(value)]
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        return plain(value.item(), where)
+        return plain(value.item(), where, canonical)
     raise TypeError(f"a record cannot hold {type(value).__name__} at {where or 'its top'}")
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one spelling of a configuration: equal values give equal text, in any process and key order.
+
+    Keys are sorted, and floats written by `repr`, the shortest text that reads back equal; 1 and 1.0 and true stay
+    apart. What it takes and refuses is told at `plain`.
+
+    >>> canonical_json({"lr": 1e-3, "betas": (0.9, -0.0), "clip": float("inf")})
+    '{"betas":[0.9,0.0],"clip":"Infinity","lr":0.001}'
+    """
+    return json.dumps(plain(value, canonical=True), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def revive(value: Any) -> Any:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 from collections.abc import Mapping
-from enum import Enum
 from typing import Any
+
+from altprop.records.encode import canonical_json
 
 KERNEL = 2
 """Bump it by one when a change of the harness or the records changes any `result` block or trace row.
@@ -19,42 +18,6 @@ trace fields.
 
 _DESCRIPTIVE = frozenset({"search", "paper", "irrelevant"})
 """Options of a part that describe it and no result depends on."""
-
-
-def canonical_json(value: Any) -> str:
-    """Return the one spelling of a configuration: equal values give equal text, in any process and key order.
-
-    Keys are sorted, floats written by `repr` (the shortest text that reads back equal), -0.0 as 0.0, non-finite
-    floats as "NaN", "Infinity", "-Infinity"; 1 and 1.0 and true stay apart.
-
-    Args:
-        value: Nested mappings with string keys, lists, tuples, strings, numbers, booleans, None, enumeration members.
-
-    Raises:
-        TypeError: Anything else, or a key that is no string.
-
-    >>> canonical_json({"lr": 1e-3, "betas": (0.9, -0.0), "clip": float("inf")})
-    '{"betas":[0.9,0.0],"clip":"Infinity","lr":0.001}'
-    """
-    return json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _canonical(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return _canonical(value.value)
-    if isinstance(value, float):
-        if math.isfinite(value):
-            return float(value) + 0.0  # -0.0 + 0.0 is 0.0.
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value):
-            raise TypeError(f"a configuration needs names as keys, not {sorted(map(repr, value))}")
-        return {key: _canonical(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_canonical(entry) for entry in value]
-    raise TypeError(f"a configuration cannot hold {type(value).__name__}")
 
 
 def relevant(config: Mapping[str, Any]) -> dict[str, Any]:

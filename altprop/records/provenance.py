@@ -11,7 +11,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from altprop.records.key import KERNEL, canonical_json
+from altprop.records.encode import canonical_json
+from altprop.records.key import KERNEL
 from altprop.version import __version__
 
 _DISTRIBUTIONS = {"torch": "torch", "lightning": "pytorch-lightning", "hydra": "hydra-core", "numpy": "numpy"}

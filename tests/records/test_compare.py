@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from altprop.errors import AltpropError
-from altprop.records.compare import compare
+from altprop.records.compare import Verdict, compare, compare_means, differing_paths
 from altprop.records.store import RunStore
-from altprop.records.tolerance import Verdict, compare_means, differing_paths
 
 SAME, WITHIN, DIFFERENT = Verdict
 

@@ -5,7 +5,8 @@ from enum import StrEnum
 
 import pytest
 
-from altprop.records.key import canonical_json, cell_key, relevant, run_key
+from altprop.records.encode import canonical_json
+from altprop.records.key import cell_key, relevant, run_key
 
 CONFIG = {"task": {"name": "digits", "sizes": [64, 32]}, "lr": 1e-3, "betas": (0.9, 0.999), "name": "é"}
 

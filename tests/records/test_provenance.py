@@ -49,7 +49,7 @@ def tree(tmp_path, monkeypatch):
     """A repository in which altprop seems to lie, with git and the question for its state."""
     (tmp_path / "altprop").mkdir()
     (tmp_path / "altprop" / "__init__.py").write_text("x = 1\n")
-    monkeypatch.setattr(altprop, "__file__", str(tmp_path / "altprop" / "__init__.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "altprop" / "records" / "provenance.py"))
 
     def git(*command):
         identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
