@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -80,7 +81,12 @@ class Algorithm(ABC):
         return None
 
     def _structure(self, saved: Mapping[str, Any]) -> None:  # noqa: B027 - a hook that most rules leave empty
-        """Rebuild a grown structure from saved state, before it is loaded."""
+        """Rebuild the structure that a saved state had, grown or smaller, before parameters and state are loaded.
+
+        Args:
+            saved: name in `state` -> value as it was, but for what has a state of its own (an updater, a module),
+                which is given as that state.
+        """
 
     def artefacts(self) -> dict[str, Any]:
         """Return named tables or arrays that the record keeps as plain files."""
@@ -152,6 +158,18 @@ class Algorithm(ABC):
             yield self._predictor() or self.problem.model
 
     @final
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Put a whole learner back, the one way to do it: the structure first, then parameters, then declared state.
+
+        Args:
+            saved: `state_dict` of the problem under "problem" (of the model alone, under "model" there: then what is
+                spent stays) and of this algorithm under "algorithm".
+        """
+        self._structure(decode(saved["algorithm"]))
+        self.problem.load_state_dict(saved["problem"])
+        self.load_state_dict(saved["algorithm"])
+
+    @final
     def state_dict(self) -> dict[str, Any]:
         """Return the declared state in weights_only-safe types."""
         return {name: dump(getattr(self, name), name) for name in declared_state(type(self))}
@@ -166,7 +184,6 @@ class Algorithm(ABC):
         declared = declared_state(type(self))
         if set(saved) != set(declared):
             raise AltpropError(f"{type(self).__name__}: saved state {sorted(saved)} is not {sorted(declared)}")
-        self._structure(saved)
         for name in declared:
             setattr(self, name, load(getattr(self, name, None), saved[name]))
 
@@ -187,6 +204,10 @@ def dump(value: Any, name: str) -> Any:
         raise AltpropError(f"state {name!r} is a Parameter; an alias would load as a copy. Keep its name instead")
     if isinstance(value, Tensor):
         return value.detach().clone()
+    if isinstance(value, (np.ndarray, np.generic)):
+        if value.dtype.kind not in "biufc":
+            raise AltpropError(f"state {name!r} holds an array of {value.dtype}, which cannot be saved")
+        return {"__array__": torch.as_tensor(np.array(value)), "scalar": isinstance(value, np.generic)}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, torch.Generator):
@@ -213,6 +234,9 @@ def load(current: Any, saved: Any) -> Any:
     if "__generator__" in saved:
         current.set_state(saved["__generator__"])
         return current
+    if "__array__" in saved:
+        array = saved["__array__"].numpy().copy()
+        return array[()] if saved["scalar"] else array
     if "__tuple__" in saved:
         return tuple(_load_items(current, saved["__tuple__"], tuple))
     if "__items__" in saved:
@@ -223,6 +247,24 @@ def load(current: Any, saved: Any) -> Any:
         current.load_state_dict(load(None, saved["__state__"]))
         return current
     raise AltpropError(f"unknown saved state with the names {sorted(saved)}")
+
+
+def decode(saved: Any) -> Any:
+    """Return saved state as the values that it was made from; what has a state of its own, as that state."""
+    if isinstance(saved, list):
+        return [decode(item) for item in saved]
+    if not isinstance(saved, dict):
+        return load(None, saved)
+    for kind in ("__state__", "__generator__"):
+        if kind in saved:
+            return decode(saved[kind])
+    if "__tuple__" in saved:
+        return tuple(decode(item) for item in saved["__tuple__"])
+    if "__items__" in saved:
+        return {decode(key): decode(item) for key, item in saved["__items__"]}
+    if "__array__" in saved:
+        return load(None, saved)
+    return {name: decode(item) for name, item in saved.items()}
 
 
 def _load_items(current: Any, saved: list[Any], kind: type) -> list[Any]:

@@ -6,7 +6,7 @@ looks: over a few whole steps (0, 1, 3, 7, 15, ...), which are audited, and over
 rate yet or occurs with another size than before. So counting costs almost nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
@@ -73,9 +73,12 @@ class _Measured:
         self._ledger, self._kind, self._size = ledger, kind, size
 
     def __enter__(self) -> None:
+        work = self._ledger._kinds[self._kind]
+        work.calls -= self._size[0]
+        work.examples -= self._size[1]
         self._before = self._ledger._counts()
-        calls, examples = self._before[self._kind]
-        self._before[self._kind] = calls - self._size[0], examples - self._size[1]
+        work.calls += self._size[0]
+        work.examples += self._size[1]
         self._ledger._open(self._kind, self._size)
         self._mode = CountingMode()
         self._mode.section = self._kind
@@ -98,21 +101,28 @@ class _Kind:
 
     Attributes:
         calls, examples: so far.
+        spent: FLOPs up to the last change of structure, which came after `since` (calls, examples).
         points: (calls, examples, FLOPs) that were measured, the last 32 that differ.
         known: (calls, examples) of sections that were measured.
         sizes: of sections that need no measuring: `known`, or none in a step in which another size occurs.
     """
 
-    __slots__ = ("calls", "examples", "known", "per", "per_call", "per_example", "points", "sizes")
+    __slots__ = ("calls", "examples", "known", "per", "per_call", "per_example", "points", "since", "sizes", "spent")
 
     def __init__(self, per: str) -> None:
         self.per = per
         self.calls: float = 0
         self.examples: float = 0
-        self.forget()
+        self.spent = 0.0
+        self.since: Size = (0, 0)
+        self._clear()
 
-    def forget(self) -> None:
-        """Forget the rate, not the counts."""
+    def forget(self, spent: float) -> None:
+        """Forget the rate, not the counts: so many FLOPs were spent up to now, and what comes costs something else."""
+        self.spent, self.since = spent, (self.calls, self.examples)
+        self._clear()
+
+    def _clear(self) -> None:
         self.points: list[tuple[float, float, float]] = []
         self.per_call = self.per_example = 0.0
         self.known: set[Size] = set()
@@ -162,6 +172,10 @@ class _Kind:
         """Return what so much work costs by the rate."""
         return self.per_call * calls + self.per_example * examples
 
+    def total(self) -> float:
+        """Return the FLOPs so far."""
+        return self.spent + self.flops(self.calls - self.since[0], self.examples - self.since[1])
+
     @property
     def misfit(self) -> float:
         """Largest relative difference of what was measured from the rate, for work that is declared per one thing."""
@@ -179,6 +193,7 @@ class Ledger:
 
     Attributes:
         auditing: whether steps are audited where scheduled; without audits FLOPs follow from the earlier ones.
+        measure_forward: gives `forward_flops` of the model as it is now.
     """
 
     def __init__(self, blocks: int = 1, forward_flops: float = 0.0) -> None:
@@ -193,10 +208,14 @@ class Ledger:
         self._kinds = {kind: _Kind(per) for kind, per in PER.items()}
         self._charged: dict[str, float] = {}
         self._measured: dict[str, tuple[float, float, float]] = {}
+        self._changed = False
+        self._across_change: float | None = None
+        self._unit_base = (0.0, 0.0)
         self._new: set[tuple[str, Size]] = set()
         self._paused = 0
         self._mode: Sectioned | None = None
         self.auditing = True
+        self.measure_forward: Callable[[], float] = lambda: self.forward_flops
         self.uncounted: dict[str, int] = {}
         self.live_bytes = 0
         self.saved_bytes = 0
@@ -258,22 +277,26 @@ class Ledger:
         measured = opened or ((0, 0) not in work.known and len(work.known) < MOST_SIZES)
         return _Measured(self, kind, size) if self.auditing and measured else _NOTHING
 
-    def _counts(self) -> dict[str, Size]:
-        return {name: (kind.calls, kind.examples) for name, kind in self._kinds.items()}
+    def _counts(self) -> dict[str, tuple[float, float, float]]:
+        """Return kind -> (calls, examples, FLOPs) so far."""
+        return {name: (kind.calls, kind.examples, kind.total()) for name, kind in self._kinds.items()}
 
     def _open(self, kind: str, size: Size) -> None:
         """Measure every section of a kind up to the end of the step: calls of one step may differ in what they cost."""
         self._kinds[kind].sizes = set()
         self._new.add((kind, size))
 
-    def _note(self, mode: CountingMode, before: dict[str, Size]) -> None:
+    def _note(self, mode: CountingMode, before: dict[str, tuple[float, float, float]]) -> None:
         """Add what a measured section cost to what is known of the present step."""
         for name, kind in self._kinds.items():
-            calls, examples = before.get(name, (0, 0))
+            calls, examples, spent = before.get(name, (0, 0, 0.0))
             done = kind.calls - calls, kind.examples - examples, mode.flops.get(name, 0)
-            if any(done):
+            if self._across_change is not None:
+                kind.forget(spent + done[2])
+            elif any(done):
                 known = self._measured.get(name, (0, 0, 0))
                 self._measured[name] = known[0] + done[0], known[1] + done[1], known[2] + done[2]
+        self._end_change()
         for name, count in mode.uncounted.items():
             self.uncounted.setdefault(name, count)
 
@@ -297,6 +320,34 @@ class Ledger:
         """Book FLOPs of work that torch does not see (numpy, DEAP, an own kernel)."""
         if not self._paused:
             self._charged[kind] = self._charged.get(kind, 0.0) + flops
+
+    def structure_changed(self, blocks: int, forward_flops: float) -> None:
+        """Keep what is spent, forget all rates and audit the next step: from now on work costs something else.
+
+        What is measured while the change happens is booked as it was measured, and teaches no rate.
+
+        Args:
+            blocks, forward_flops: of the model as it is now; passes that were counted stay as many as they were.
+        """
+        self._learn()
+        self._unit_base = self.forward_equivalents, self.flops
+        for work in (self._kinds["block_forward"], self._kinds["block_backward"]):
+            spent, scale = work.total(), max(1, blocks) / self.blocks
+            work.calls, work.examples = work.calls * scale, work.examples * scale
+            work.forget(spent)
+        for kind in self._kinds.values():
+            kind.forget(kind.total())
+        self._changed = True
+        if isinstance(self._mode, CountingMode):
+            self._across_change = self.forward_flops
+        self.blocks, self.forward_flops = max(1, blocks), forward_flops
+
+    def _end_change(self) -> None:
+        """Let what was measured across a change count in forwards of the model before it."""
+        unit, self._across_change = self._across_change, None
+        if unit:
+            equivalents, flops = self._unit_base
+            self._unit_base = equivalents + (self.flops - flops) / unit, self.flops
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -334,8 +385,11 @@ class Ledger:
         self.saved_bytes = max(self.saved_bytes, saved.total)
 
     def due_for_audit(self, last: bool = False) -> bool:
-        """Whether the step that begins now is audited: one of 0, 1, 3, 7, 15, ..., or the `last` of its context."""
-        return ((self.steps + 1) & self.steps == 0 or last) and self.auditing
+        """Whether the step that begins now is audited.
+
+        One of 0, 1, 3, 7, 15, ..., the `last` of its context, or the first after a change of structure.
+        """
+        return ((self.steps + 1) & self.steps == 0 or last or self._changed) and self.auditing
 
     @contextmanager
     def watched(self, by: Sectioned) -> Iterator[None]:
@@ -351,7 +405,7 @@ class Ledger:
         """Run one whole step under the counting mode and learn the FLOPs of each kind from it."""
         before = self._counts()
         mode = CountingMode()
-        self._mode = mode
+        self._mode, self._changed = mode, False
         try:
             with mode:
                 yield
@@ -359,13 +413,16 @@ class Ledger:
             self._mode = None
         predicted = observed = 0.0
         for name, kind in self._kinds.items():
-            calls, examples = before.get(name, (0, 0))
+            calls, examples, spent = before.get(name, (0, 0, 0.0))
             done = kind.calls - calls, kind.examples - examples
             flops = mode.flops.get(name, 0)
             observed += flops
             predicted += kind.flops(*done) if kind.points else flops
-            if flops or any(done):
+            if self._across_change is not None:
+                kind.forget(spent + flops)
+            elif flops or any(done):
                 kind.add(*done, flops)
+        self._end_change()
         self._learn()
         self.audits.append((predicted, observed))
         self.live_bytes = max(self.live_bytes, mode.peak_bytes)
@@ -412,7 +469,7 @@ class Ledger:
         self._learn()
         found: dict[str, float] = {}
         for name, kind in self._kinds.items():
-            amount = kind.flops(kind.calls, kind.examples)
+            amount = kind.total()
             if amount:
                 found[name] = amount
         for name, amount in self._charged.items():
@@ -429,13 +486,14 @@ class Ledger:
         steps = max((abs(p - o) / max(o, 1.0) for p, o in self.audits), default=0.0)
         total = max(self.flops, 1.0)
         kinds = self._kinds.values()
-        return max(steps, sum(kind.misfit * kind.flops(kind.calls, kind.examples) for kind in kinds) / total)
+        return max(steps, sum(kind.misfit * kind.total() for kind in kinds) / total)
 
     @property
     def forward_equivalents(self) -> float:
         """FLOPs in units of one model forward on one example; where that costs none, counted calls (backward = 2)."""
         if self.forward_flops > 0:
-            return self.flops / self.forward_flops
+            equivalents, flops = self._unit_base
+            return equivalents + (self.flops - flops) / self.forward_flops
         products = 2 * self._kinds["jvp"].examples + 4 * self._kinds["hvp"].examples
         return (
             self._passes("examples", "forward", "population", "cell")
@@ -481,6 +539,8 @@ class Ledger:
                 "per": kind.per,
                 "calls": kind.calls,
                 "examples": kind.examples,
+                "spent": kind.spent,
+                "since": list(kind.since),
                 "points": [list(point) for point in kind.points],
                 "known": [list(size) for size in sorted(kind.known)],
             }
@@ -489,6 +549,8 @@ class Ledger:
         return {
             "numbers": {name: getattr(self, name) for name in _NUMBERS},
             "kinds": kinds,
+            "changed": self._changed,
+            "unit_base": list(self._unit_base),
             "charged": dict(self._charged),
             "uncounted": dict(self.uncounted),
             "audits": [list(pair) for pair in self.audits],
@@ -499,10 +561,12 @@ class Ledger:
         for name, value in state["numbers"].items():
             setattr(self, name, value)
         self._measured, self._new = {}, set()
+        self._changed, self._unit_base = state["changed"], (state["unit_base"][0], state["unit_base"][1])
         self._kinds = {name: _Kind(saved["per"]) for name, saved in state["kinds"].items()}
         for name, saved in state["kinds"].items():
             kind = self._kinds[name]
             kind.calls, kind.examples = saved["calls"], saved["examples"]
+            kind.spent, kind.since = saved["spent"], (saved["since"][0], saved["since"][1])
             kind.points = [(c, e, f) for c, e, f in saved["points"]]
             kind.known.update((calls, examples) for calls, examples in saved["known"])
             kind.fit()
@@ -510,7 +574,17 @@ class Ledger:
         self.audits = [(float(p), float(o)) for p, o in state["audits"]]
 
 
-_NUMBERS = ("steps", "updates", "samples", "environment_steps", "seconds", "live_bytes", "saved_bytes")
+_NUMBERS = (
+    "steps",
+    "updates",
+    "samples",
+    "environment_steps",
+    "seconds",
+    "live_bytes",
+    "saved_bytes",
+    "blocks",
+    "forward_flops",
+)
 
 
 class _SavedBytes:

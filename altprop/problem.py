@@ -218,8 +218,18 @@ class Problem:
         with self.clock.hold():
             yield
 
-    def forget_structure(self) -> None:
-        """Look the parameters up anew: a rule that grows or replaces them says so here (`Updater.rebind` does)."""
+    def structure_changed(self) -> None:
+        """Take note that the model has other parameters, or others of another shape (`Updater.rebind` says so too).
+
+        What is spent stays; what the work costs from now on is measured anew, from the next step on at the latest.
+        """
+        self.look_up()
+        with self.ledger.pause():
+            flops = self.ledger.measure_forward()
+        self.ledger.structure_changed(len(getattr(self.model, "blocks", ())), flops)
+
+    def look_up(self) -> None:
+        """Look the parameters up anew, which may be others under the same names."""
         self._structure = None
 
     def named_parameters(self) -> tuple[tuple[str, ...], tuple[nn.Parameter, ...]]:
@@ -579,8 +589,11 @@ class Problem:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put a state of `state_dict` back, in place."""
+        """Put a state of `state_dict` back, in place; where it holds the model alone, what is spent stays."""
+        self.look_up()
         self.model.load_state_dict(state["model"])
+        if "ledger" not in state:
+            return
         self.random.load_state_dict(state["random"])
         self.clock.step, self.clock.phase = state["clock"]
         self.ledger.load_state_dict(state["ledger"])

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 STEPS = 5
 SEEDS = 3
 DEPTH = 5
+GROWN = 20
 
 
 @contextmanager
@@ -168,13 +169,32 @@ def resumes_to_the_bit(target: Target) -> str | None:
             first = make(target, *options)
             steps(first, stop)
             second = make(target, *options)
-            _load(second, reloaded(snapshot(first)))
+            second.algorithm.restore(reloaded(snapshot(first)))
             steps(second, STEPS - stop, start=stop)
             where = difference(expected, snapshot(second))
             if where is not None:
                 under = f" under {options[0]}" if options else ""
                 return f"resumed after step {stop}{under} it ends with other bits, at {where}: `state` lacks something"
     return None
+
+
+def restores_an_earlier_state(target: Target) -> str | None:
+    """Put back to an early state, which may be smaller than what it has grown to since, it takes the same way again."""
+    parts = make(target)
+    steps(parts, 1)
+    early = reloaded(snapshot(parts))
+    steps(parts, GROWN, start=1)
+    expected = snapshot(parts)
+    try:
+        parts.algorithm.restore(early)
+    except Exception as error:
+        text = " ".join(str(error).split())[:160]
+        return f"its state after 1 step cannot be put back after {GROWN + 1}: `_structure` must rebuild it ({text})"
+    where = difference(early, snapshot(parts))
+    if where is None:
+        steps(parts, GROWN, start=1)
+        where = difference(expected, snapshot(parts))
+    return None if where is None else f"put back to its state after 1 step it ends with other bits, at {where}"
 
 
 def stacks_as_it_steps(target: Target) -> str | None:
@@ -208,18 +228,12 @@ def stacks_as_it_steps(target: Target) -> str | None:
     return None
 
 
-def _load(parts: Any, saved: dict[str, Any]) -> None:
-    """Load in the order of the harness: a grown structure first, so that the weights have a place."""
-    parts.algorithm._structure(saved["algorithm"])
-    parts.problem.load_state_dict(saved["problem"])
-    parts.algorithm.load_state_dict(saved["algorithm"])
-
-
 STATE = by_name(
     same_seed_same_bits,
     leaves_global_generators_alone,
     declares_all_that_it_changes,
     holds_no_parameter,
     resumes_to_the_bit,
+    restores_an_earlier_state,
     stacks_as_it_steps,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -77,7 +78,8 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
     model.train()
     first = data.train.batch(torch.zeros(1, dtype=torch.int64, device=device))
     ledger = Ledger(len(getattr(model, "blocks", ())))
-    ledger.forward_flops = _forward_flops(model, first)
+    ledger.measure_forward = partial(_forward_flops, model, first)
+    ledger.forward_flops = ledger.measure_forward()
     whole = data.train.whole()
     ledger.epoch_samples = max(1, whole.samples)
     problem = Problem(

@@ -158,9 +158,7 @@ class TimedRun:
 
     def _return(self) -> None:
         """Go back to the state after the warm-up, not timed."""
-        self._algorithm._structure(self._saved["algorithm"])
-        self._problem.load_state_dict(self._saved["problem"])
-        self._algorithm.load_state_dict(self._saved["algorithm"])
+        self._algorithm.restore(self._saved)
         self._position, self.again = self.first, self.again + 1
 
 

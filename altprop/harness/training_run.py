@@ -271,7 +271,7 @@ class TrainingRun:
         self.best = {
             "value": value,
             "step": self.parts.problem.ledger.steps,
-            "model": {name: v.detach().clone() for name, v in self.parts.model.state_dict().items()},
+            "problem": {"model": {name: v.detach().clone() for name, v in self.parts.model.state_dict().items()}},
             "algorithm": self.parts.algorithm.state_dict(),
         }
 
@@ -284,8 +284,7 @@ class TrainingRun:
             self._row("test" if name == "test" else f"test/{name}", metrics)
         if self.best is None or "test" not in self.parts.data.tests:
             return final, None
-        self.parts.model.load_state_dict(self.best["model"])
-        self.parts.algorithm.load_state_dict(self.best["algorithm"])
+        self.parts.algorithm.restore(self.best)
         metrics = self.evaluate(self.parts.data.tests["test"], "test")
         self._row("test_best", metrics)
         return final, metrics.get(self.parts.task.metric)
@@ -301,9 +300,7 @@ class TrainingRun:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put a state of `state_dict` back."""
-        self.parts.algorithm._structure(state["algorithm"])
-        self.parts.problem.load_state_dict(state["problem"])
-        self.parts.algorithm.load_state_dict(state["algorithm"])
+        self.parts.algorithm.restore(state)
         if self._probes is not None:
             self._probes.load_state_dict(state["probes"])
         for name in _SAVED:

@@ -1,14 +1,16 @@
 """Layered models: a chain of blocks, each an affine map or convolution, normalisation, activation and noise."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from altprop.capabilities import Capability
-from altprop.errors import Refused
+from altprop.errors import AltpropError, Refused
 from altprop.models.parts import Activation, initialise, make_activation, make_normalisation
 from altprop.noise import Noise
 from altprop.task import ModelSpec
@@ -164,6 +166,15 @@ class Dense(Block):
         return torch.cat([seen.expand(p, *seen.shape[-2:]), y], -1) if self.shortcut else y
 
 
+def _resized(old: nn.Parameter, shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> nn.Parameter:
+    """Return a parameter of another shape: the old values where there were any, uniform draws elsewhere."""
+    draw = torch.rand(shape, generator=generator, dtype=old.dtype, device="cpu")
+    new = ((2 * draw - 1) / math.sqrt(fan_in)).to(old.device)
+    kept = tuple(slice(min(a, b)) for a, b in zip(shape, old.shape, strict=True))
+    new[kept] = old.detach()[kept]
+    return nn.Parameter(new)
+
+
 class LayeredModel(nn.Module):
     """A chain of blocks. Zoo models are built through it; they differ in which blocks they stack.
 
@@ -184,16 +195,89 @@ class LayeredModel(nn.Module):
         if spec.sequence:
             raise Refused("this model reads one example at a time, and the task's inputs are sequences; try model=gru")
         self.spec = spec
-        self.blocks = nn.ModuleList(blocks)
         self.noise = noise
+        self._chain(blocks)
+
+    def _chain(self, blocks: list[Block]) -> None:
+        """Take blocks in this order, each with its place and the noise."""
+        self.blocks = nn.ModuleList(blocks)
         for index, block in enumerate(blocks):
-            block.attach(noise, index, index == len(blocks) - 1)
+            block.attach(self.noise, index, index == len(blocks) - 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs (B, ...) to outputs (B, C)."""
         for block in self.blocks:
             x = block(x)
         return x
+
+    # Structure that grows or shrinks: `Updater.rebind` or `Problem.structure_changed` follows, and takes note.
+
+    def insert_block(self, index: int, block: Block) -> None:
+        """Put a block before the one at `index`; with `index` as many as there are, it gives the outputs.
+
+        Raises:
+            AltpropError: where its widths do not fit its neighbours; nothing has changed then.
+        """
+        first = next(self.parameters())
+        blocks = self._listed()
+        blocks.insert(index, block.to(device=first.device, dtype=first.dtype).train(self.training))
+        self._replace(blocks)
+
+    def remove_block(self, index: int) -> Block:
+        """Take a block out and return it.
+
+        Raises:
+            AltpropError: where its neighbours' widths do not fit each other; nothing has changed then.
+        """
+        blocks = self._listed()
+        block = blocks.pop(index)
+        self._replace(blocks)
+        return block
+
+    def resize(self, index: int, units: int, generator: torch.Generator) -> None:
+        """Give a hidden block of a dense chain another number of units, the last of which come or go.
+
+        What stays keeps its weights; new ones, in and out, are drawn as torch draws those of a layer.
+
+        Args:
+            index: of the block.
+            units: that it has afterwards, at least 1.
+            generator: on the CPU.
+
+        Raises:
+            AltpropError: for the last block, and for one that is no plain dense block before another.
+        """
+        pair = self._listed()[index : index + 2]
+        plain = [isinstance(b, Dense) and b.norm is None and not b.shortcut for b in pair]
+        if index < 0 or units < 1 or plain != [True, True]:
+            raise AltpropError(
+                f"block {index} cannot have {units} units: only a dense block before another, without normalisation "
+                "and shortcut, is resized, to at least 1"
+            )
+        self._refuse_learned_noise()
+        block, after = pair
+        fan_in = block.weight.shape[1]
+        block.weight = _resized(block.weight, (units, fan_in), fan_in, generator)
+        block.bias = _resized(block.bias, (units,), fan_in, generator)
+        after.weight = _resized(after.weight, (after.weight.shape[0], units), units, generator)
+
+    def _listed(self) -> list[Block]:
+        blocks: list[Any] = list(self.blocks)
+        return blocks
+
+    def _replace(self, blocks: list[Block]) -> None:
+        self._refuse_learned_noise()
+        dense = [block for block in blocks if isinstance(block, Dense) and not block.shortcut]
+        widths = [(b.weight.shape[1], b.weight.shape[0]) for b in dense]
+        if len(dense) == len(blocks):
+            fits = all(a[1] == b[0] for a, b in pairwise(widths))
+            if not (blocks and fits and widths[-1][1] == self.spec.outputs):
+                raise AltpropError(f"dense blocks of the widths {widths} are no chain to {self.spec.outputs} outputs")
+        self._chain(blocks)
+
+    def _refuse_learned_noise(self) -> None:
+        if self.noise is not None and next(self.noise.parameters(), None) is not None:
+            raise Refused("this dropout has parameters for the model as it was built; a net that grows needs another")
 
     @property
     def batched(self) -> bool:

@@ -59,10 +59,18 @@ def _part(optimizer: torch.optim.Optimizer, params: dict[str, nn.Parameter]) -> 
     return _Part(optimizer, params, optimizer.step if bare is None else partial(bare, optimizer))
 
 
+def _renamed(old: Mapping[str, nn.Parameter], new: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    """Return the parameters of an optimizer under the names that they, or what replaced them, have now."""
+    present = {id(p): name for name, p in new.items()}
+    followed = {present[id(p)]: p for p in old.values() if id(p) in present}
+    gone = {name: p for name, p in old.items() if id(p) not in present}
+    return {**{name if name not in followed else f"{name} (gone)": p for name, p in gone.items()}, **followed}
+
+
 class Updater:
     """One optimizer on one module's parameters.
 
-    State is kept by parameter name, so that a grown or replaced parameter keeps its own after `rebind`. An optimizer
+    State is saved by parameter name; after `rebind` moved and replaced parameters keep theirs. An optimizer
     with `roles` works beside its partner, each on its own parameters.
 
     Args:
@@ -287,8 +295,12 @@ class Updater:
                 group["lr"] = rate * factor
 
     def rebind(self) -> None:
-        """Take the module's present parameters, keeping the state of those whose name and shape are unchanged."""
-        self._problem.forget_structure()
+        """Take the module's present parameters; those that keep their shape keep their state.
+
+        A parameter is followed under its new name (blocks behind an inserted one change theirs), and what replaces one
+        under its name takes its place.
+        """
+        self._problem.look_up()
         params = dict(self._module.named_parameters())
         if (
             self._parts
@@ -296,10 +308,14 @@ class Updater:
             and all(params.get(n) is p for n, p in self._params.items())
         ):
             return
-        saved = [export(part.optimizer, part.params) for part in self._parts]
+        old = self._params
+        if old and {n: p.shape for n, p in old.items()} != {n: p.shape for n, p in params.items()}:
+            self._problem.structure_changed()
+            self._meter = None if self._meter is None else CostMeter()
+        saved = [export(part.optimizer, _renamed(part.params, params)) for part in self._parts]
         self._start(params)
-        for part, old in zip(self._parts, saved, strict=False):
-            restore(part.optimizer, part.params, old)
+        for part, state in zip(self._parts, saved, strict=False):
+            restore(part.optimizer, part.params, state)
 
     def _start(self, params: dict[str, nn.Parameter]) -> None:
         """Build optimizers without a past."""
@@ -361,7 +377,7 @@ class Updater:
         Raises:
             AltpropError: where the state is of other parameters.
         """
-        self._problem.forget_structure()
+        self._problem.look_up()
         self._start(dict(self._module.named_parameters()))
         shapes = [{name: list(p.shape) for name, p in part.params.items()} for part in self._parts]
         if [saved["shapes"] for saved in state["parts"]] != shapes:

@@ -97,7 +97,8 @@ def toy(
     offers = {Capability.SUPERVISED, Capability.VECTORS} | classes
     problem = make_problem(model, loss, seed=seed, offers=frozenset(offers), train_size=rows)
     with problem.evaluating():
-        problem.ledger.forward_flops = count_flops(lambda: model(inputs[:1]))
+        problem.ledger.measure_forward = lambda: count_flops(lambda: model(inputs[:1]))
+        problem.ledger.forward_flops = problem.ledger.measure_forward()
     problem.ledger.epoch_samples = rows
     return problem, Batch(inputs, targets, torch.arange(rows, device="cpu"))
 
@@ -161,7 +162,8 @@ def toy_sequence(
         mask = torch.arange(steps, device="cpu")[:, None] < torch.tensor(list(lengths), device="cpu")
     batch = Batch(x, targets, torch.arange(rows, device="cpu"), mask, torch.ones(rows, dtype=torch.bool, device="cpu"))
     with problem.evaluating():
-        problem.ledger.forward_flops = count_flops(lambda: model(x[:, :1]))
+        problem.ledger.measure_forward = lambda: count_flops(lambda: model(x[:, :1]))
+        problem.ledger.forward_flops = problem.ledger.measure_forward()
     problem.ledger.epoch_samples = batch.samples
     return problem, batch
 

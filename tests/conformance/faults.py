@@ -298,6 +298,48 @@ class NamesPeriodicWork(_Base):
         return grads
 
 
+class HonestGrowth(_Base):
+    """No fault: its first layer gains a unit now and then, the first after two steps."""
+
+    state = ("updater", "units")
+
+    def _setup(self, problem: Problem) -> None:
+        super()._setup(problem)
+        self.units = 0
+
+    def _bend(self, grads: Grads) -> Grads:
+        if self.problem.ledger.steps % 8 == 2 and hasattr(self.problem.model, "resize"):
+            self._grow(self.units + 1)
+            return {name: torch.zeros_like(p) for name, p in self.problem.params.items()}
+        return grads
+
+    def _grow(self, units: int) -> None:
+        model = self.problem.layered
+        width = int(model.blocks[0].weight.shape[0])
+        model.resize(0, width + units - self.units, self.problem.random.generator)
+        self.units = units
+        self.updater.rebind()
+
+    def _structure(self, saved: Any) -> None:
+        if saved["units"] != self.units:
+            self._grow(saved["units"])
+
+
+class GrowsAndForgets(HonestGrowth):
+    """It does not rebuild what it had."""
+
+    def _structure(self, saved: Any) -> None:
+        pass
+
+
+class NeverShrinks(HonestGrowth):
+    """It rebuilds what is greater than the present."""
+
+    def _structure(self, saved: Any) -> None:
+        if saved["units"] > self.units:
+            self._grow(saved["units"])
+
+
 class CallsItWorkPerExample(_Base):
     """It costs the same on any number of examples."""
 

@@ -44,6 +44,9 @@ FAULTS: dict[str, set[str]] = {
     "HidesRareWork": {"counts_what_it_does"},
     "HidesPeriodicWork": {"counts_what_it_does"},
     "NamesPeriodicWork": set(),
+    "HonestGrowth": set(),
+    "GrowsAndForgets": {"resumes_to_the_bit", "restores_an_earlier_state"},
+    "NeverShrinks": {"restores_an_earlier_state"},
     "CallsItWorkPerExample": {"counts_what_it_does"},
     "CallsItWorkPerCall": {"counts_what_it_does"},
     "HidesWorkInCharged": {"counts_what_it_does"},
@@ -70,7 +73,7 @@ def test_each_fault_is_caught_by_its_rule(fault: str, rule: str) -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_the_honest_twin_passes(rule: str) -> None:
-    for name in ("Honest", "HonestUnused", "HonestStacked", "NamesPeriodicWork"):
+    for name in ("Honest", "HonestUnused", "HonestStacked", "NamesPeriodicWork", "HonestGrowth"):
         finding = apply(RULES[rule], find_target(f"faults:{name}"))
         assert finding.verdict != "broken", finding.sentence
 

@@ -8,7 +8,9 @@ from recipes import FOREIGN, TORCH, Run, recipe
 from torch import nn
 
 from altprop.errors import AltpropError
+from altprop.models.base import Dense
 from altprop.optim import OptimizerFactory
+from altprop.randomness import generator_for
 from altprop.testing import toy
 
 
@@ -91,6 +93,27 @@ def test_a_grown_layer_starts_anew_and_the_others_go_on() -> None:
     assert sorted(grown["state"]) == ["blocks.0.bias", "blocks.0.weight", "blocks.2.bias"]
     assert all(str(grown["state"][name]) == str(state[name]) for name in grown["state"])
     assert grown["shapes"]["blocks.1.weight"] == [9, 7]
+    assert bool(run.take(3).isfinite().all())
+
+
+@pytest.mark.parametrize("name", ["momentum", "adam", "shampoo"])
+def test_blocks_behind_an_inserted_one_take_their_state_along(name: str) -> None:
+    """They are called otherwise, and a new block of the same shape has no state; what goes away takes its own along."""
+    run = Run(recipe(name), sizes=(5, 6, 6, 3))
+    run.take(4)
+    updater, model = run.rule.updater, run.problem.layered
+    before = updater.state_dict()["parts"][0]["state"]
+    model.insert_block(1, Dense(6, 6, activation="tanh", generator=generator_for(2)))
+    updater.rebind()
+    after = updater.state_dict()["parts"][0]["state"]
+    assert sorted(after) == sorted(n for n in run.problem.params if not n.startswith("blocks.1"))
+    for old, new in (("blocks.0", "blocks.0"), ("blocks.1", "blocks.2"), ("blocks.2", "blocks.3")):
+        assert str(before[f"{old}.weight"]) == str(after[f"{new}.weight"])
+    model.remove_block(2)
+    updater.rebind()
+    left = updater.state_dict()["parts"][0]["state"]
+    assert "blocks.1.weight" not in left
+    assert str(left["blocks.2.weight"]) == str(before["blocks.2.weight"])
     assert bool(run.take(3).isfinite().all())
 
 
