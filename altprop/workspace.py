@@ -59,5 +59,8 @@ class Workspace(Protocol):
     def refuse_batch_norm(self, what: str) -> None:
         """Refuse what needs each row to have an output of its own, where batch normalisation ties rows together."""
 
-    def forget_structure(self) -> None:
-        """Look the parameters up anew."""
+    def structure_changed(self) -> None:
+        """See `Problem.structure_changed`."""
+
+    def look_up(self) -> None:
+        """See `Problem.look_up`."""
