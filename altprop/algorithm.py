@@ -153,9 +153,15 @@ class Algorithm(ABC):
     @final
     @contextmanager
     def predictor(self) -> Iterator[Callable[[Tensor], Tensor]]:
-        """Give what predicts: in evaluation mode, without noise, not counted; all is put back on leaving."""
+        """Give what predicts: in evaluation mode, not counted, without noise unless the noise averages noisy passes.
+
+        All is put back on leaving.
+        """
         with self.problem.evaluating():
-            yield self._predictor() or self.problem.model
+            own = self._predictor()
+            if own is None and self.kind is PredictorKind.OUTPUT:
+                own = self.problem.predictor
+            yield own or self.problem.model
 
     @final
     def restore(self, saved: Mapping[str, Any]) -> None:

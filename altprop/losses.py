@@ -48,6 +48,13 @@ class Loss(ABC):
     def sample_targets(self, outputs: Tensor, random: Random) -> Tensor:
         """Draw targets from the distribution whose negative log-likelihood this loss is."""
 
+    def averaged(self, outputs: Tensor) -> Tensor:
+        """Return the outputs whose prediction is the mean of K predictions: (K, ..., C) -> (..., C).
+
+        A prediction is what the outputs stand for: probabilities where the loss takes logits, or else the outputs.
+        """
+        return outputs.mean(0)
+
 
 class NoLoss(Loss):
     """Stand where a task has no loss of outputs: a game, whose players have their own, or an environment."""
@@ -99,6 +106,9 @@ class CrossEntropy(Loss):
     def sample_targets(self, outputs: Tensor, random: Random) -> Tensor:
         p = outputs.detach().softmax(-1)
         return random.multinomial(p.reshape(-1, p.shape[-1]), 1).reshape(p.shape[:-1])
+
+    def averaged(self, outputs: Tensor) -> Tensor:
+        return outputs.log_softmax(-1).logsumexp(0) - math.log(len(outputs))
 
 
 class HalfSquaredError(Loss):
@@ -160,6 +170,9 @@ class BinaryCrossEntropy(Loss):
 
     def sample_targets(self, outputs: Tensor, random: Random) -> Tensor:
         return (random.uniform(*outputs.shape) < outputs.detach().sigmoid()).to(outputs.dtype)
+
+    def averaged(self, outputs: Tensor) -> Tensor:
+        return functional.logsigmoid(outputs).logsumexp(0) - functional.logsigmoid(-outputs).logsumexp(0)
 
 
 class OneHotSquaredError(Loss):

@@ -125,7 +125,7 @@ class Noise(nn.Module, ABC):
     """Abstract noise. A kind names its `sites` and says in `_perturb` what happens there.
 
     A noise may own parameters (they are trained like others) and a `penalty()` that joins the objective.
-    It is the identity in evaluation mode. The sites are
+    It is the identity in evaluation mode, unless predictions average `passes` noisy ones. The sites are
 
         input   what the model is given, (B, ...);
         unit    the output of a hidden layer, (B, ...), or what a recurrent model's readout sees;
@@ -133,9 +133,14 @@ class Noise(nn.Module, ABC):
         state   what enters a cell's recurrent product, (B, W), the same at all times of a sequence;
         carry   the next state of a cell beside the present one (`MixingNoise`);
         branch  what a residual branch adds, (B, ...).
+
+    Attributes:
+        passes: forward passes that a prediction averages, each under noise of its own (Monte Carlo dropout; Gal and
+            Ghahramani 2016); 0 predicts without noise.
     """
 
     sites: ClassVar[frozenset[str]] = frozenset()
+    passes: int = 0
 
     def __init__(self) -> None:
         super().__init__()

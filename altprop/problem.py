@@ -202,6 +202,27 @@ class Problem:
             for module, training in modes.items():
                 module.training = training
 
+    @property
+    def predictor(self) -> Callable[..., Tensor]:
+        """What predicts inside `evaluating`: the model, or the mean of the noisy passes that its noise asks for."""
+        noise = self.uncounted.noise
+        predictor: Callable[..., Tensor] = self.model if noise is None or not noise.passes else self._averaged
+        return predictor
+
+    def _averaged(self, x: Tensor, **kwargs: Any) -> Tensor:
+        """Return the outputs of the mean prediction over passes whose masks are those of no training step."""
+        noise = self.uncounted.noise
+        assert noise is not None
+        noise.train()
+        try:
+            outputs = []
+            for one in range(noise.passes):
+                self.clock.phase = -1 - one
+                outputs.append(self.model(x, **kwargs))
+        finally:
+            noise.eval()
+        return self.loss.averaged(torch.stack(outputs))
+
     @contextmanager
     def observing(self) -> Iterator[None]:
         """Training mode not counted, for probes: masks of the present step, buffers and stream left as they were."""

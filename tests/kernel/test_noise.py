@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from altprop.algorithms.backprop.backprop import Backprop
 from altprop.errors import Refused
 from altprop.harness.building import _digest
 from altprop.models.cnn import CNN
@@ -13,7 +14,7 @@ from altprop.models.recurrent import STATE, RecurrentModel
 from altprop.noise import MixingNoise, MultiplicativeNoise, Noise, NoiseClock
 from altprop.randomness import generator_for
 from altprop.task import ModelSpec
-from altprop.testing import central_differences, make_problem, toy, toy_sequence
+from altprop.testing import central_differences, make_problem, set_up, sgd, toy, toy_sequence
 
 
 class Gaussian(Noise):
@@ -171,6 +172,39 @@ def test_zoneout_is_one_function_under_every_transform():
         each, whole = problem.per_example_gradients(batch), problem.gradient(batch)[1]
     for name, value in whole.items():
         assert (each[name].mean(0) - value).abs().max() < 1e-14
+
+
+class ManyPasses(Fading):
+    """Dropout whose predictions average four passes with noise."""
+
+    passes = 4
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "half_squared_error"])
+def test_a_prediction_may_average_passes_under_noise(loss):
+    problem, batch = toy(noise=ManyPasses(), loss=loss)
+    rule = set_up(Backprop(sgd()), problem)
+    rule.step(batch)
+    phase, model = problem.clock.phase, problem.model
+    means = {"cross_entropy": lambda z: z.softmax(-1), "binary_cross_entropy": torch.sigmoid}
+    mean = means.get(loss, lambda z: z)
+    with rule.predictor() as predict, torch.no_grad():
+        found, again = mean(predict(batch.inputs)), mean(predict(batch.inputs))
+        assert torch.equal(found, again)
+        quiet = mean(model(batch.inputs))
+        assert not model.noise.training
+        model.noise.train()
+        passes = []
+        for one in range(4):
+            problem.clock.phase = -1 - one
+            passes.append(mean(model(batch.inputs)))
+    assert (found - torch.stack(passes).mean(0)).abs().max() < 1e-14
+    assert (found - quiet).abs().max() > 1e-3
+    assert (passes[0] - passes[1]).abs().max() > 1e-3
+    assert problem.clock.phase == phase
+    assert model.noise.training
+    with set_up(Backprop(sgd()), toy()[0]).predictor() as predict:
+        assert isinstance(predict, nn.Module)
 
 
 def test_a_noise_may_follow_the_progress_of_the_run():
