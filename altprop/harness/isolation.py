@@ -13,8 +13,8 @@ from altprop.errors import AltpropError
 from altprop.harness import runner
 from altprop.harness.children import GRACE, as_default, context_for, follow_parent, kill, wait
 from altprop.harness.memory import in_words
-from altprop.harness.outcome import RunEnd, commit
 from altprop.harness.planning import RunIdentity
+from altprop.harness.run_end import RunEnd, commit
 from altprop.records.status import RunStatus
 from altprop.records.store import RunStore
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,8 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from altprop.harness.stacked_runs import StackedRuns
 from altprop.harness.training_run import TrainingRun
 from altprop.records.files import sync_folder
+
+logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 
 CHECKPOINT_KEY = "altprop"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,13 +12,11 @@ from altprop.harness.building import build_parts
 from altprop.harness.loggers import open_logger
 from altprop.harness.memory import limited
 from altprop.harness.module import LearnerModule, make_trainer
-from altprop.harness.outcome import RunEnd, commit, end_of, failure_of, make_record
 from altprop.harness.planning import RunIdentity
+from altprop.harness.run_end import RunEnd, commit, end_of, failure_of, make_record
 from altprop.harness.surroundings import quiet, stoppable
 from altprop.harness.training_run import TrainingRun
 from altprop.records.store import RunStore
-
-logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 
 
 def run_seed(run: RunIdentity, store: RunStore, measured: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -55,9 +52,6 @@ def _train(run: RunIdentity, store: RunStore, measured: Mapping[str, Any]) -> Ru
             _fit(run, training_run, store)
             return end_of(training_run, started, measured)
     except (Exception, SystemExit) as caught:
-        # Lightning answers SIGTERM with a SystemExit of its own, after our handler asked the run to stop.
-        if training_run is not None and training_run.stop_requested and isinstance(caught, SystemExit):
-            return end_of(training_run, started, measured)
         error, text = caught, _traceback(caught)
     except KeyboardInterrupt as caught:
         error, text = caught, None

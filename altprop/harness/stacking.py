@@ -10,8 +10,8 @@ from altprop.algorithm import Algorithm
 from altprop.errors import AltpropError
 from altprop.harness.building import build_parts
 from altprop.harness.module import LearnerModule, make_trainer
-from altprop.harness.outcome import commit, end_of
 from altprop.harness.planning import RunIdentity
+from altprop.harness.run_end import commit, end_of
 from altprop.harness.stacked_runs import StackedRuns
 from altprop.harness.surroundings import quiet, stoppable
 from altprop.harness.training_run import TrainingRun
@@ -28,7 +28,7 @@ class StackedEnd:
     """What came of running seeds as one.
 
     Attributes:
-        seeds: those that have a record now; the others are left for the loop.
+        seeds: those that got a record; the others are left for the loop.
         problem: what stopped the stacked step and was not meant to, in one line; the loop's records say it.
     """
 
@@ -44,31 +44,36 @@ def run_stacked(runs: Sequence[RunIdentity], store: RunStore) -> StackedEnd:
         store: where the records go.
 
     Returns:
-        Which seeds have a record now, interrupted ones too. Where a stacked step would differ from the single ones
-        (`StackingMismatch`) none has; and where an error is raised, none has and the error is told: in the loop each
-        seed meets it again by itself, or it is a fault of stacking.
+        Which seeds got a record, interrupted ones too. Where a stacked step would differ from the single ones
+        (`StackingMismatch`) the rest is left for the loop. So it is where an error is raised, and the error is told:
+        in the loop each seed meets it again by itself, or it is a fault of stacking.
     """
     cell = runs[0].cell
     if not resolve_class(cell.config["algorithm"]["_target_"], Algorithm).stacks:  # type: ignore[type-abstract]
         return StackedEnd()
+    recorded: set[int] = set()
+    problem = ""
     try:
         with quiet(cell.settings.threads, min(run.seed for run in runs)):
-            return _run(runs, store)
+            _run(runs, store, recorded)
     except (StackingMismatch, AltpropError):
-        return StackedEnd()
-    except Exception as error:
-        return StackedEnd(problem=f"{type(error).__name__}: {' '.join(str(error).split())}")
+        pass
+    except (Exception, SystemExit) as error:
+        problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return StackedEnd(frozenset(recorded), problem)
 
 
-def _run(runs: Sequence[RunIdentity], store: RunStore) -> StackedEnd:
+def _run(runs: Sequence[RunIdentity], store: RunStore, recorded: set[int]) -> None:
+    """Run them, and add each seed to `recorded` as soon as it has its record."""
     started, by_seed = datetime.now(UTC), {run.seed: run for run in runs}
     training_runs = _training_runs(runs)
     if not training_runs:
-        return StackedEnd()
+        return
 
     def finish(training_run: TrainingRun) -> None:
         end = end_of(training_run, started, {"stacked": len(runs)})
         commit(by_seed[training_run.seed], end, store)
+        recorded.add(training_run.seed)
 
     group = StackedRuns(training_runs, finish)
     checkpoints = [(one, store.path(by_seed[one.seed].key) / "checkpoint.pt") for one in training_runs]
@@ -80,7 +85,6 @@ def _run(runs: Sequence[RunIdentity], store: RunStore) -> StackedEnd:
         for training_run in group.live:
             training_run.stop_requested = True
             finish(training_run)
-    return StackedEnd(frozenset(by_seed) if group.over or group.stop_requested else frozenset())
 
 
 def _training_runs(runs: Sequence[RunIdentity]) -> list[TrainingRun]:

@@ -26,7 +26,7 @@ class Stoppable(Protocol):
 
 @contextlib.contextmanager
 def quiet(threads: int, seed: int) -> Iterator[None]:
-    """One torch thread; the global generators are seeded for plugins that use them, and put back afterwards."""
+    """Run on `threads` torch threads, with the global generators seeded for plugins that use them; put all back."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -55,6 +55,10 @@ def stoppable(training_run: Stoppable) -> Iterator[None]:
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except SystemExit:
+        # Lightning answers SIGTERM with a SystemExit of its own, after `ask` asked the run to stop.
+        if not training_run.stop_requested:
+            raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

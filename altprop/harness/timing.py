@@ -27,8 +27,8 @@ import torch
 from altprop.errors import AltpropError, near
 from altprop.harness.cell import Cell
 from altprop.harness.interleaved import BLOCK, LONGEST, SHORTEST, SIZING_STEPS, WARM_STEPS, Clock, TimedRun
-from altprop.harness.outcome import failure_of
 from altprop.harness.planning import sources
+from altprop.harness.run_end import failure_of
 from altprop.harness.settings import Settings
 from altprop.records import key as keys
 from altprop.records.folders import Folders

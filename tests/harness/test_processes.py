@@ -63,6 +63,25 @@ def test_an_interrupt_leaves_a_run_that_goes_on_to_the_same_bits(tmp_path: Path,
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_of_stacked_seeds_leaves_them_all_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+    long = ["seeds=4", "budget.currency=steps", "budget.amount=1e9", "trainer.checkpoint_seconds=0.2"]
+    process = start(tmp_path, "probes=off", "report=false", "model.hidden=[8]", *long, "runs_dir=cut")
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob("cut/*/checkpoint.pt"))) < 4 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    code, _, err = finish(process)
+    assert code == 130, err
+    assert "the same command goes on" in err
+    assert "GPU available" not in err  # Lightning keeps silent
+    found = [json.loads(path.read_text()) for path in tmp_path.glob("cut/*/record.json")]
+    assert [record["status"] for record in found] == ["interrupted"] * 4
+    assert {record["measured"]["stacked"] for record in found} == {4}
+    assert len(list(tmp_path.glob("cut/*/checkpoint.pt"))) == 4
+
+
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on(tmp_path: Path) -> None:
     sweep = ["-m", *BASE, *SHORT, "optimizer=sgd,adam", "seeds=4", "trainer.checkpoint_seconds=0", "runs_dir=runs"]
     for wait in (0.2, 0.6):

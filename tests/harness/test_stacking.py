@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from altprop import stacked_learners
 from altprop.harness import stacked_runs, stacking
+from altprop.harness.cell import make_cell
+from altprop.harness.composition import compose_cell
+from altprop.harness.execution import run_seeds
 from altprop.losses import CrossEntropy
 from altprop.records.store import RunStore
 from altprop.stacked_learners import _Batched
@@ -253,6 +257,28 @@ def test_an_error_that_was_not_meant_is_told_and_the_seeds_run_one_by_one(
     found = records(tmp_path / "runs")
     assert {record["status"] for record in found.values()} == {"completed"}
     assert {record["measured"]["stacking_problem"] for record in found.values()} == {"ValueError: a planted bug"}
+
+
+def test_seeds_that_ended_before_the_error_count_as_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = stacked_runs.StackedRuns._end
+
+    def end(self: stacked_runs.StackedRuns, live: Any) -> None:
+        real(self, live)
+        if any(one.over for one in self.training_runs):
+            raise SystemExit("planted")
+
+    monkeypatch.setattr(stacked_runs.StackedRuns, "_end", end)
+    words = ["task=iris", "optimizer.lr=0.01", "budget.stop_at_target=true", "budget.amount=300", "budget.grid=30"]
+    words += ["budget.currency=steps", "probes=off", "model.hidden=[8]", SEEDS, f"runs_dir={tmp_path}"]
+    cell = make_cell(OmegaConf.to_container(compose_cell(words), resolve=True), words)
+    assert [outcome.executed for outcome in run_seeds(cell)] == [True] * 5
+    found = records(tmp_path)
+    stacked = {seed for seed, record in found.items() if "stacked" in record["measured"]}
+    told = {
+        seed for seed, record in found.items() if record["measured"].get("stacking_problem") == "SystemExit: planted"
+    }
+    assert 0 < len(stacked) < 5
+    assert told == set(range(5)) - stacked
 
 
 def test_a_mismatch_is_no_error(run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""From a run to the record: status, result, measured, provenance."""
+"""How a run ended, and its record: status, result, measured, provenance."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def failure_of(
 
 
 def _is_memory(error: BaseException, text: str) -> bool:
-    """Whether an error says that memory was short; torch and the system say it with errors of other classes too."""
+    """Return whether an error says that memory was short; torch and the system say it with other classes too."""
     return (
         isinstance(error, (MemoryError, torch.OutOfMemoryError))
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
@@ -240,7 +240,7 @@ def _result(training_run: TrainingRun, tests: Tests) -> dict[str, Any]:
 
 
 def _spent(training_run: TrainingRun) -> float | None:
-    """What was spent; seconds are no deterministic result."""
+    """Return what was spent, None for seconds, which are no deterministic result."""
     return None if training_run.budget.currency == "seconds" else training_run.spent
 
 
