@@ -27,12 +27,14 @@ DIGITS = {"null", "null unprobed", "backprop", "backprop dropout"}
 
 # A module in no row is expected to change nothing.
 USES = {
+    "acting": EVERY,
     "algorithm": EVERY,
     "capabilities": EVERY,
     "chain": EVERY,
     "checks": EVERY,
     "derivatives": EVERY,
     "direction": DIRECTION,
+    "environment": EVERY,
     "errors": EVERY,
     "flops": EVERY,
     "ledger": EVERY,
