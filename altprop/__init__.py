@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from altprop.oracle import Oracle
     from altprop.problem import Problem
     from altprop.randomness import Random
-    from altprop.task import Batch, ModelSpec, Reference, Source, Split, Task
+    from altprop.task import Batch, Feed, ModelSpec, Reference, Source, Split, Task
 
 __all__ = [
     "Algorithm",
@@ -47,8 +47,12 @@ __all__ = [
     "CircuitModel",
     "Dense",
     "DirectionAlgorithm",
+<<<<<<< HEAD
     "Environment",
     "Gate",
+=======
+    "Feed",
+>>>>>>> 3046d9d (Feeds are part of the contract: streams, wrapped batches, rows without a label; shuffled_labels is a plugin like any other)
     "Grads",
     "LayeredModel",
     "Loss",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from altprop.oracle import Oracle
     from altprop.problem import Problem
-    from altprop.task import Batch
+    from altprop.task import Batch, Feed
 
 
 class StepResult(NamedTuple):
@@ -51,7 +51,6 @@ class Algorithm(ABC):
         distributed: whether all that it learns from is `Problem.gradient`, which is averaged over processes.
         stacks: whether a step is `Problem.gradient` of its batch, handed whole to `self.updater`, and nothing else:
             then many seeds may run as one (`altprop.stacked_learners`).
-        shuffles: whether it is fed the training rows with each other's targets, by a permutation of the run's own.
         exempt: name of a rule of the conformance suite about learning -> why this learner need not obey it.
     """
 
@@ -61,7 +60,6 @@ class Algorithm(ABC):
     kind: ClassVar[PredictorKind] = PredictorKind.OUTPUT
     distributed: ClassVar[bool] = False
     stacks: ClassVar[bool] = False
-    shuffles: ClassVar[bool] = False
     exempt: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     problem: Problem
@@ -87,6 +85,10 @@ class Algorithm(ABC):
             saved: name in `state` -> value as it was, but for what has a state of its own (an updater, a module),
                 which is given as that state.
         """
+
+    def _wrap_feed(self, feed: Feed) -> Feed:
+        """Return what this rule is fed in place of a task's feed: the same, or a `MappedFeed` around it."""
+        return feed
 
     def artefacts(self) -> dict[str, Any]:
         """Return named tables or arrays that the record keeps as plain files."""

@@ -14,8 +14,12 @@ EXPORTS = {
     "Dense": "altprop.models.base",
     "CircuitModel": "altprop.models.circuit",
     "DirectionAlgorithm": "altprop.direction",
+<<<<<<< HEAD
     "Environment": "altprop.environment",
     "Gate": "altprop.models.circuit",
+=======
+    "Feed": "altprop.task",
+>>>>>>> 3046d9d (Feeds are part of the contract: streams, wrapped batches, rows without a label; shuffled_labels is a plugin like any other)
     "Grads": "altprop.derivatives",
     "LayeredModel": "altprop.models.base",
     "Loss": "altprop.losses",

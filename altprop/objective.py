@@ -99,7 +99,7 @@ class Objective:
             return self._loss.mean(outputs, batch.targets)
         each = self._loss.per_element(outputs, batch.targets)
         weights = weights.expand(each.shape).to(each.dtype)
-        return (each * weights).sum() / weights.sum()
+        return (each * weights).sum() / _count(weights)
 
     def output_gradient(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Return d output_loss / d outputs, shaped like the outputs."""
@@ -135,7 +135,7 @@ class Objective:
             values = each.flatten(1).mean(1)
         else:
             weights = weights.expand(each.shape[1:]).to(each.dtype)
-            values = (each * weights).flatten(1).sum(1) / weights.sum()
+            values = (each * weights).flatten(1).sum(1) / _count(weights)
         penalty = self._population_penalty(params)
         return values if penalty is None else values + penalty
 
@@ -190,4 +190,9 @@ def _averaged(each: Tensor, batch: Batch) -> Tensor:
     if weights is None:
         return each / each[..., 0].numel()
     weights = weights.expand(each.shape[:-1]).to(each.dtype)
-    return each * weights[..., None] / weights.sum()
+    return each * weights[..., None] / _count(weights)
+
+
+def _count(weights: Tensor) -> Tensor:
+    """Return how many elements count, at least 1: the mean over none of them is 0, and so is its gradient."""
+    return weights.sum().clamp(min=1)

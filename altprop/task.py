@@ -93,6 +93,7 @@ class Split:
         mask: (T, N) bool for sequences of unequal length, or None.
         rows: (N,) int64, the rows of the source that stand here.
         sequence: whether the second dimension counts the rows.
+        labelled: (N,) bool, rows whose target may be used; None where all may.
     """
 
     inputs: Tensor
@@ -100,18 +101,21 @@ class Split:
     rows: Tensor
     mask: Tensor | None = None
     sequence: bool = False
+    labelled: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])
 
     def batch(self, index: Tensor) -> Batch:
         """Return the rows of `index` (B,) as a batch."""
+        labelled = None if self.labelled is None else self.labelled.index_select(0, index)
         if not self.sequence:
-            return Batch(self.inputs.index_select(0, index), self.targets.index_select(0, index), index)
+            inputs, targets = self.inputs.index_select(0, index), self.targets.index_select(0, index)
+            return Batch(inputs, targets, index, labelled=labelled)
         mask = None if self.mask is None else self.mask.index_select(1, index)
         reset = torch.ones(index.shape[0], dtype=torch.bool, device=index.device)
         targets = self.targets.index_select(1 if per_step(self.targets) else 0, index)
-        return Batch(self.inputs.index_select(1, index), targets, index, mask, reset)
+        return Batch(self.inputs.index_select(1, index), targets, index, mask, reset, labelled)
 
     def whole(self) -> Batch:
         """Return all rows as one batch."""
@@ -134,16 +138,48 @@ class Split:
             targets=move(self.targets),
             rows=self.rows.to(device),
             mask=None if self.mask is None else self.mask.to(device),
+            labelled=None if self.labelled is None else self.labelled.to(device),
         )
 
     def digest(self) -> str:
         """SHA-256 of the values and rows."""
         state = hashlib.sha256()
-        for tensor in (self.inputs, self.targets, self.rows, self.mask):
+        for tensor in (self.inputs, self.targets, self.rows, self.mask, self.labelled):
             if tensor is not None:
                 state.update(str((tuple(tensor.shape), tensor.dtype)).encode())
                 state.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return state.hexdigest()
+
+
+class Feed(ABC):
+    """Abstract order in which training data are fed: batch k of a run for any k, so that a position is a number.
+
+    A feed is a function of the training split, the run's seed and options; it keeps nothing that a resumed run would
+    miss. `altprop.feed` has the plan of every task, a wrapper that changes batches, and a stream of contexts.
+
+    Attributes:
+        split: the training split that `Batch.index` counts in.
+        seed: of the run.
+        sizes: rows of the batches to come.
+        contexts: names of the contexts in their order; none where there is no stream.
+    """
+
+    split: Split
+    seed: int
+    sizes: frozenset[int]
+    contexts: tuple[str, ...] = ()
+
+    @abstractmethod
+    def batch(self, position: int) -> Batch | None:
+        """Return the batch at a position, counted from the start of the run; None for who is fed nothing."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """Return the SHA-256 of the order, equal for equal orders."""
+
+    def context_at(self, position: int) -> str | None:
+        """Return the context that a position lies in, whether or not its batch reveals it; None without a stream."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -360,6 +396,10 @@ class Task(ABC):
     def _load(self) -> Source:
         """Load the raw data; called once a process."""
 
+    def _feed(self, feed: Feed) -> Feed:
+        """Return the feed of a run, given the plan of every task: wrap it or put another in its place."""
+        return feed
+
     def _make_loss(self, name: str) -> Loss:
         """Build the loss of that name; a point task puts its function here."""
         return make_loss(name)
@@ -518,4 +558,5 @@ def _take(split: Split, rows: Tensor) -> Split:
         targets=split.targets.index_select(1 if per_step(split.targets) else 0, rows),
         rows=split.rows.index_select(0, rows),
         mask=None if split.mask is None else split.mask.index_select(1, rows),
+        labelled=None if split.labelled is None else split.labelled.index_select(0, rows),
     )

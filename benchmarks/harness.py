@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from altprop.algorithms.backprop.backprop import Backprop
 from altprop.capabilities import Capability
+from altprop.feed import EpochFeed
 from altprop.harness.building import Parts
-from altprop.harness.feed import Feed
 from altprop.harness.module import LearnerModule, make_trainer
 from altprop.harness.settings import Settings
 from altprop.harness.training_run import TrainingRun
@@ -93,7 +93,7 @@ def training_run(steps: int, probes: str = "off", block: int = 50, optimizer: st
     algorithm = Backprop(OptimizerFactory(optimizer, 0.01))
     algorithm.setup(problem)
     data = TaskData(task._load().train, None, {}, "drawn", "0" * 64)
-    feed = Feed(data.train, 64, algorithm.batch, 0)
+    feed = EpochFeed(data.train, 64, algorithm.batch, 0)
     batch = data.train.batch(torch.arange(256))
     return TrainingRun(Parts(task, data, model, problem, algorithm, feed, batch, {}, 0), settings, 0)
 

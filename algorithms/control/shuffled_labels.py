@@ -1,9 +1,13 @@
 """Backpropagation on shuffled labels: what a table shows of a learner that has nothing to learn."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from altprop import Batch, Capability, DirectionAlgorithm, Grads, Oracle
+from altprop import Batch, Capability, DirectionAlgorithm, Feed, Grads, Oracle, Refused
+from altprop.feed import MappedFeed
+from altprop.randomness import generator_for
 from altprop.testing import set_up, sgd, step_error, toy
 
 
@@ -20,7 +24,21 @@ class ShuffledLabels(DirectionAlgorithm):
 
     requires = frozenset({Capability.GRADIENT, Capability.SUPERVISED})
     gradient_is_exact = True
-    shuffles = True
+
+    def _wrap_feed(self, feed: Feed) -> Feed:
+        """Give the rows each other's targets, by one permutation for the whole run.
+
+        It is of all rows at once: a row then keeps its own target as often as any other row has it. Shuffling inside
+        each batch of B anew would leave it there one time in B, which many epochs average into a signal.
+        """
+        split = feed.split
+        whole = split.whole()
+        if split.mask is not None and whole.per_step:
+            raise Refused("sequences of unequal length cannot take each other's targets at each time step")
+        order = torch.randperm(len(split), generator=generator_for(feed.seed, "labels"), device="cpu")
+        rows = 1 if whole.per_step else 0
+        targets = split.targets.index_select(rows, order.to(split.targets.device))
+        return MappedFeed(feed, lambda batch: replace(batch, targets=targets.index_select(rows, batch.index)))
 
     def _direction(self, batch: Batch) -> tuple[Tensor, Grads]:
         return self.problem.gradient(batch)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+import torch
+
 from altprop.capabilities import BatchMode
 from altprop.conformance.case import NotApplicable, Target, by_name, make
 from altprop.flops import CountingMode, count_flops
@@ -38,8 +40,9 @@ def _uneven(parts: Parts) -> Iterator[Batch | None]:
     """Yield what 40 steps are fed: where it takes mini-batches, of sizes that differ."""
     for position in range(COUNTED):
         if parts.algorithm.batch is BatchMode.MINI:
-            rows = max(1, round(SHARES[position % len(SHARES)] * parts.feed.batch_size))
-            yield parts.feed.split.batch(parts.feed.order(position)[:rows])
+            split = parts.feed.split
+            rows = max(1, round(SHARES[position % len(SHARES)] * max(parts.feed.sizes)))
+            yield split.batch((torch.arange(rows, device=split.inputs.device) + position) % len(split))
         else:
             yield parts.feed.batch(position)
 

@@ -10,8 +10,8 @@ import torch
 
 from altprop.capabilities import Capability
 from altprop.conformance.case import NotApplicable, Target, by_name, make, smallest, steps
+from altprop.feed import EpochFeed
 from altprop.harness.building import Parts
-from altprop.harness.feed import Feed
 
 STEPS = 150
 WALKS = 8
@@ -39,7 +39,7 @@ def _shuffle(parts: Parts, seed: int) -> None:
     """Feed the training rows with each other's targets."""
     train = parts.data.train
     order = torch.randperm(len(train), generator=torch.Generator(device="cpu").manual_seed(seed + 1), device="cpu")
-    parts.feed = Feed(train.with_targets_of(order), parts.task.batch_size, parts.algorithm.batch, seed)
+    parts.feed = EpochFeed(train.with_targets_of(order), parts.task.batch_size, parts.algorithm.batch, seed)
 
 
 def _measure(target: Target) -> tuple[str, int]:

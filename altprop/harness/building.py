@@ -15,18 +15,18 @@ from altprop import catalogue
 from altprop.algorithm import Algorithm
 from altprop.capabilities import MODEL_OFFERS, Capability, evaluated_as, kind_refusal, together
 from altprop.errors import AltpropError, Refused
+from altprop.feed import EpochFeed
 from altprop.flops import count_flops
 from altprop.harness.cell import Cell
-from altprop.harness.feed import Feed
 from altprop.ledger import Ledger
 from altprop.losses import NoLoss
 from altprop.noise import Noise, NoiseClock
 from altprop.optim import OptimizerFactory
 from altprop.problem import Problem
-from altprop.randomness import Streams, generator_for
+from altprop.randomness import Streams
 from altprop.ranks import Ranks
 from altprop.resolve import build
-from altprop.task import Batch, Split, Task, TaskData
+from altprop.task import Batch, Feed, Split, Task, TaskData
 
 
 @dataclass
@@ -102,8 +102,7 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
     _refuse_unless_evaluated(cell, algorithm, task)
     initial = _digest(model)
     algorithm.setup(problem)
-    train = _shuffled(data.train, seed) if algorithm.shuffles else data.train
-    feed = Feed(train, task.batch_size, algorithm.batch, seed, ranks)
+    feed = feed_of(task, algorithm, data.train, seed, ranks)
     rows = torch.arange(min(settings.probe_rows, len(data.train)), device=device)
     return Parts(
         task,
@@ -163,16 +162,10 @@ def _overfit(data: TaskData, cell: Cell) -> TaskData:
     return replace(data, train=few, validation=few, tests=dict.fromkeys(data.tests, few))
 
 
-def _shuffled(train: Split, seed: int) -> Split:
-    """Give the rows each other's targets, by one permutation for the whole run.
-
-    It is of all rows at once: a row then keeps its own target as often as any other row has it. Shuffling inside each
-    batch of B anew would leave it there one time in B, which many epochs average into a signal.
-    """
-    if train.mask is not None and train.whole().per_step:
-        raise Refused("sequences of unequal length cannot take each other's targets at each time step")
-    generator = generator_for(seed, "labels")
-    return train.with_targets_of(torch.randperm(len(train), generator=generator, device="cpu"))
+def feed_of(task: Task, algorithm: Algorithm, train: Split, seed: int, ranks: Ranks | None = None) -> Feed:
+    """Return what a run is fed: the plan of every task, as the task has it, as the algorithm wraps it."""
+    plan = EpochFeed(train, task.batch_size, algorithm.batch, seed, ranks)
+    return algorithm._wrap_feed(task._feed(plan))
 
 
 def _noise(config: Mapping[str, Any]) -> Noise | None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from altprop.harness.building import Parts, build_parts
+from altprop.harness.building import Parts, build_parts, feed_of
 from altprop.harness.cell import Cell
-from altprop.harness.feed import Feed
 from altprop.randomness import derive_seed
 from altprop.records.timing import GROUPS, KINDS
+from altprop.task import Feed
 
 WARM_STEPS = 10
 SIZING_STEPS = 3
@@ -165,4 +165,4 @@ class TimedRun:
 def _share(parts: Parts, seed: int, shared: dict[Any, Any]) -> Feed:
     """Return the feed of parts on the split that learners with the same data share."""
     split = shared.setdefault((parts.identity["data"], parts.identity["split"], parts.problem.dtype), parts.data.train)
-    return Feed(split, parts.task.batch_size, parts.algorithm.batch, seed)
+    return feed_of(parts.task, parts.algorithm, split, seed)

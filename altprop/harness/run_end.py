@@ -236,6 +236,7 @@ def _result(training_run: TrainingRun, tests: Tests) -> dict[str, Any]:
         "predictor": str(evaluated_as(parts.algorithm.kind, task.kinds)),
         "last_finite_step": training_run.last_finite_step,
         "identity": parts.identity,
+        **({"matrix": training_run.matrix()} if parts.feed.contexts else {}),
     }
 
 

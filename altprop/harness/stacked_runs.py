@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from altprop.feed import EpochFeed
 from altprop.harness.training_run import TrainingRun
-from altprop.stacked_learners import StackedLearners
+from altprop.stacked_learners import StackedLearners, StackingMismatch
 from altprop.task import Batch
 
 
@@ -114,6 +115,8 @@ class StackedRuns:
         """Return the batches of all seeds at a position, stacked: inputs (S, B, ...)."""
         feeds = [training_run.parts.feed for training_run in self.training_runs]
         feed, size = feeds[0], len(feeds)
+        if not isinstance(feed, EpochFeed):
+            return _stacked([one.batch(position) for one in feeds])
         if feed.batches == 1:
             whole = feed.batch(position)
             assert whole is not None
@@ -124,12 +127,26 @@ class StackedRuns:
             )
         epoch, place = divmod(position, feed.batches)
         if epoch != self._epoch:
-            self._epoch, self._orders = epoch, torch.stack([one.order(epoch) for one in feeds])
-        rows = self._orders[:, place * feed.batch_size : (place + 1) * feed.batch_size]
+            plans = [one for one in feeds if isinstance(one, EpochFeed)]
+            self._epoch, self._orders = epoch, torch.stack([one.order(epoch) for one in plans])
         split = feed.split
+        rows = self._orders[:, place * feed.batch_size : (place + 1) * feed.batch_size]
         return Batch(_rows(split.inputs, rows), _rows(split.targets, rows), rows[0])
 
 
 def _rows(values: Tensor, rows: Tensor) -> Tensor:
     """Return the rows (S, B) of values (N, ...) as (S, B, ...)."""
     return values.index_select(0, rows.reshape(-1)).reshape(*rows.shape, *values.shape[1:])
+
+
+def _stacked(batches: Sequence[Batch | None]) -> Batch:
+    """Return the batches of all seeds as one: inputs (S, B, ...).
+
+    Raises:
+        StackingMismatch: where they hold more than inputs and targets, or differ in size.
+    """
+    fed = [batch for batch in batches if batch is not None]
+    if len({batch.rows for batch in fed}) != 1 or any(batch.weights is not None for batch in fed):
+        raise StackingMismatch("the seeds' batches cannot be stacked")
+    inputs, targets = (torch.stack([getattr(batch, name) for batch in fed]) for name in ("inputs", "targets"))
+    return Batch(inputs, targets, fed[0].index, context=fed[0].context, last=fed[0].last)

@@ -92,9 +92,8 @@ def _training_runs(runs: Sequence[RunIdentity]) -> list[TrainingRun]:
     cell = runs[0].cell
     first = build_parts(cell, runs[0].seed)
     numbers = sum(p.numel() for p in first.model.parameters()) * len(runs)
-    feed = first.feed
-    rows = {feed.batch_size, len(feed.split) - (feed.batches - 1) * feed.batch_size}
-    if numbers > MAX_STACKED_PARAMETERS or not stackable(first.algorithm, rows):
+    plain = first.data.train.mask is None and first.data.train.labelled is None and not first.feed.contexts
+    if numbers > MAX_STACKED_PARAMETERS or not plain or not stackable(first.algorithm, first.feed.sizes):
         return []
     parts = [first, *(build_parts(cell, run.seed, first.data) for run in runs[1:])]
     tested = cell.role != "trial"

@@ -98,13 +98,15 @@ class TrainingRun:
         first = ledger.steps
         seconds = budget.currency == "seconds"
         base, cpu, wall = ledger.seconds, time.process_time(), time.perf_counter()
-        done = False
+        done = context_ended = False
         for count in range(budget.block):
             if count == 0 and self._probes is not None:
                 self.before_probe()
                 cpu, wall = time.process_time(), time.perf_counter()
-            result = algorithm.step(feed.batch(self.position))
+            batch = feed.batch(self.position)
+            result = algorithm.step(batch)
             self.position += 1
+            context_ended = batch is not None and batch.last and bool(feed.contexts)
             if count == 0 and self._probes is not None:
                 base += time.process_time() - cpu
                 self.wall_seconds += time.perf_counter() - wall
@@ -121,11 +123,13 @@ class TrainingRun:
             if result.done:
                 done = True
                 break
-            if spent >= threshold:
+            if spent >= threshold or context_ended:
                 break
         ledger.seconds = base + time.process_time() - cpu
         self.wall_seconds += time.perf_counter() - wall
         self.close(losses, scalars, first, done)
+        if context_ended:
+            self._end_context()
 
     def close(self, losses: list[Tensor], scalars: dict[str, float], first: int, done: bool) -> None:
         """Write down what a block showed, and evaluate where it ends at a mark.
@@ -236,6 +240,22 @@ class TrainingRun:
             self._end(RunStatus.REACHED_TARGET)
         elif self.spent >= budget.amount:
             self._end(RunStatus.COMPLETED)
+
+    def _end_context(self) -> None:
+        """Evaluate every test set where a context of a stream ends; the learner never sees what comes out."""
+        name = self.parts.feed.context_at(self.position - 1)
+        for test, split in self.parts.data.tests.items() if self.tested else ():
+            self._row("test" if test == "test" else f"test/{test}", self.evaluate(split, test))
+            self.trace[-1]["context_end"] = name
+
+    def matrix(self) -> dict[str, dict[str, float | None]]:
+        """Return context that ended -> test set -> leading metric, for a stream of contexts."""
+        found: dict[str, dict[str, float | None]] = {}
+        for row in self.trace:
+            if "context_end" in row:
+                name = str(row["split"]).removeprefix("test/")
+                found.setdefault(row["context_end"], {})[name] = row["metrics"].get(self.parts.task.metric)
+        return found
 
     def _row(self, split: str, metrics: dict[str, float]) -> None:
         ledger = self.parts.problem.ledger

@@ -11,12 +11,16 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from altprop import BatchMode, Feed, Split
+from altprop.algorithms.control.shuffled_labels import ShuffledLabels
 from altprop.errors import Refused
-from altprop.harness.building import Parts, _shuffled, build_parts
+from altprop.feed import EpochFeed
+from altprop.harness.building import Parts, build_parts
 from altprop.harness.cell import make_cell
 from altprop.harness.composition import compose_cell
 from altprop.report.reading import read
 from altprop.report.results import rows
+from altprop.testing import sgd
 
 SUITE = ("shuffled_labels", "null", "random_direction")
 
@@ -25,6 +29,17 @@ def parts(algorithm: str, seed: int = 0, *overrides: str) -> Parts:
     given = [f"algorithm={algorithm}", "probes=off", *overrides]
     plain: Any = OmegaConf.to_container(compose_cell(given), resolve=True)
     return build_parts(make_cell(plain, given), seed)
+
+
+def fed(made: Parts, batches: int) -> dict[int, int]:
+    """Return row -> target over some batches, and see that each row always comes with the same one."""
+    of_row: dict[int, int] = {}
+    for place in range(batches):
+        batch = made.feed.batch(place)
+        assert batch is not None
+        for row, target in zip(batch.index.tolist(), batch.targets.tolist(), strict=True):
+            assert of_row.setdefault(row, target) == target
+    return of_row
 
 
 def test_labels_alone_differ_from_backprops() -> None:
@@ -38,8 +53,10 @@ def test_labels_alone_differ_from_backprops() -> None:
         assert torch.equal(one.index, other.index)
         assert torch.equal(one.inputs, other.inputs)
         assert (one.targets != other.targets).float().mean() > 0.75  # .9 of 64 on average
-    fed, own = ours.feed.split.targets, theirs.feed.split.targets
-    assert torch.equal(fed.bincount(), own.bincount())
+    assert isinstance(theirs.feed, EpochFeed)
+    epoch = theirs.feed.batches
+    assert sorted(fed(ours, epoch).values()) == sorted(fed(theirs, epoch).values())
+    own = theirs.data.train.targets
     assert torch.equal(ours.data.train.targets, own)
     assert all(torch.equal(ours.data.tests[n].targets, s.targets) for n, s in theirs.data.tests.items())
     assert ours.data.validation is not None
@@ -49,15 +66,15 @@ def test_labels_alone_differ_from_backprops() -> None:
 
 def test_the_permutation_is_the_runs_own_and_stays() -> None:
     first = parts("shuffled_labels")
-    assert torch.equal(first.feed.split.targets, parts("shuffled_labels").feed.split.targets)
-    assert not torch.equal(first.feed.split.targets, parts("shuffled_labels", 1).feed.split.targets)
-    of_row: dict[int, int] = {}
-    for place in range(2 * first.feed.batches):
-        batch = first.feed.batch(place)
-        assert batch is not None
-        for row, target in zip(batch.index.tolist(), batch.targets.tolist(), strict=True):
-            assert of_row.setdefault(row, target) == target
-    assert len(of_row) == len(first.data.train)
+    epoch = -(-len(first.data.train) // max(first.feed.sizes))
+    found = fed(first, 2 * epoch)  # `fed` sees that it stays
+    assert found == fed(parts("shuffled_labels"), epoch)
+    assert found != fed(parts("shuffled_labels", 1), epoch)
+    assert len(found) == len(first.data.train)
+
+
+def wrapped(split: Split, seed: int) -> Feed:
+    return ShuffledLabels(sgd())._wrap_feed(EpochFeed(split, "full", BatchMode.MINI, seed))
 
 
 def test_a_row_keeps_its_label_no_more_often_than_others_have_it() -> None:
@@ -66,7 +83,9 @@ def test_a_row_keeps_its_label_no_more_often_than_others_have_it() -> None:
     split = replace(parts("backprop").data.train, inputs=rows_[:, None].float(), targets=rows_, rows=rows_)
     counts = torch.zeros(12, 12)
     for seed in range(2000):
-        counts[rows_, _shuffled(split, seed).targets] += 1
+        batch = wrapped(split, seed).batch(0)
+        assert batch is not None
+        counts[batch.index, batch.targets] += 1
     assert (counts - 2000 / 12).abs().max() < 62
 
 
@@ -82,8 +101,13 @@ def test_targets_of_each_time_step_go_with_their_row() -> None:
     moved = split.with_targets_of(torch.tensor([2, 0, 3, 1]))
     assert torch.equal(moved.targets[:, 0], targets[:, 2])
     assert torch.equal(moved.targets[:, 3], targets[:, 1])
+    batch = wrapped(split, 0).batch(0)
+    assert batch is not None
+    assert {tuple(column.tolist()) for column in batch.targets[..., 0].T} == {
+        tuple(column.tolist()) for column in targets[..., 0].T
+    }
     with pytest.raises(Refused, match="unequal length"):
-        _shuffled(replace(split, mask=torch.ones(3, 4, dtype=torch.bool)), 0)
+        wrapped(replace(split, mask=torch.ones(3, 4, dtype=torch.bool)), 0)
 
 
 def test_it_is_refused_without_labels() -> None:

@@ -1,0 +1,111 @@
+"""What a task and a learner feed: contexts with their ends, the matrix of test sets, rows without a label."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from altprop import AltpropError, Batch, BatchMode
+from altprop.conformance.case import composed
+from altprop.feed import EpochFeed, MappedFeed, StreamFeed
+from altprop.harness.building import Parts, build_parts
+from altprop.harness.cell import make_cell
+from altprop.tasks.iris import Iris
+from altprop.testing import toy
+
+SMALL = ("probes=off", "task.batch_size=10", "dtype=float64")
+
+
+def built(task: str, *more: str) -> Parts:
+    overrides = ("task=iris", f"task._target_=streams.{task}", *SMALL, *more)
+    return build_parts(make_cell(composed(overrides, None), overrides), 0)
+
+
+def batches(parts: Parts, count: int) -> list[Batch]:
+    found = [parts.feed.batch(position) for position in range(count)]
+    return [batch for batch in found if batch is not None]
+
+
+def test_a_stream_gives_its_contexts_in_order_with_their_ends() -> None:
+    parts = built("SplitIris")
+    early = int((parts.data.train.targets < 2).sum())
+    steps = 10 * -(-early // 10)
+    late = len(parts.data.train) - early
+    ends = [steps, steps + 10 * -(-late // 10)]
+    fed = batches(parts, ends[1] + 3)
+    assert [batch.context for batch in fed] == ["early"] * steps + ["late"] * (len(fed) - steps)
+    assert [place + 1 for place, batch in enumerate(fed) if batch.last] == ends
+    assert all(bool((batch.targets < 2).all()) for batch in fed[:steps])
+    assert all(bool((batch.targets == 2).all()) for batch in fed[steps:])
+    for batch in fed:  # rows are counted in the whole split
+        assert torch.equal(parts.data.train.inputs[batch.index], batch.inputs)
+    rows = torch.cat([batch.index for batch in fed[: steps // 10]])
+    assert sorted(rows.tolist()) == (parts.data.train.targets < 2).nonzero()[:, 0].tolist()
+
+
+def test_a_context_that_is_not_revealed_has_no_name_and_ends_all_the_same() -> None:
+    split = Iris(batch_size=10).data().train
+    contexts = {"a": torch.arange(20), "b": torch.arange(20, 40)}
+    feed = StreamFeed(split, contexts, 10, BatchMode.MINI, 0, revealed=False)
+    fed = [feed.batch(position) for position in range(4)]
+    assert [batch.context for batch in fed if batch] == [None] * 4
+    assert [batch.last for batch in fed if batch] == [False, True, False, True]
+    assert [feed.context_at(position) for position in range(6)] == ["a", "a", "b", "b", "b", "b"]
+    assert feed.digest() != StreamFeed(split, contexts, 10, BatchMode.MINI, 1).digest()
+    with pytest.raises(AltpropError, match="at least one row each"):
+        StreamFeed(split, {"a": torch.arange(0)}, 10, BatchMode.MINI, 0)
+
+
+def test_every_test_set_is_evaluated_where_a_context_ends(run: Callable[..., Any], tmp_path: Path) -> None:
+    run("task._target_=streams.SplitIris", "task=iris", "task.batch_size=10", "budget.amount=120", "optimizer.lr=0.05")
+    (record,) = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/record.json")]
+    assert record["status"] == "completed"
+    matrix = record["result"]["matrix"]
+    assert list(matrix) == ["early", "late"]
+    assert all(set(row) == {"test", "early", "late"} for row in matrix.values())
+    assert matrix["early"]["late"] == 0.0  # the class was never seen
+    assert matrix["late"]["late"] > matrix["early"]["late"]
+    assert matrix["late"]["early"] < matrix["early"]["early"]  # plain backprop forgets
+    assert set(record["result"]["tests"]) == {"test", "early", "late"}
+
+
+@pytest.mark.parametrize("task", ["FewLabels", "LabelledSplit"])
+@pytest.mark.parametrize("size", ["task.batch_size=10", "task.batch_size=full"])
+def test_labels_that_may_not_be_used_are_not(task: str, size: str) -> None:
+    """The gradient of each batch is that of its labelled rows, whatever the batch size."""
+    parts = built(task, size)
+    for batch in batches(parts, 3):
+        assert batch.labelled is not None
+        assert 0 < int(batch.labelled.sum()) < batch.rows
+        few = batch.labelled.nonzero()[:, 0]
+        alone = Batch(batch.inputs[few], batch.targets[few], batch.index[few])
+        found, expected = (parts.problem.flatten(parts.problem.gradient(one)[1]) for one in (batch, alone))
+        assert (found - expected).norm() < 1e-14 * expected.norm()
+
+
+def test_a_batch_without_any_label_has_no_objective_and_no_gradient() -> None:
+    problem, batch = toy()
+    unlabelled = replace(batch, labelled=torch.zeros(batch.rows, dtype=torch.bool))
+    loss, gradient = problem.gradient(unlabelled)
+    assert float(loss) == 0.0
+    assert float(problem.flatten(gradient).abs().max()) == 0.0
+    assert float(problem.population_objective(problem.flat()[None], unlabelled)) == 0.0
+
+
+def test_a_mapped_feed_keeps_the_order_and_its_digest() -> None:
+    split = Iris(batch_size=10).data().train
+    plan = EpochFeed(split, 10, BatchMode.MINI, 3)
+    mapped = MappedFeed(plan, lambda batch: replace(batch, targets=2 - batch.targets))
+    one, other = plan.batch(5), mapped.batch(5)
+    assert one is not None
+    assert other is not None
+    assert torch.equal(other.targets, 2 - one.targets)
+    assert torch.equal(other.index, one.index)
+    assert (mapped.digest(), mapped.sizes, mapped.seed) == (plan.digest(), plan.sizes, 3)
+    assert MappedFeed(EpochFeed(split, 10, BatchMode.NONE, 3), lambda batch: batch).batch(0) is None
