@@ -47,12 +47,9 @@ __all__ = [
     "CircuitModel",
     "Dense",
     "DirectionAlgorithm",
-<<<<<<< HEAD
     "Environment",
-    "Gate",
-=======
     "Feed",
->>>>>>> 3046d9d (Feeds are part of the contract: streams, wrapped batches, rows without a label; shuffled_labels is a plugin like any other)
+    "Gate",
     "Grads",
     "LayeredModel",
     "Loss",

@@ -11,15 +11,12 @@ EXPORTS = {
     "Block": "altprop.models.base",
     "Capability": "altprop.capabilities",
     "Cell": "altprop.models.recurrent",
-    "Dense": "altprop.models.base",
     "CircuitModel": "altprop.models.circuit",
+    "Dense": "altprop.models.base",
     "DirectionAlgorithm": "altprop.direction",
-<<<<<<< HEAD
     "Environment": "altprop.environment",
-    "Gate": "altprop.models.circuit",
-=======
     "Feed": "altprop.task",
->>>>>>> 3046d9d (Feeds are part of the contract: streams, wrapped batches, rows without a label; shuffled_labels is a plugin like any other)
+    "Gate": "altprop.models.circuit",
     "Grads": "altprop.derivatives",
     "LayeredModel": "altprop.models.base",
     "Loss": "altprop.losses",
