@@ -48,6 +48,8 @@ class Algorithm(ABC):
         state: names of the attributes that `_step` changes, beside those of its bases; they are saved and loaded.
         kind: what is learned, so that a task that cannot evaluate it refuses the cell; MODEL is for a rule that trains
             the task's model for whatever the task uses it as.
+        trains_model: whether it trains the task's model, so that probes watch it and its initial weights are compared;
+            None finds out: it does where the model predicts, or where an updater of the problem steps its parameters.
         distributed: whether all that it learns from is `Problem.gradient`, which is averaged over processes.
         stacks: whether a step is `Problem.gradient` of its batch, handed whole to `self.updater`, and nothing else:
             then many seeds may run as one (`altprop.stacked_learners`).
@@ -58,6 +60,7 @@ class Algorithm(ABC):
     batch: BatchMode = BatchMode.MINI
     state: ClassVar[tuple[str, ...]] = ()
     kind: ClassVar[PredictorKind] = PredictorKind.OUTPUT
+    trains_model: ClassVar[bool | None] = None
     distributed: ClassVar[bool] = False
     stacks: ClassVar[bool] = False
     exempt: ClassVar[Mapping[str, str]] = MappingProxyType({})
@@ -151,6 +154,14 @@ class Algorithm(ABC):
         fed = acted or (0 if batch is None else batch.samples)
         self.problem.ledger.count_step(fed if result.samples is None else result.samples)
         return result
+
+    @property
+    @final
+    def own_model(self) -> bool:
+        """Whether it trains a model of its own, so that what is read off the task's model says nothing about it."""
+        if self.trains_model is not None:
+            return not self.trains_model
+        return self._predictor() is not None and not self.problem.updates_model
 
     @final
     @contextmanager

@@ -588,6 +588,12 @@ class Problem:
         self._updaters.add(updater)
         return updater
 
+    @property
+    def updates_model(self) -> bool:
+        """Whether an updater steps parameters of the model."""
+        own = {id(p) for p in self.model.parameters()}
+        return any(id(p) in own for updater in self._updaters for p in updater.parameters)
+
     def _roles(self, module: nn.Module) -> dict[str, str]:
         """Return parameter name within a module -> role."""
         # A player that is a net itself has input and output layers of its own.

@@ -12,6 +12,7 @@ from altprop.capabilities import Capability
 from altprop.conformance.case import NotApplicable, Target, by_name, make, smallest, steps
 from altprop.feed import EpochFeed
 from altprop.harness.building import Parts
+from altprop.losses import NoLoss
 
 STEPS = 150
 WALKS = 8
@@ -43,9 +44,12 @@ def _shuffle(parts: Parts, seed: int) -> None:
 
 
 def _measure(target: Target) -> tuple[str, int]:
-    """Return the metric that a target is evaluated by, and its sign: the loss, unless it predicts by its own means."""
+    """Return the metric that a target is evaluated by, and its sign.
+
+    It is the loss, unless it predicts by its own means or the task has no loss.
+    """
     parts = make(target)
-    if parts.algorithm._predictor() is None:
+    if parts.algorithm._predictor() is None and not isinstance(parts.task.loss, NoLoss):
         return "loss", -1
     return parts.task.metric, 1 if parts.task.higher_is_better else -1
 

@@ -43,7 +43,7 @@ class TrainingRun:
         self.probe_seconds = 0.0
         self.evaluation_seconds = 0.0
         self.stop_requested = False
-        self.own_model = parts.algorithm._predictor() is not None
+        self.own_model = parts.algorithm.own_model
         self._probes: Any = None
         if settings.probes != "off":
             from altprop.probes.basic import BasicProbes

@@ -115,6 +115,11 @@ class Updater:
         self.rebind()
         self._seed = derive_seed(problem.random.seed, "optimizer", *self._params)
 
+    @property
+    def parameters(self) -> tuple[nn.Parameter, ...]:
+        """What it steps."""
+        return tuple(self._params.values())
+
     # Many seeds as one.
 
     @property

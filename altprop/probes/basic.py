@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from altprop.capabilities import Capability
+from altprop.losses import NoLoss
 from altprop.probes.nullband import DRAWS, bound, isotropic_bound, isotropic_cosines, measured_cosines
 from altprop.problem import Problem
 from altprop.randomness import generator_for
@@ -122,11 +123,11 @@ class BasicProbes:
         groups, layered = _groups(shapes), bool(seen.units)
         whole, layers = _norms(groups, shapes, old, theta - old, gradient)
         values: dict[str, Value] = dict.fromkeys(WHOLE)
-        values["gradient_norm"] = whole.gradient
+        values["gradient_norm"] = None if self._blind else whole.gradient
         rows: dict[str, dict[str, Value]] = {}
         for group, norms in zip(groups, layers, strict=True):
             row = rows[group.name] = dict.fromkeys(LAYER)
-            row["gradient_rms"] = norms.rms
+            row["gradient_rms"] = None if self._blind else norms.rms
             row["dead_fraction"], row["saturated_fraction"] = seen.units.get(group.name, (None, None))
             _align(row, norms, self._bound(group.name, group.stop - group.start))
         if layered:
@@ -173,6 +174,8 @@ class BasicProbes:
         problem = self._problem
         if Capability.PLAYERS in problem.offers:
             return self._gradient_of_each_player()
+        if self._blind:
+            return torch.zeros((), device=problem.device), {n: torch.zeros_like(p) for n, p in problem.params.items()}
         if Capability.LAYERED not in problem.offers:
             return problem.gradient(self._batch)
 
@@ -187,9 +190,14 @@ class BasicProbes:
             for hook in hooks:
                 hook.remove()
 
+    @property
+    def _blind(self) -> bool:
+        """Whether there is no loss to differentiate, as in an environment: updates are seen, and no gradient."""
+        return isinstance(self._problem.loss, NoLoss) and Capability.PLAYERS not in self._problem.offers
+
     def _drop(self, before: float) -> float | None:
-        """Return by how much the objective fell; a game, whose players have losses of their own, has none."""
-        if Capability.PLAYERS in self._problem.offers:
+        """Return by how much the objective fell, or None where there is no loss, or one of each player."""
+        if self._blind or Capability.PLAYERS in self._problem.offers:
             return None
         with self._looking():
             return before - float(self._problem.objective(self._batch))

@@ -13,7 +13,9 @@ from altprop import (
     Algorithm,
     Batch,
     BatchMode,
+    Capability,
     ModelSpec,
+    OptimizerFactory,
     PredictorKind,
     Problem,
     Random,
@@ -88,6 +90,65 @@ class Coding(_Approaching):
 
     def _predictor(self) -> Callable[..., Tensor]:
         return lambda inputs: inputs + self.mean
+
+
+class Settled(Algorithm):
+    """Backprop that predicts by a function of its own, as a network that settles does."""
+
+    requires = frozenset({Capability.GRADIENT})
+    state = ("updater",)
+
+    def __init__(self, optimizer: OptimizerFactory) -> None:
+        self.optimizer = optimizer
+
+    def _setup(self, problem: Problem) -> None:
+        self.updater = problem.updater(self.optimizer)
+
+    def _step(self, batch: Batch | None) -> Tensor:
+        assert batch is not None
+        loss, grads = self.problem.gradient(batch)
+        self.updater.apply(grads)
+        return loss
+
+    def _predictor(self) -> Callable[..., Tensor]:
+        return lambda inputs: 2 * self.problem.model(inputs)
+
+
+class Apart(Algorithm):
+    """An affine map of its own, which an updater of the problem steps nowhere near the model."""
+
+    state = ("updater", "map")
+
+    def __init__(self, optimizer: OptimizerFactory) -> None:
+        self.optimizer = optimizer
+
+    def _setup(self, problem: Problem) -> None:
+        spec = problem.spec
+        self.map = torch.nn.Linear(spec.input_shape[0], spec.outputs, device=problem.device, dtype=problem.dtype)
+        self.updater = problem.updater(self.optimizer, self.map, direction="other")
+
+    def _step(self, batch: Batch | None) -> StepResult:
+        self.updater.apply({name: torch.ones_like(p) for name, p in self.map.named_parameters()})
+        return StepResult()
+
+    def _predictor(self) -> Callable[..., Tensor]:
+        return self.map
+
+
+class Assigning(Algorithm):
+    """Writes into the model without an updater, predicts by itself, and says which model it trains."""
+
+    trains_model = True
+
+    def _setup(self, problem: Problem) -> None:
+        """There is nothing to prepare."""
+
+    def _step(self, batch: Batch | None) -> StepResult:
+        self.problem.assign(0.9 * self.problem.flat())
+        return StepResult()
+
+    def _predictor(self) -> Callable[..., Tensor]:
+        return lambda inputs: self.problem.model(inputs)
 
 
 def plant(folder: Path, task: str, model: str = "linear") -> Path:

@@ -27,7 +27,7 @@ LEARNER = ["algorithm=custom", "algorithm._target_=two_states.Reinforce", "optim
 
 
 def options(tmp_path: Path, *more: str) -> tuple[list[str], Path]:
-    folder = kinds.plant(tmp_path, "two_states.Paying", evaluates="policy", offers="environment")
+    folder = kinds.plant(tmp_path, "two_states.Paying")
     return [*SHORT, "task=planted", "dtype=float64", *more], folder
 
 
@@ -207,3 +207,14 @@ def test_who_learns_no_policy_is_refused(tmp_path: Path) -> None:
         row = row_of(tmp_path, f"algorithm={learner}", "optimizer=sgd")
         assert row.status == "refused"
         assert row.reason.startswith(f"{learner} learns outputs; task planted evaluates a policy; try task=")
+
+
+def test_probes_see_updates_and_claim_no_gradient(tmp_path: Path) -> None:
+    """A policy of its own, whose updater steps the model: the model is watched, and there is no loss to align with."""
+    row = row_of(tmp_path, *LEARNER, "probes=basic", "seeds=[0]")
+    assert (row.status, bool(row.own_model)) == ("completed", False)
+    trace = altprop.load_trace(tmp_path / "runs")
+    seen = trace[(trace.kind == "probe") & trace.layer.isna()].groupby("name").value
+    assert bool((seen.get_group("update_norm") > 0).all())
+    given = seen.count()
+    assert given.get("gradient_norm", 0) == given.get("alignment", 0) == given.get("descent_efficiency", 0) == 0

@@ -147,3 +147,22 @@ def test_a_task_that_does_not_keep_its_word_is_told() -> None:
         task.evaluate(lambda x: x, split, PredictorKind.CODE)
     with pytest.raises(AltpropError, match=r"measures \['distance'\] and not its metric spread"):
         task.evaluate(lambda n, random: random.normal(n, 2), split, PredictorKind.SAMPLER)
+
+
+@pytest.mark.parametrize(
+    ("learner", "own"),
+    [
+        ("algorithm=backprop", False),
+        ("algorithm=genetic", False),
+        ("algorithm=som", True),
+        ("algorithm._target_=kinds.Settled", False),
+        ("algorithm._target_=kinds.Apart", True),
+        ("algorithm._target_=kinds.Assigning", False),
+    ],
+)
+def test_whose_model_is_trained(run: Callable[..., Any], learner: str, own: bool) -> None:
+    """A predictor of one's own is no model of one's own: an updater on the task's parameters, or a word, tells."""
+    chosen = [learner] if learner.startswith("algorithm=") else ["algorithm=custom", learner]
+    row = run(*chosen, "budget.amount=4", "probes=basic", "report=false").iloc[0]
+    assert row.status == "completed"
+    assert bool(row.own_model) is own
