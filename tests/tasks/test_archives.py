@@ -16,7 +16,7 @@ import pytest
 
 from altprop.errors import AltpropError
 from altprop.tasks import archives
-from altprop.tasks.archives import NAMES, Archive, read_idx
+from altprop.tasks.archives import NAMES, Archive, files_at, read_idx
 from altprop.tasks.mnist import Mnist
 
 
@@ -221,3 +221,12 @@ def test_a_task_turns_files_into_vectors(archive, tmp_path, monkeypatch) -> None
     assert source.source == "small: cache"
     with pytest.raises(AltpropError, match=r"task.path must name a folder or a \.tgz"):
         Mnist(path=3)
+
+
+def test_the_files_at_a_path_are_the_archive_or_those_in_the_folder(tmp_path) -> None:
+    deep = tmp_path / "data" / "deep"
+    deep.mkdir(parents=True)
+    for name in (NAMES[0], f"{NAMES[1]}.gz", "other"):
+        (deep / name).write_bytes(b"")
+    assert files_at(str(tmp_path / "data")) == (str(deep / NAMES[0]), str(deep / f"{NAMES[1]}.gz"))
+    assert files_at(str(tmp_path / "data.tgz")) == (str(tmp_path / "data.tgz"),)

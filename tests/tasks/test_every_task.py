@@ -67,6 +67,8 @@ def test_data_fit_the_declared_shapes(shipped, name) -> None:
     assert next(iter(data.tests)) == "test"
     assert len(data.sha256) == 64
     assert data.source
+    assert len(data.digest) == 64
+    assert data.files is not None, "its data would be loaded by every command"
 
 
 def test_the_hold_out_takes_its_share_and_keeps_proportions(shipped, name) -> None:
