@@ -6,6 +6,7 @@ looks: over a few whole steps (0, 1, 3, 7, 15, ...), which are audited, and over
 rate yet or occurs with another size than before. So counting costs almost nothing.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
@@ -193,6 +194,9 @@ class Ledger:
 
     Attributes:
         auditing: whether steps are audited where scheduled; without audits FLOPs follow from the earlier ones.
+        seconds: CPU seconds of the steps that were timed, which the harness measures.
+        audit_seconds: CPU seconds of audited steps in this process, which are not the learner's: counting slows a step.
+        untimed: audited steps, whose seconds are no part of `seconds`.
         measure_forward: gives `forward_flops` of the model as it is now.
     """
 
@@ -204,6 +208,8 @@ class Ledger:
         self.samples = 0
         self.environment_steps = 0
         self.seconds = 0.0
+        self.audit_seconds = 0.0
+        self.untimed = 0
         self.epoch_samples = 1
         self._kinds = {kind: _Kind(per) for kind, per in PER.items()}
         self._charged: dict[str, float] = {}
@@ -406,11 +412,14 @@ class Ledger:
         before = self._counts()
         mode = CountingMode()
         self._mode, self._changed = mode, False
+        started = time.process_time()
         try:
             with mode:
                 yield
         finally:
             self._mode = None
+            self.audit_seconds += time.process_time() - started
+            self.untimed += 1
         predicted = observed = 0.0
         for name, kind in self._kinds.items():
             calls, examples, spent = before.get(name, (0, 0, 0.0))
@@ -501,6 +510,15 @@ class Ledger:
             + 2 * self._passes("examples", "backward")
         )
 
+    @property
+    def learner_seconds(self) -> float:
+        """CPU seconds of all steps; those that were audited are taken to last as long as the others on average.
+
+        Where every step was audited, what they took.
+        """
+        timed = self.steps - self.untimed
+        return self.seconds * self.steps / timed if timed > 0 else self.seconds + self.audit_seconds
+
     def spent(self, currency: str) -> float:
         """What has been spent in a currency.
 
@@ -509,6 +527,8 @@ class Ledger:
         """
         if currency == "epochs":
             return self.samples / self.epoch_samples
+        if currency == "seconds":
+            return self.learner_seconds if self.steps > self.untimed else 0.0
         if currency not in CURRENCIES:
             raise AltpropError(f"unknown budget.currency {currency!r}; known are: {', '.join(CURRENCIES)}")
         return float(getattr(self, currency))
@@ -580,6 +600,7 @@ _NUMBERS = (
     "samples",
     "environment_steps",
     "seconds",
+    "untimed",
     "live_bytes",
     "saved_bytes",
     "blocks",

@@ -116,6 +116,8 @@ class SelfOrganizingMap(Algorithm):
         else:
             self.counts = (1 - self.forget) * self.counts + won.T @ labels
             self.codebook = online_update(self.codebook, x, h, _between(self.rate, self.rate_end, progress))
+            # torch runs them element by element: a search by products, and a multiply-add a weight for the update.
+            self.problem.ledger.charge("other", 4.0 * len(x) * self.codebook.numel())
         self.problem.ledger.updates += 1
         runner_up = nearest.indices[:, -1]
         torn = (~self._adjacent[winner, runner_up]).to(x.dtype).mean()

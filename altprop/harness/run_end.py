@@ -259,7 +259,7 @@ def _hit(training_run: TrainingRun, guide: list[dict[str, Any]], target: float) 
 def _measured(training_run: TrainingRun) -> dict[str, Any]:
     ledger = training_run.parts.problem.ledger
     return {
-        "cpu_seconds": ledger.seconds,
+        "cpu_seconds": ledger.learner_seconds,
         "wall_seconds": training_run.wall_seconds,
         "probe_seconds": training_run.probe_seconds,
         "evaluation_seconds": training_run.evaluation_seconds,

@@ -63,10 +63,12 @@ class StackedRuns:
         threshold = budget.amount * leader.mark / budget.grid
         losses: list[Tensor] = []
         first, share = ledger.steps, 1 / len(self.training_runs)
-        cpu, wall = time.process_time(), time.perf_counter()
+        cpu, wall, audited = time.process_time(), time.perf_counter(), ledger.audit_seconds
 
         def stop() -> None:
-            ledger.seconds += (time.process_time() - cpu) * share
+            # The audited step was one more, of the first learner alone; the stacked step beside it is timed.
+            ledger.seconds += (time.process_time() - cpu - (ledger.audit_seconds - audited)) * share
+            ledger.untimed = 0
             for training_run in live:
                 training_run.wall_seconds += (time.perf_counter() - wall) * share
 
@@ -75,14 +77,14 @@ class StackedRuns:
             if probed:
                 for training_run in live:
                     training_run.before_probe()
-                cpu, wall = time.process_time(), time.perf_counter()
+                cpu, wall, audited = time.process_time(), time.perf_counter(), ledger.audit_seconds
             losses.append(self._step(leader.position + count))
             if probed:
                 stop()
                 self.learners.settle()
                 for training_run in live:
                     training_run.probe()
-                cpu, wall = time.process_time(), time.perf_counter()
+                cpu, wall, audited = time.process_time(), time.perf_counter(), ledger.audit_seconds
             spent = leader.spent
             for training_run in live:
                 training_run.parts.problem.progress = min(1.0, spent / budget.amount)

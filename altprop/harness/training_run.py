@@ -97,7 +97,7 @@ class TrainingRun:
         scalars: dict[str, float] = {}
         first = ledger.steps
         seconds = budget.currency == "seconds"
-        base, cpu, wall = ledger.seconds, time.process_time(), time.perf_counter()
+        base, cpu, wall = ledger.seconds + ledger.audit_seconds, time.process_time(), time.perf_counter()
         done = context_ended = False
         for count in range(budget.block):
             if count == 0 and self._probes is not None:
@@ -117,7 +117,7 @@ class TrainingRun:
             if result.scalars:
                 scalars = dict(result.scalars)
             if seconds:
-                ledger.seconds = base + time.process_time() - cpu
+                ledger.seconds = base + time.process_time() - cpu - ledger.audit_seconds
             spent = self.spent
             problem.progress = min(1.0, spent / budget.amount)
             if result.done:
@@ -125,7 +125,7 @@ class TrainingRun:
                 break
             if spent >= threshold or context_ended:
                 break
-        ledger.seconds = base + time.process_time() - cpu
+        ledger.seconds = base + time.process_time() - cpu - ledger.audit_seconds
         self.wall_seconds += time.perf_counter() - wall
         self.close(losses, scalars, first, done)
         if context_ended:
@@ -222,7 +222,7 @@ class TrainingRun:
             {
                 "step": ledger.steps,
                 "fraction": self.fraction,
-                "cpu_seconds": ledger.seconds,
+                "cpu_seconds": ledger.learner_seconds,
                 "wall_seconds": self.wall_seconds,
                 "probe_seconds": self.probe_seconds,
             }

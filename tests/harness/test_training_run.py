@@ -102,6 +102,28 @@ def slow(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
     return slowed
 
 
+@pytest.mark.parametrize("currency", ["steps", "seconds"])
+def test_audits_are_not_the_learners_time(monkeypatch: pytest.MonkeyPatch, currency: str) -> None:
+    """40 steps of 5 ms, six of which are audited and take .1 s more."""
+    run = begun() if currency == "steps" else begun("budget.currency=seconds", "budget.amount=.2")
+    ledger, algorithm = run.parts.problem.ledger, run.parts.algorithm
+    step = algorithm._step
+
+    def slower(batch: Any) -> Any:
+        return slow(step, 0.105 if ledger._mode is not None else 0.005)(batch)
+
+    monkeypatch.setattr(algorithm, "_step", slower)
+    while not run.over:
+        run.block()
+    assert ledger.spent("seconds") == run.clock[-1]["cpu_seconds"] == ledger.learner_seconds
+    if currency == "steps":
+        assert len(ledger.audits) == ledger.untimed == 6
+        assert 0.2 <= ledger.learner_seconds < 0.5
+    else:
+        assert 15 <= ledger.steps <= 42
+    assert ledger.audit_seconds > 0.1 * len(ledger.audits)
+
+
 def test_probes_and_evaluations_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each burns .2 s of processor time a block: none of it is the learner's."""
     run = begun("probes=basic")

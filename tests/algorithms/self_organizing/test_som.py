@@ -197,6 +197,15 @@ def test_its_flops_are_those_of_its_products() -> None:
     assert problem.ledger.forwards == problem.ledger.backwards == 0
 
 
+def test_the_online_rule_pays_for_its_search_and_its_update() -> None:
+    x = normal(50, 4, 0)
+    som, problem, batch = learner(x, rows=2, columns=3, mode="online")
+    train(som, problem, batch, 3)
+    b, k, d, c = 50, 6, 4, 2
+    # distances of the errors that it tells, label counts; and for each row a search and a move of the whole map.
+    assert problem.ledger.flops == 3 * (2 * b * k * d + 2 * b * k * c + 2 * b * k * d + 2 * b * k * d)
+
+
 @pytest.mark.parametrize("options", [{"rows": 0}, {"mode": "both"}, {"radius": -1.0}, {"rate": 2.0}])
 def test_unusable_values_are_told(options: dict[str, object]) -> None:
     with pytest.raises(AltpropError, match="algorithm"):
