@@ -71,6 +71,16 @@ def test_terminated_is_no_truncated() -> None:
     assert torch.equal(played.rewards_to_go()[0], played.returns)
 
 
+def test_an_episode_ends_once() -> None:
+    made = environment()
+    made.reset(seeds(400))
+    ends = torch.zeros(400, dtype=torch.int64)
+    for _ in range(two_states.HORIZON):
+        result = made.step(torch.ones(400, dtype=torch.int64))
+        ends += result.terminated.long() + result.truncated.long()
+    assert bool((ends == 1).all())
+
+
 def test_rewards_to_go_are_discounted() -> None:
     played = environment().rollout(always(1), seeds(50))
     r = played.rewards
