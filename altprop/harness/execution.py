@@ -96,7 +96,7 @@ def _stacked(planned: Plan, store: RunStore) -> StackedEnd | None:
 
 
 def _may_stack(cell: Cell) -> bool:
-    """Whether the settings of a cell let its seeds run as one."""
+    """Return whether the settings of a cell let its seeds run as one."""
     s = cell.settings
     plain = not (s.isolate or s.ranks > 1 or s.device_type != "cpu" or s.trainer.get("profiler"))
     noiseless = cell.axes["dropout"] == "none"
@@ -104,7 +104,7 @@ def _may_stack(cell: Cell) -> bool:
 
 
 def _held(run: RunIdentity, store: RunStore, leases: contextlib.ExitStack) -> bool:
-    """Whether this worker could claim a run; the lease is held as long as the stack is open."""
+    """Return whether this worker could claim a run; the lease is held as long as the stack is open."""
     lease = store.claim(run.key)
     if lease is not None:
         leases.enter_context(lease)
