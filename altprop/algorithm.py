@@ -28,7 +28,8 @@ class StepResult(NamedTuple):
 
     Attributes:
         loss: the problem's objective on this batch *before* the update, detached, or None where a rule has none.
-        scalars: further numbers of this rule (a quantisation error, a damping).
+        scalars: further numbers of this rule (a quantisation error, a damping), told at any step. For each block of
+            steps the trace holds the last ones, and the mean of each over the steps that told it.
         done: whether the rule has nothing left to do.
         samples: targets consumed, where that is not the environment steps taken or else what the batch holds.
     """

@@ -128,7 +128,7 @@ class StreamFeed(Feed):
         self.split, self.seed, self.contexts, self._revealed = split, seed, tuple(contexts), revealed
         self._rows = list(contexts.values())
         self._parts = [
-            EpochFeed(_part(split, rows), batch_size, batch_mode, derive_seed(seed, "context", name))
+            EpochFeed(split.take(rows), batch_size, batch_mode, derive_seed(seed, "context", name))
             for name, rows in contexts.items()
         ]
         steps = [epochs * (1 if batch_mode is BatchMode.FULL else part.batches) for part in self._parts]
@@ -155,19 +155,6 @@ class StreamFeed(Feed):
 
     def _place(self, position: int) -> int:
         return next((place for place, end in enumerate(self._ends) if position < end), len(self._ends) - 1)
-
-
-def _part(split: Split, rows: Tensor) -> Split:
-    """Return some rows of a split as a split of their own."""
-    batch = split.batch(rows.to(split.inputs.device))
-    return replace(
-        split,
-        inputs=batch.inputs,
-        targets=batch.targets,
-        rows=split.rows.index_select(0, rows.to(split.rows.device)),
-        mask=batch.mask,
-        labelled=batch.labelled,
-    )
 
 
 def _slice(epoch: Batch, start: int, length: int, sequence: bool) -> Batch:

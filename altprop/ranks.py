@@ -51,6 +51,6 @@ class Ranks:
         flat = torch.cat([value.detach().flatten() for value in values]) * weight
         held = torch.cat([flat, flat.new_tensor([weight])])
         dist.all_reduce(held)
-        flat = held[:-1] / held[-1]
+        flat = held[:-1] / held[-1].clamp(min=1)
         sizes = [value.numel() for value in values]
         return [part.reshape(value.shape) for part, value in zip(flat.split(sizes), values, strict=True)]

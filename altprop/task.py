@@ -93,7 +93,8 @@ class Split:
         mask: (T, N) bool for sequences of unequal length, or None.
         rows: (N,) int64, the rows of the source that stand here.
         sequence: whether the second dimension counts the rows.
-        labelled: (N,) bool, rows whose target may be used; None where all may.
+        labelled: (N,) bool, rows whose target may be used; None where all may. The others have a target too, of any
+            admissible value, which counts neither in the objective nor in an evaluation.
     """
 
     inputs: Tensor
@@ -116,6 +117,19 @@ class Split:
         reset = torch.ones(index.shape[0], dtype=torch.bool, device=index.device)
         targets = self.targets.index_select(1 if per_step(self.targets) else 0, index)
         return Batch(self.inputs.index_select(1, index), targets, index, mask, reset, labelled)
+
+    def take(self, index: Tensor) -> Split:
+        """Return the rows of `index` (B,) as a split of their own."""
+        index = index.to(self.rows.device)
+        batch = self.batch(index)
+        return replace(
+            self,
+            inputs=batch.inputs,
+            targets=batch.targets,
+            rows=self.rows.index_select(0, index),
+            mask=batch.mask,
+            labelled=batch.labelled,
+        )
 
     def whole(self) -> Batch:
         """Return all rows as one batch."""
@@ -467,7 +481,7 @@ class Task(ABC):
             held = None if self.validation is None else source.train
         elif self.validation is not None:
             kept, held_rows = self._hold_out(source, self.validation)
-            train, held = _take(source.train, kept), _take(source.train, held_rows)
+            train, held = source.train.take(kept), source.train.take(held_rows)
         about = (source.description, source.sha256, source.digest, source.files)
         return TaskData(train, held, source.tests, *about)
 
@@ -543,20 +557,10 @@ class Task(ABC):
         return AltpropError(f"task {type(self).__name__} names the kind {kind} and writes no _evaluate_{kind}")
 
     def _evaluate_outputs(self, predictor: Predictor, split: Split) -> dict[str, float]:
+        if split.labelled is not None:
+            split = split.take(split.labelled.nonzero()[:, 0])
         outputs = predictor(split.inputs) if split.mask is None else predictor(split.inputs, mask=split.mask)
         per = self.loss.per_element(outputs, split.targets)
         if split.mask is not None and split.mask.shape == per.shape:
             per = per[split.mask]
         return {"loss": float(per.double().mean()), **self._metrics(outputs, split)}
-
-
-def _take(split: Split, rows: Tensor) -> Split:
-    dim = 1 if split.sequence else 0
-    return replace(
-        split,
-        inputs=split.inputs.index_select(dim, rows),
-        targets=split.targets.index_select(1 if per_step(split.targets) else 0, rows),
-        rows=split.rows.index_select(0, rows),
-        mask=None if split.mask is None else split.mask.index_select(1, rows),
-        labelled=None if split.labelled is None else split.labelled.index_select(0, rows),
-    )

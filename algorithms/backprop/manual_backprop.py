@@ -249,7 +249,7 @@ def blocks_of(problem: Problem) -> list[Dense]:
 def shares(batch: Batch, losses: Tensor) -> Tensor:
     """Return (N,), what each example's loss weighs in the mean."""
     weights = torch.ones_like(losses) if batch.weights is None else batch.weights.to(losses.dtype)
-    return weights / weights.sum()
+    return weights / weights.sum().clamp(min=1)
 
 
 def masked(value: Matrix, mask: Matrix | None) -> Matrix:

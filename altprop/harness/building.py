@@ -155,10 +155,7 @@ def _overfit(data: TaskData, cell: Cell) -> TaskData:
     rows = cell.config["trainer"].get("overfit_rows")
     if not rows:
         return data
-    few: Split = data.train
-    index = torch.arange(min(int(rows), len(few)))
-    batch = few.batch(index)
-    few = replace(few, inputs=batch.inputs, targets=batch.targets, rows=few.rows[index], mask=batch.mask)
+    few = data.train.take(torch.arange(min(int(rows), len(data.train))))
     return replace(data, train=few, validation=few, tests=dict.fromkeys(data.tests, few))
 
 

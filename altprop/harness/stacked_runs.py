@@ -95,7 +95,7 @@ class StackedRuns:
         told = torch.stack(losses).unbind(1)
         for training_run in live:
             training_run.position += len(losses)
-            training_run.close(list(told[self.training_runs.index(training_run)]), {}, first, False)
+            training_run.close(list(told[self.training_runs.index(training_run)]), [], first, False)
         self._end(live)
 
     def _end(self, live: Sequence[TrainingRun]) -> None:

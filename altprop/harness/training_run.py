@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -94,7 +96,7 @@ class TrainingRun:
         problem, budget = self.parts.problem, self.budget
         threshold = budget.amount * self.mark / budget.grid
         losses: list[Tensor] = []
-        scalars: dict[str, float] = {}
+        told: list[Mapping[str, float]] = []
         first = ledger.steps
         seconds = budget.currency == "seconds"
         base, cpu, wall = ledger.seconds + ledger.audit_seconds, time.process_time(), time.perf_counter()
@@ -115,7 +117,7 @@ class TrainingRun:
             if result.loss is not None:
                 losses.append(result.loss)
             if result.scalars:
-                scalars = dict(result.scalars)
+                told.append(result.scalars)
             if seconds:
                 ledger.seconds = base + time.process_time() - cpu - ledger.audit_seconds
             spent = self.spent
@@ -127,21 +129,21 @@ class TrainingRun:
                 break
         ledger.seconds = base + time.process_time() - cpu - ledger.audit_seconds
         self.wall_seconds += time.perf_counter() - wall
-        self.close(losses, scalars, first, done)
+        self.close(losses, told, first, done)
         if context_ended:
             self._end_context()
 
-    def close(self, losses: list[Tensor], scalars: dict[str, float], first: int, done: bool) -> None:
+    def close(self, losses: list[Tensor], told: list[Mapping[str, float]], first: int, done: bool) -> None:
         """Write down what a block showed, and evaluate where it ends at a mark.
 
         Args:
             losses: scalars, of its steps.
-            scalars: what the rule told last.
+            told: the scalars of each step whose rule told some.
             first: steps before the block.
             done: whether the learner has nothing left to do.
         """
         threshold = self.budget.amount * self.mark / self.budget.grid
-        self._note_losses(losses, scalars, first)
+        self._note_losses(losses, told, first)
         if self.over:
             return
         if self.spent >= threshold or done:
@@ -154,7 +156,7 @@ class TrainingRun:
 
     # What is written down.
 
-    def _note_losses(self, losses: list[Tensor], scalars: dict[str, float], first: int) -> None:
+    def _note_losses(self, losses: list[Tensor], told: list[Mapping[str, float]], first: int) -> None:
         mean = None
         step = self.parts.problem.ledger.steps
         if losses:
@@ -174,9 +176,10 @@ class TrainingRun:
                     RunStatus.NON_FINITE,
                     f"A parameter stopped being finite between steps {self.last_finite_step} and {step}.",
                 )
-        if mean is not None or scalars:
-            row = {"kind": "train", "step": step, "fraction": self.fraction, "loss": mean, "scalars": scalars}
-            self.trace.append(row)
+        if mean is not None or told:
+            row = {"kind": "train", "step": step, "fraction": self.fraction, "loss": mean}
+            scalars = {"scalars": dict(told[-1]), "scalar_means": _means(told)} if told else {"scalars": {}}
+            self.trace.append({**row, **scalars})
 
     @property
     def probed(self) -> bool:
@@ -325,6 +328,12 @@ class TrainingRun:
             self._probes.load_state_dict(state["probes"])
         for name in _SAVED:
             setattr(self, name, state[name])
+
+
+def _means(told: list[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each scalar over the steps that told it."""
+    names = dict.fromkeys(name for scalars in told for name in scalars)
+    return {name: fmean(float(scalars[name]) for scalars in told if name in scalars) for name in names}
 
 
 _SAVED = (

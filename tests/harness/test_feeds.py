@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 import torch
 
+import altprop
 from altprop import AltpropError, Batch, BatchMode
+from altprop.algorithms.backprop.manual_backprop import ManualBackprop
 from altprop.conformance.case import composed
 from altprop.feed import EpochFeed, MappedFeed, StreamFeed
 from altprop.harness.building import Parts, build_parts
 from altprop.harness.cell import make_cell
 from altprop.tasks.iris import Iris
-from altprop.testing import toy
+from altprop.testing import set_up, toy
 
 SMALL = ("probes=off", "task.batch_size=10", "dtype=float64")
 
@@ -73,6 +75,9 @@ def test_every_test_set_is_evaluated_where_a_context_ends(run: Callable[..., Any
     assert matrix["late"]["late"] > matrix["early"]["late"]
     assert matrix["late"]["early"] < matrix["early"]["early"]  # plain backprop forgets
     assert set(record["result"]["tests"]) == {"test", "early", "late"}
+    row = altprop.load(tmp_path / "runs").iloc[0]
+    assert row.matrix == matrix
+    assert row.tests == record["result"]["tests"]
 
 
 @pytest.mark.parametrize("task", ["FewLabels", "LabelledSplit"])
@@ -109,3 +114,31 @@ def test_a_mapped_feed_keeps_the_order_and_its_digest() -> None:
     assert torch.equal(other.index, one.index)
     assert (mapped.digest(), mapped.sizes, mapped.seed) == (plan.digest(), plan.sizes, 3)
     assert MappedFeed(EpochFeed(split, 10, BatchMode.NONE, 3), lambda batch: batch).batch(0) is None
+
+
+def test_labels_travel_through_a_subset_and_an_overfit_run() -> None:
+    parts = built("LabelledSplit", "+trainer.overfit_rows=12")
+    for split in (parts.data.train, parts.data.tests["test"]):
+        assert split.labelled is not None
+        assert torch.equal(split.labelled, split.rows % 3 == 0)
+
+
+def test_an_evaluation_counts_labelled_rows_alone() -> None:
+    parts = built("LabelledSplit")
+    train = parts.data.train
+    assert train.labelled is not None
+    absurd = replace(train, targets=torch.where(train.labelled, train.targets, (train.targets + 1) % 3))
+    with parts.problem.evaluating():
+        found = [parts.task.evaluate(parts.model, split) for split in (train, absurd)]
+        alone = parts.task.evaluate(parts.model, replace(train.take(train.labelled.nonzero()[:, 0]), labelled=None))
+    assert found == [alone, alone]
+
+
+def test_backprop_by_hand_takes_a_batch_without_any_label() -> None:
+    problem, batch = toy()
+    before = problem.flat().clone()
+    rule = set_up(ManualBackprop(0.1), problem)
+    result = rule.step(replace(batch, labelled=torch.zeros(batch.rows, dtype=torch.bool)))
+    assert result.loss is not None
+    assert float(result.loss) == 0.0
+    assert torch.equal(problem.flat(), before)

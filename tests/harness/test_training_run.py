@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from altprop.algorithm import StepResult
 from altprop.conformance.case import composed
 from altprop.harness.building import build_parts
 from altprop.harness.cell import make_cell
@@ -90,6 +91,23 @@ def test_the_best_state_is_model_and_algorithm(monkeypatch: pytest.MonkeyPatch) 
     run.test()
     assert torch.equal(run.parts.problem.flat(), weights)
     assert repr(run.parts.algorithm.state_dict()) == repr(state)
+
+
+def test_a_block_tells_the_last_scalars_and_the_mean_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten steps each tells its number, and every second one more."""
+    run = begun()
+    algorithm, steps = run.parts.algorithm, iter(range(10))
+
+    def step(batch: Any) -> StepResult:
+        number = next(steps)
+        more = {"even": float(number)} if number % 2 == 0 else {}
+        return StepResult(scalars={"number": float(number), **more})
+
+    monkeypatch.setattr(algorithm, "_step", step)
+    run.block()
+    (row,) = (row for row in run.trace if row["kind"] == "train")
+    assert row["scalars"] == {"number": 9.0}
+    assert row["scalar_means"] == {"number": 4.5, "even": 4.0}
 
 
 def slow(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:

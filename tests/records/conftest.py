@@ -42,7 +42,8 @@ RECORD = {
 TRACE = [
     {"kind": "evaluation", "split": "validation", "step": 0, "fraction": 0.0, "grid": 0.0, "flops": 0.0, "samples": 0,
      "metrics": {"accuracy": 0.1, "loss": float("inf")}},
-    {"kind": "train", "step": 50, "fraction": 0.5, "loss": 0.7, "scalars": {"norm": 2.0}},
+    {"kind": "train", "step": 50, "fraction": 0.5, "loss": 0.7,
+     "scalars": {"norm": 2.0}, "scalar_means": {"norm": 3.0}},
     {"kind": "probe", "step": 50, "fraction": 0.5, "flops": 1e7, "note": None,
      "values": {"alignment": 0.9, "alignment_low": None, "gradient_verdict": "healthy"},
      "layers": {"blocks.0": {"dead_fraction": 0.25}}},

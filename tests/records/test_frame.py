@@ -195,6 +195,7 @@ def test_traces_in_long_form(store, put):
         ("evaluation", "validation", 0, None, "accuracy"): (0.1, None),
         ("evaluation", "validation", 0, None, "loss"): (math.inf, None),
         ("train", None, 50, None, "norm"): (2.0, None),
+        ("train", None, 50, None, "norm_mean"): (3.0, None),
         ("train", None, 50, None, "loss"): (0.7, None),
         ("probe", None, 50, None, "alignment"): (0.9, None),
         ("probe", None, 50, None, "alignment_low"): (None, None),
