@@ -135,6 +135,7 @@ class Noise(nn.Module, ABC):
         branch  what a residual branch adds, (B, ...).
 
     Attributes:
+        places: site -> layer -> shape of one example's values there, of what it serves, from set-up on.
         passes: forward passes that a prediction averages, each under noise of its own (Monte Carlo dropout; Gal and
             Ghahramani 2016); 0 predicts without noise.
     """
@@ -145,6 +146,7 @@ class Noise(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.clock = NoiseClock(0)
+        self.places: Places = {}
         self._found: dict[str, dict[int, torch.Size]] | None = None
 
     def bind(self, clock: NoiseClock) -> None:
@@ -178,6 +180,7 @@ class Noise(nn.Module, ABC):
                 f"{type(self).__name__} acts at {sites}, and model={name} has other sites of noise ({known}); "
                 "use dropout=none or another model"
             )
+        self.places = served
         self._setup(served, train_size)
         self.to(device=example.device, dtype=example.dtype)
 

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from altprop.conformance.case import Target
-    from altprop.conformance.task_rules import TaskTarget
+    from altprop.conformance.suite import AnyTarget
 
 MARKS = {"passes": "ok      ", "broken": "BROKEN  ", "not applicable": "n/a     "}
 
@@ -21,9 +20,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="altprop-check",
         description="Run the conformance suite: what a rule must obey to be compared fairly.",
         epilog="examples: altprop-check dfa; altprop-check my_package.my_rule:MyRule; altprop-check task=digits; "
+        "altprop-check model=gru dropout=standard; "
         "altprop-check --gradient backprop. Exit code: 0 all rules hold, 1 one is broken, 2 a mistake.",
     )
-    parser.add_argument("target", nargs="+", help="an algorithm's name, package.module:Class, or task=NAME")
+    parser.add_argument(
+        "target", nargs="+", help="an algorithm's name, package.module:Class, or task=NAME, model=NAME, dropout=NAME"
+    )
     parser.add_argument("--config-dir", default=None, metavar="DIR", help="a folder of yours with further yaml files")
     parser.add_argument(
         "--gradient", action="store_true", help="only hold the first direction against central differences"
@@ -62,7 +64,7 @@ def _examined(text: str, options: argparse.Namespace) -> int:
         return 2
 
 
-def _check(text: str, target: Target | TaskTarget, verbose: bool) -> int:
+def _check(text: str, target: AnyTarget, verbose: bool) -> int:
     from altprop.conformance.suite import check, gradient_line
 
     print(text, flush=True)
@@ -79,13 +81,13 @@ def _check(text: str, target: Target | TaskTarget, verbose: bool) -> int:
     return 1 if broken else 0
 
 
-def _keep(target: Target | TaskTarget, runs: str) -> int:
+def _keep(target: AnyTarget, runs: str) -> int:
     """Measure the oracles of an algorithm anew and write its oracle check for reports; return the exit code."""
     from altprop.conformance.case import Target, target_path
     from altprop.harness.verification import verify
 
     if not isinstance(target, Target):
-        print("  a task has no oracles: no oracle check is kept")
+        print("  only algorithms have oracles: no oracle check is kept")
         return 0
     oracle_check = verify(target.name, target_path(target), runs, again=True)
     held = sum(oracle.passed for oracle in oracle_check.oracles)
@@ -93,7 +95,7 @@ def _keep(target: Target | TaskTarget, runs: str) -> int:
     return 1 if oracle_check.failing else 0
 
 
-def _gradient(text: str, target: Target | TaskTarget) -> int:
+def _gradient(text: str, target: AnyTarget) -> int:
     from altprop.conformance.suite import gradient
 
     found = gradient(target)

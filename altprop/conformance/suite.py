@@ -11,11 +11,13 @@ from altprop import catalogue
 from altprop.algorithm import Algorithm
 from altprop.conformance.case import NotApplicable, Target, config_folder, find_target, make
 from altprop.conformance.direction import Direction, first_direction
+from altprop.conformance.part_rules import PART_RULES, PartTarget, find_part, make_part
 from altprop.conformance.rules import EXEMPTABLE, RULES
 from altprop.conformance.side_effects import switches
 from altprop.conformance.task_rules import TASK_RULES, TaskTarget, find_task, make_task
 from altprop.errors import AltpropError
 
+AnyTarget = Target | TaskTarget | PartTarget
 PASSES, BROKEN, NOT_APPLICABLE = "passes", "broken", "not applicable"
 
 
@@ -46,7 +48,12 @@ def tasks() -> list[str]:
     return [name for name, entry in catalogue.entries("task").items() if not entry.problem]
 
 
-def apply(rule: Callable[[Any], str | None], target: Target | TaskTarget) -> Finding:
+def parts(group: str) -> list[str]:
+    """Return the names of all models, or of all kinds of dropout, that are installed, from discovery."""
+    return [name for name, entry in catalogue.entries(group).items() if not entry.problem and name != "none"]
+
+
+def apply(rule: Callable[[Any], str | None], target: AnyTarget) -> Finding:
     """Apply one rule; an error that it meets is a finding too."""
     words = rule.__name__.replace("_", " ")
     try:
@@ -68,16 +75,18 @@ def _described(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _exemption(rule: str, target: Target | TaskTarget) -> str | None:
+def _exemption(rule: str, target: AnyTarget) -> str | None:
     """Return the reason for which a learner need not obey a rule, as its class says it."""
-    if isinstance(target, TaskTarget) or rule not in EXEMPTABLE:
+    if not isinstance(target, Target) or rule not in EXEMPTABLE:
         return None
     kind: type[Algorithm] = type(make(target).algorithm)
     return kind.exempt.get(rule)
 
 
-def find(text: str, config_dir: str | None = None) -> Target | TaskTarget:
-    """Return the algorithm (`name` or `package.module:Class`) or the task (`task=name`) that a text names.
+def find(text: str, config_dir: str | None = None) -> AnyTarget:
+    """Return what a text names: an algorithm (`name` or `package.module:Class`), a task, a model or a noise.
+
+    The latter are `task=name`, `model=name` and `dropout=name`.
 
     Raises:
         AltpropError: for what cannot be found.
@@ -85,16 +94,24 @@ def find(text: str, config_dir: str | None = None) -> Target | TaskTarget:
     folder = None if config_dir is None else config_folder(config_dir)
     if text.startswith("task="):
         return find_task(text.removeprefix("task="), folder)
+    for group in PART_RULES:
+        if text.startswith(f"{group}="):
+            return find_part(group, text.removeprefix(f"{group}="), folder)
     return find_target(text.removeprefix("algorithm="), folder)
 
 
-def check(target: Target | TaskTarget) -> Iterator[Finding]:
+def check(target: AnyTarget) -> Iterator[Finding]:
     """Yield a finding for each rule; a target that cannot even be built has one finding."""
-    rules: dict[str, Callable[[Any], str | None]] = dict(TASK_RULES if isinstance(target, TaskTarget) else RULES)
+    rules: dict[str, Callable[[Any], str | None]]
     try:
         if isinstance(target, TaskTarget):
+            rules = dict(TASK_RULES)
             make_task(target)
+        elif isinstance(target, PartTarget):
+            rules = dict(PART_RULES[target.group])
+            make_part(target)
         else:
+            rules = dict(RULES)
             make(target)
     except AltpropError as error:
         yield Finding("can be built", BROKEN, str(error))
@@ -106,21 +123,21 @@ def check(target: Target | TaskTarget) -> Iterator[Finding]:
         yield apply(rule, target)
 
 
-def gradient(target: Target | TaskTarget) -> Direction:
+def gradient(target: AnyTarget) -> Direction:
     """Hold a learner's first direction against central differences.
 
     Raises:
         AltpropError: where it has none.
     """
-    if isinstance(target, TaskTarget):
-        raise AltpropError("a task has no gradient; name an algorithm")
+    if not isinstance(target, Target):
+        raise AltpropError(f"{target.name} has no gradient; name an algorithm")
     try:
         return first_direction(target)
     except NotApplicable as reason:
         raise AltpropError(f"{target.name} has no direction to check: {reason}") from reason
 
 
-def gradient_line(target: Target | TaskTarget) -> str:
+def gradient_line(target: AnyTarget) -> str:
     """Return the worst relative error of each layer in one line."""
     errors = gradient(target).errors.items()
     return "against central differences: " + ", ".join(f"{layer} {error:.1e}" for layer, error in errors)

@@ -118,7 +118,7 @@ def test_check_measures_anew_and_keeps(tmp_path: Path, capsys: pytest.CaptureFix
     (oracle_check,) = oracle_checks(runs).values()
     out = capsys.readouterr().out
     assert f"3 of 3 oracle checks hold: {oracle_check.path}" in out
-    assert "a task has no oracles" in out
+    assert "only algorithms have oracles" in out
     data = json.loads(oracle_check.path.read_text())
     data["oracles"] = []
     oracle_check.path.write_text(json.dumps(data))
