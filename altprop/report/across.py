@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from altprop.report.canvas import Canvas
+from altprop.report.data_sets import data_sets, weights
 from altprop.report.draw import WIDE, Figure, direct_labels, groups, heading, name_width, slug
 from altprop.report.leading import foremost
 from altprop.report.model import CURRENCIES, Learner, Report, Table
@@ -31,12 +32,12 @@ CURRENCY = "flops"
 
 @dataclass(frozen=True)
 class Pooled:
-    """A learner over all workloads that have targets and that it ran.
+    """A learner over all data sets that have targets and that it ran; several workloads of one count as one.
 
     Attributes:
-        n: runs. failed: those without a score.
-        iqm: interquartile mean of the shares of the gap, with BCa limits stratified by workload.
-        rank: place by IQM. ranks: best and worst place when one workload is left out.
+        n: scores, one for each data set and seed. failed: those that are none, for some run of it failed.
+        iqm: interquartile mean of the shares of the gap, with BCa limits stratified by data set.
+        rank: place by IQM. ranks: best and worst place when one data set is left out.
         area: of the performance profile, 0 to 1; None where no target is declared.
         met: hits of all (task, target, seed), and how many these are: the rate that belongs to the speed.
     """
@@ -49,7 +50,7 @@ class Pooled:
     rank: int
     ranks: tuple[int, int]
     area: float | None
-    met: tuple[int, int]
+    met: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,13 @@ class Across:
     """The whole section.
 
     Attributes:
-        tasks: pooled workloads; left_out: those without declared targets.
+        tasks: pooled workloads; left_out: those without declared targets. data_sets: of which the pooled ones are.
         absent: learners that did not run all of them, left out of the pooled table.
         wins: (row, column) -> share of wins and pairs. ratios: learner -> workload -> ratio of restricted means.
     """
 
     tasks: list[str]
+    data_sets: int
     left_out: list[str]
     pooled: list[Pooled]
     absent: list[str]
@@ -73,29 +75,41 @@ class Across:
     figures: list[Figure]
 
 
-def shares(table: Table, learner: str) -> list[float]:
-    """Scores as shares of the gap from chance (0) to the tuned reference (1), a failure as minus infinity."""
+def shares(table: Table, learner: str) -> dict[int, float]:
+    """Seed -> score as a share of the gap from chance (0) to the tuned reference (1), a failure as minus infinity."""
     unit = table.unit
     assert unit is not None  # Only workloads with targets are pooled.
     # Scores turn metrics by the sign, and so must chance and gap be.
-    return [
-        (score - table.sign * unit[0]) / abs(unit[1]) if math.isfinite(score) else -math.inf
-        for score in table.scores(learner).values()
-    ]
+    return {
+        seed: (score - table.sign * unit[0]) / abs(unit[1]) if math.isfinite(score) else -math.inf
+        for seed, score in table.scores(learner).items()
+    }
+
+
+def stratum(group: Sequence[Table], learner: str) -> np.ndarray:
+    """Shares of the gap on one data set, one a seed: the mean over its workloads, a failure in any failing it."""
+    each: dict[int, list[float]] = {}
+    for table in group:
+        for seed, share in shares(table, learner).items():
+            each.setdefault(seed, []).append(share)
+    return np.array([math.fsum(found) / len(found) for found in each.values()])
 
 
 def across(report: Report) -> Across | None:
-    """Everything of section 3, None where there are fewer than two workloads."""
-    if len(report.tables) < 2:
+    """Everything of section 3, None where there are fewer than two data sets."""
+    if len(data_sets(report.tables)) < 2:
         return None
     tables = [table for table in report.tables if table.unit is not None and any(map(table.tried, table.runs))]
     left_out = [table.workload for table in report.tables if table not in tables]
+    groups_of_data = data_sets(tables)
+    tables = [table for group in groups_of_data for table in group]
     everywhere = [one for one in report.learners if tables and all(table.tried(one.name) for table in tables)]
     absent = [one.name for one in report.learners if one not in everywhere]
     ratios = performance_ratios(_problem_times(tables, everywhere))
-    pooled = _pooled(tables, everywhere, ratios) if len(tables) > 1 else []
+    pooled = _pooled(groups_of_data, everywhere, ratios) if len(groups_of_data) > 1 else []
+    places = [(place, table) for place, group in enumerate(data_sets(report.tables)) for table in group]
     scores = {
-        one.name: {(t.workload, s): v for t in report.tables for s, v in t.scores(one.name).items()}
+        one.name: {(place, s, t.workload): v for place, t in places for s, v in t.scores(one.name).items()}
         for one in report.learners
     }
     players = [one for one in report.learners if scores[one.name]]
@@ -104,12 +118,13 @@ def across(report: Report) -> Across | None:
     if any(np.isfinite(row).any() for row in ratios.values()):
         rank = {row.learner.name: row.rank for row in pooled}
         drawn = foremost(report, everywhere, lambda one: -rank.get(one.name, len(everywhere)))
-        figures = _profile_figures(drawn, ratios) + _ecdf_figures(tables, drawn)
+        figures = _profile_figures(drawn, ratios, _problem_weights(tables)) + _ecdf_figures(tables, drawn)
         if len(drawn) < len(everywhere):
             undrawn = f"{len(drawn)} of {len(everywhere)} learners, the reference and the first by rank."
             figures = [replace(figure, caption=f"{figure.caption} Drawn: {undrawn}") for figure in figures]
     return Across(
         tasks=[table.workload for table in tables],
+        data_sets=len(groups_of_data),
         left_out=left_out,
         pooled=pooled,
         absent=absent,
@@ -130,8 +145,17 @@ def _problem_times(tables: Sequence[Table], learners: Sequence[Learner]) -> dict
     }
 
 
-def _pooled(tables: Sequence[Table], learners: Sequence[Learner], ratios: dict[str, np.ndarray]) -> list[Pooled]:
-    strata = {one.name: {t.workload: np.array(shares(t, one.name)) for t in tables} for one in learners}
+def _problem_weights(tables: Sequence[Table]) -> list[float]:
+    """The weight of each problem in `_problem_times`: workloads of one data set share that of one."""
+    shared = weights(tables)
+    return [shared[table.workload] for table in tables for _ in target_times(table, CURRENCY)]
+
+
+def _pooled(
+    data: Sequence[Sequence[Table]], learners: Sequence[Learner], ratios: dict[str, np.ndarray]
+) -> list[Pooled]:
+    strata = {one.name: {group[0].workload: stratum(group, one.name) for group in data} for one in learners}
+    tables = [table for group in data for table in group]
 
     def ranking(tasks: Sequence[str]) -> list[str]:
         score = {
@@ -139,9 +163,10 @@ def _pooled(tables: Sequence[Table], learners: Sequence[Learner], ratios: dict[s
         }
         return sorted(score, key=lambda name: -score[name])
 
-    tasks = [table.workload for table in tables]
+    tasks = [group[0].workload for group in data]
     stable = leave_one_out(tasks, ranking)
     made = []
+    shared = _problem_weights(tables)
     for place, name in enumerate(ranking(tasks), start=1):
         learner = next(one for one in learners if one.name == name)
         values = np.concatenate(list(strata[name].values()))
@@ -154,17 +179,23 @@ def _pooled(tables: Sequence[Table], learners: Sequence[Learner], ratios: dict[s
                 bca_interval(list(strata[name].values())),
                 place,
                 stable[name],
-                profile_area(ratios[name]) if ratios[name].size else None,
+                profile_area(ratios[name], weights=shared) if ratios[name].size else None,
                 _met(tables, name),
             )
         )
     return made
 
 
-def _met(tables: Sequence[Table], learner: str) -> tuple[int, int]:
-    """Hits of a learner among all (task, target, seed), and their number."""
-    found = [one for t in tables for target in t.targets for one in outcomes(t, learner, target, CURRENCY)]
-    return sum(one.hit for one in found), len(found)
+def _met(tables: Sequence[Table], learner: str) -> tuple[float, float]:
+    """Hits of a learner among all (data set, target, seed), and their number."""
+    shared = weights(tables)
+    found = [
+        (shared[t.workload], one.hit)
+        for t in tables
+        for target in t.targets
+        for one in outcomes(t, learner, target, CURRENCY)
+    ]
+    return math.fsum(weight for weight, hit in found if hit), math.fsum(weight for weight, _ in found)
 
 
 def _ratio_target(tables: Sequence[Table]) -> str:
@@ -233,9 +264,11 @@ def _staircases(
     return figures
 
 
-def _profile_figures(learners: Sequence[Learner], ratios: dict[str, np.ndarray]) -> list[Figure]:
+def _profile_figures(
+    learners: Sequence[Learner], ratios: dict[str, np.ndarray], shared: Sequence[float]
+) -> list[Figure]:
     problems = len(next(iter(ratios.values())))
-    curves = {one.name: profile(ratios[one.name]) for one in learners}
+    curves = {one.name: profile(ratios[one.name], weights=shared) for one in learners}
     caption = (
         f"Performance profile: share of the {problems} pairs (task, target) that a learner solves within τ times "
         f"the {CURRENCIES[CURRENCY]} of the best one, by median over seeds. A profile depends on who is in the pool."
@@ -246,15 +279,17 @@ def _profile_figures(learners: Sequence[Learner], ratios: dict[str, np.ndarray])
 
 def _ecdf_figures(tables: Sequence[Table], learners: Sequence[Learner]) -> list[Figure]:
     curves = {}
+    shared = weights(tables)
     horizons = {table.workload: horizon(table, CURRENCY) for table in tables}
     for one in learners:
-        costs = [
-            o.time / horizons[table.workload] if horizons[table.workload] else math.inf
+        pairs = [
+            (o.time / horizons[table.workload] if horizons[table.workload] else math.inf, shared[table.workload])
             for table in tables
             for target in table.targets
             for o in outcomes(table, one.name, target, CURRENCY)
         ]
-        curves[one.name] = ecdf([cost if cost <= 1.0 + 1e-9 else math.inf for cost in costs])
+        costs = [cost if cost <= 1.0 + 1e-9 else math.inf for cost, _ in pairs]
+        curves[one.name] = ecdf(costs, [weight for _, weight in pairs])
     caption = (
         "Share of (task, target, seed) solved by each share of the task's common horizon in FLOPs. A run that never "
         "meets its target keeps its place in the count."

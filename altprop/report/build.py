@@ -18,6 +18,7 @@ from altprop.report.canvas import SIGNATURE
 from altprop.report.convergence import views
 from altprop.report.cost import cost_rows
 from altprop.report.cost_figures import breakdown, pareto, time_breakdown
+from altprop.report.data_sets import counted
 from altprop.report.draw import CROWD, Figure
 from altprop.report.failures import failures, matrix, summary, tally
 from altprop.report.health import examine
@@ -138,6 +139,7 @@ def assemble(report: Report) -> dict[str, Any]:
     return {
         "report": report,
         "tally": tally(report),
+        "tasks": counted(report),
         "matrix": matrix(report),
         "workloads": workloads,
         "across": pooled,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -33,8 +34,15 @@ def performance_ratios(times: Mapping[str, Sequence[float]]) -> dict[str, Floats
     return {name: ratios[row] for row, name in enumerate(times)}
 
 
-def profile(ratios: Floats, limit: float = TAU_MAX) -> tuple[list[float], list[float]]:
+def profile(
+    ratios: Floats, limit: float = TAU_MAX, weights: Sequence[float] | None = None
+) -> tuple[list[float], list[float]]:
     """Performance profile rho(tau): share of problems solved within tau times the best, for tau from 1 to `limit`.
+
+    Args:
+        ratios: of each problem (problems,), infinite where unsolved.
+        limit: of tau.
+        weights: of each problem (problems,); equal ones by default.
 
     Returns:
         Jump positions, the first of them 1, and the values from there on.
@@ -45,10 +53,10 @@ def profile(ratios: Floats, limit: float = TAU_MAX) -> tuple[list[float], list[f
     ([1.0, 2.0], [0.3333333333333333, 0.6666666666666666])
     """
     jumps = sorted({1.0, *(float(r) for r in ratios if r <= limit)})
-    return jumps, [float(np.mean(ratios <= jump)) if ratios.size else 0.0 for jump in jumps]
+    return jumps, [_mean(ratios <= jump, weights) if ratios.size else 0.0 for jump in jumps]
 
 
-def profile_area(ratios: Floats, limit: float = TAU_MAX) -> float:
+def profile_area(ratios: Floats, limit: float = TAU_MAX, weights: Sequence[float] | None = None) -> float:
     """Area under rho from 1 to `limit`, over limit - 1: 1 for a learner that is the best on every problem.
 
     >>> profile_area(np.array([1.0, 2.5]), 4.0)
@@ -56,25 +64,39 @@ def profile_area(ratios: Floats, limit: float = TAU_MAX) -> float:
     """
     if not ratios.size:
         return 0.0
-    return float(np.mean(np.clip(limit - ratios, 0.0, limit - 1.0))) / (limit - 1.0)
+    return _mean(np.clip(limit - ratios, 0.0, limit - 1.0), weights) / (limit - 1.0)
 
 
-def ecdf(values: Sequence[float]) -> tuple[list[float], list[float]]:
+def ecdf(values: Sequence[float], weights: Sequence[float] | None = None) -> tuple[list[float], list[float]]:
     """Share of problems solved by each cost: jump positions and the values from there on, unsolved ones included.
+
+    Args:
+        values: cost of each problem, infinite where unsolved.
+        weights: of each problem; equal ones by default.
 
     >>> ecdf([2.0, 1.0, math.inf, 1.0])
     ([1.0, 2.0], [0.5, 0.75])
     """
     jumps = sorted({value for value in values if math.isfinite(value)})
-    return jumps, [sum(value <= jump for value in values) / len(values) for jump in jumps]
+    costs = np.asarray(values, dtype=float)
+    return jumps, [_mean(costs <= jump, weights) for jump in jumps]
 
 
-def win_rates(scores: Mapping[str, Mapping[tuple[str, int], float]]) -> dict[tuple[str, str], tuple[float, int]]:
+def _mean(values: np.ndarray[Any, Any], weights: Sequence[float] | None) -> float:
+    """The mean of values (n,), each with its weight."""
+    return float(np.mean(values) if weights is None else np.average(values, weights=weights))
+
+
+def win_rates(scores: Mapping[str, Mapping[tuple[int, int, str], float]]) -> dict[tuple[str, str], tuple[float, int]]:
     """How often each learner beats each other one: (row, column) -> (share of wins, pairs compared).
 
-    Pairs are the (task, seed) both ran; a tie is half a win, a failure (minus infinity) loses, two failures tie.
+    Pairs are the (data set, seed) both ran; a tie is half a win, a failure (minus infinity) loses, two failures tie. Of
+    several workloads of one data set the mean counts, as one pair.
 
-    >>> win_rates({"a": {("t", 0): 1.0}, "b": {("t", 0): 0.0}})[("a", "b")]
+    Args:
+        scores: learner -> (data set, seed, workload) -> score.
+
+    >>> win_rates({"a": {(0, 0, "t"): 1.0}, "b": {(0, 0, "t"): 0.0}})[("a", "b")]
     (1.0, 1)
     """
     table: dict[tuple[str, str], tuple[float, int]] = {}
@@ -83,8 +105,13 @@ def win_rates(scores: Mapping[str, Mapping[tuple[str, int], float]]) -> dict[tup
             shared = ours.keys() & theirs.keys()
             if row == column or not shared:
                 continue
-            points = sum(1.0 if ours[k] > theirs[k] else 0.5 if ours[k] == theirs[k] else 0.0 for k in shared)
-            table[row, column] = (points / len(shared), len(shared))
+            pairs: dict[tuple[int, int], list[float]] = {}
+            for k in shared:
+                points = 1.0 if ours[k] > theirs[k] else 0.5 if ours[k] == theirs[k] else 0.0
+                pairs.setdefault(k[:2], []).append(points)
+            # Exact sums: the order of a set must not reach the page.
+            means = math.fsum(math.fsum(each) / len(each) for each in pairs.values())
+            table[row, column] = (means / len(pairs), len(pairs))
     return table
 
 

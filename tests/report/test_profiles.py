@@ -58,15 +58,30 @@ def test_ecdf_counts_what_was_never_solved() -> None:
 
 def test_wins_by_hand() -> None:
     scores = {
-        "a": {("t", 0): 1.0, ("t", 1): -INF, ("u", 0): 0.5},
-        "b": {("t", 0): 0.0, ("t", 1): -INF, ("u", 0): 0.9, ("u", 1): 2.0},
-        "c": {("v", 0): 1.0},
+        "a": {(0, 0, "t"): 1.0, (0, 1, "t"): -INF, (1, 0, "u"): 0.5},
+        "b": {(0, 0, "t"): 0.0, (0, 1, "t"): -INF, (1, 0, "u"): 0.9, (1, 1, "u"): 2.0},
+        "c": {(2, 0, "v"): 1.0},
     }
     table = win_rates(scores)
     assert table["a", "b"] == (0.5, 3)  # a win, a tie of two failures, a loss
     assert table["b", "a"] == (0.5, 3)
     assert ("a", "c") not in table
     assert ("a", "a") not in table
+
+
+def test_workloads_of_one_data_set_are_one_pair() -> None:
+    scores = {
+        "a": {(0, 0, "t[small]"): 1.0, (0, 0, "t[large]"): 1.0, (0, 0, "t"): 0.0, (1, 0, "u"): 1.0},
+        "b": {(0, 0, "t[small]"): 0.0, (0, 0, "t[large]"): 0.5, (0, 0, "t"): 1.0, (1, 0, "u"): 2.0},
+    }
+    assert win_rates(scores)["a", "b"] == (pytest.approx((2 / 3 + 0) / 2), 2)
+
+
+def test_weights_share_a_place() -> None:
+    ratios = np.array([1.0, 2.0, INF])
+    assert profile(ratios, weights=[0.5, 0.5, 1.0]) == ([1.0, 2.0], [0.25, 0.5])
+    assert profile_area(ratios, 4.0, [0.5, 0.5, 1.0]) == pytest.approx((0.5 + 0.5 * 2 / 3) / 2)
+    assert ecdf([1.0, 2.0, INF], [0.5, 0.5, 1.0]) == ([1.0, 2.0], [0.25, 0.5])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from altprop.report.across import across, shares
+from altprop.report.across import across, stratum
 from altprop.report.build import build
 from altprop.report.canvas import text_width
 from altprop.report.draw import WIDE
@@ -319,7 +319,7 @@ def test_ranks_without_one_task_are_the_enumeration(synthetic: ModuleType, tmp_p
     assert found is not None
 
     def ranking(tables: list[Table]) -> list[str]:
-        pooled = {n: float(interquartile_mean(np.concatenate([shares(t, n) for t in tables]))) for n in strengths}
+        pooled = {n: float(interquartile_mean(np.concatenate([stratum([t], n) for t in tables]))) for n in strengths}
         return sorted(pooled, key=lambda name: -pooled[name])
 
     left = [ranking([t for t in made.tables if t is not out]) for out in made.tables]

@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from altprop.report.across import across, shares
+from altprop.report.across import across, shares, stratum
 from altprop.report.cost import cost_rows
 from altprop.report.cost_figures import Point, frontier, points
 from altprop.report.health import examine, layer_matrix, layer_names
@@ -160,11 +160,11 @@ def test_pooled_iqm_is_stratified_and_ranked(report: Report) -> None:
     assert found is not None
     assert found.absent == ["dfa+adam", "manual_backprop", "som"]
     top = found.pooled[0]
-    groups = [np.array(shares(one, top.learner.name)) for one in report.tables]
+    groups = [stratum([one], top.learner.name) for one in report.tables]
     assert top.iqm == bca_interval(groups)
     assert [row.rank for row in found.pooled] == list(range(1, len(found.pooled) + 1))
     iqms = [
-        float(interquartile_mean(np.concatenate([shares(t, r.learner.name) for t in report.tables])))
+        float(interquartile_mean(np.concatenate([stratum([t], r.learner.name) for t in report.tables])))
         for r in found.pooled
     ]
     assert iqms == sorted(iqms, reverse=True)
