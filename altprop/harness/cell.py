@@ -24,8 +24,8 @@ class Cell:
     Attributes:
         config: the resolved configuration that matters, `optimizer` only where the algorithm takes one.
         axes: axis -> name.
-        label: of the learner, with the options that were set by hand.
-        workload: of the task, with the options that were set by hand.
+        label: of the learner, with the options of it and of its model that were set by hand.
+        workload: of the task, with the options of data and objective that were set by hand.
         overrides: as given, for the rerun command.
         settings: of the harness.
         full_yaml: the whole resolved configuration.
@@ -174,15 +174,24 @@ def _label(axes: Mapping[str, str], overrides: Sequence[str]) -> str:
     if axes["dropout"] != "none":
         options = _options(overrides, ("dropout",))
         label += f"·dropout={axes['dropout']}" + (f"({', '.join(options)})" if options else "")
-    return label
+    return label + _model_label(axes, overrides)
+
+
+def _model_label(axes: Mapping[str, str], overrides: Sequence[str]) -> str:
+    """Name a model that is not the task's own, or its options: what is swept in it is an axis of comparison."""
+    options = ", ".join(_options(overrides, ("model",)))
+    entry = catalogue.entries("task").get(axes["task"])
+    chosen = (
+        axes["model"] != catalogue.default_model(entry) if entry else any(o.startswith("model=") for o in overrides)
+    )
+    if chosen:
+        return f"·model={axes['model']}" + (f"({options})" if options else "")
+    return f"·{options}" if options else ""
 
 
 def _workload(axes: Mapping[str, str], overrides: Sequence[str], settings: Settings, irrelevant: Sequence[str]) -> str:
-    """Name a workload: the task, with model and options where they are not its own."""
-    entry = catalogue.entries("task").get(axes["task"])
-    default = catalogue.default_model(entry) if entry else None
-    parts = [] if axes["model"] == default else [axes["model"]]
-    parts += _options(overrides, ("task", "model"), skip=[f"task.{name}" for name in irrelevant])
+    """Name a workload: the task, with what changes its data or its objective where that is not its own."""
+    parts = _options(overrides, ("task",), skip=[f"task.{name}" for name in irrelevant])
     if _options(overrides, ("budget",), skip=("budget.grid", "budget.block")):
         parts.append(f"{settings.budget.amount:.3g} {settings.budget.currency}".replace("_", " "))
     parts += sorted(o.lstrip("+") for o in overrides if o.lstrip("+").startswith(("dtype=", "trainer.overfit_rows=")))

@@ -18,6 +18,8 @@ from altprop.records.timing import Timed, Timing, load_timings, median_interval,
 
 TIME = timed_rules.TIME
 CLOCK = Clock(cpu=lambda: TIME.cpu, wall=lambda: TIME.wall)
+MODEL = "·hidden=[8]"
+"""What the small model of these tests adds to every label."""
 Go = Callable[..., Any]
 
 
@@ -45,7 +47,7 @@ def sweep(run: Go, tmp_path: Path) -> Callable[..., Path]:
 def timed(runs: Path, **options: Any) -> tuple[Timing, dict[str, Timed], list[str]]:
     said: list[str] = []
     (timing,) = time_runs(runs, clock=CLOCK, say=said.append, **options)
-    return timing, {one.label: one for one in timing.learners}, said
+    return timing, {one.label.removesuffix(MODEL): one for one in timing.learners}, said
 
 
 def test_the_step_is_timed_and_nothing_else(sweep: Callable[..., Path]) -> None:
@@ -137,7 +139,7 @@ def test_a_learner_without_an_ended_run_is_never_started(sweep: Callable[..., Pa
 def change(runs: Path, name: str, edit: Callable[[dict[str, Any]], None]) -> None:
     for path in runs.glob("*/record.json"):
         data = json.loads(path.read_text())
-        if data["label"] == name:
+        if data["label"] == name + MODEL:
             edit(data)
             path.write_text(json.dumps(data))
 
@@ -196,7 +198,7 @@ def test_missing_leaves_out_what_is_timed(sweep: Callable[..., Path]) -> None:
 def test_folders_are_merged_into_the_first(sweep: Callable[..., Path]) -> None:
     one, two = sweep("Single"), sweep("Triple", runs="others")
     (timing,) = time_runs([one, two], clock=CLOCK, say=lambda _: None)
-    assert [row.label for row in timing.learners] == ["Single", "Triple"]
+    assert [row.label for row in timing.learners] == [f"Single{MODEL}", f"Triple{MODEL}"]
     assert timing.path.parent.parent == one
     assert not (two / Timing.folder).exists()
 
@@ -220,7 +222,7 @@ def test_real_learners_under_the_real_clock(run: Go, tmp_path: Path) -> None:
     for algorithm in ("backprop", "'null'"):
         run(f"algorithm={algorithm}", "budget.amount=100", "model.hidden=[64]")
     (timing,) = time_runs(tmp_path / "runs", rounds=5, say=lambda _: None)
-    rows = {one.label: one for one in timing.learners}
+    rows = {one.label.split("·")[0]: one for one in timing.learners}
     assert [one.reason for one in rows.values()] == ["", ""]
     shares = ratios(rows["backprop+adam"].cpu, rows["null"].cpu)
     assert median_interval(shares).estimate > 1.5

@@ -15,6 +15,7 @@ from altprop.harness.tuning import choose
 from altprop.records.status import RunStatus
 from altprop.records.store import RunStore
 
+LABEL = "backprop+adam·hidden=[8]"
 QUIET = "algorithm=backprop"
 
 
@@ -31,9 +32,9 @@ def tuned(run: Callable[..., Any], tmp_path: Path) -> list[dict[str, Any]]:
 
 def test_a_study_runs_defaults_trials_and_the_choice_on_fresh_seeds(tuned: list[dict[str, Any]]) -> None:
     roles = {role: [(r["label"], r["seed"]) for r in tuned if r["role"] == role] for role in ("run", "trial", "tuned")}
-    assert roles["run"] == [("backprop+adam", 0), ("backprop+adam", 1)]
-    assert roles["trial"] == [("backprop+adam", tuning.TRIAL_SEED)] * 4
-    assert roles["tuned"] == [("backprop+adam·tuned", 0), ("backprop+adam·tuned", 1)]
+    assert roles["run"] == [(LABEL, 0), (LABEL, 1)]
+    assert roles["trial"] == [(LABEL, tuning.TRIAL_SEED)] * 4
+    assert roles["tuned"] == [(f"{LABEL}·tuned", 0), (f"{LABEL}·tuned", 1)]
     assert all(r["status"] == "completed" for r in tuned)
 
 
@@ -49,7 +50,7 @@ def test_the_choice_has_the_best_validation_and_says_what_it_cost(tuned: list[di
     assert chosen["config"]["algorithm"]["optimizer"]["lr"] == about["values"]["optimizer.lr"]
     assert about["defaults"] == {"optimizer.lr": 0.001}
     assert about["flops"] == sum(r["result"]["ledger"]["flops"] for r in trials)
-    assert (about["trials"], about["learner"]) == (4, "backprop+adam")
+    assert (about["trials"], about["learner"]) == (4, LABEL)
 
 
 def test_trials_never_see_the_test_set(tuned: list[dict[str, Any]]) -> None:
@@ -83,7 +84,7 @@ def test_a_second_time_nothing_runs_and_a_larger_study_keeps_the_trials(
 def test_options_set_by_hand_are_not_searched(run: Callable[..., Any], tmp_path: Path) -> None:
     frame = run(QUIET, "optimizer.lr=0.02", "+tune=3")
     assert list(frame["role"]) == ["run"]
-    assert list(frame["label"]) == ["backprop+adam(lr=0.02)"]
+    assert list(frame["label"]) == ["backprop+adam(lr=0.02)·hidden=[8]"]
 
 
 def test_a_learner_without_options_runs_with_its_defaults(run: Callable[..., Any]) -> None:
