@@ -48,7 +48,7 @@ def test_tensorboard(run: Callable[..., Any], tmp_path: Path) -> None:
 
     for row in run("logger=tensorboard", SEEDS, "optimizer.lr=0.01").itertuples():
         (folder,) = (tmp_path / "runs" / row.key / "logs" / "tensorboard").iterdir()
-        assert folder.name.startswith("backprop+adam(lr=0.01) on digits")
+        assert folder.name.startswith("backprop+adam(lr=0.01)·hidden=[8] on digits")
         assert folder.name.endswith(f", seed {row.seed}")
         events = EventAccumulator(str(folder)).Reload().Scalars("validation/accuracy")
         logged = [(event.step, pytest.approx(event.value)) for event in events]
