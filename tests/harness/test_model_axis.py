@@ -23,7 +23,9 @@ def test_a_grid_over_three_widths_is_one_table_of_three_learners(tmp_path: Path)
     (table,) = report.tables
     assert table.workload == "iris[4 steps]"
     assert set(table.runs) == WIDTHS
-    assert {name: [one.seed for one in group] for name, group in table.runs.items()} == {name: [0, 1] for name in WIDTHS}
+    assert {name: [one.seed for one in group] for name, group in table.runs.items()} == {
+        name: [0, 1] for name in WIDTHS
+    }
     assert len(data_sets(report.tables)) == 1
     assert across(report) is None
     page = build([runs], tmp_path / "report", formats=["md"]).read_text()
