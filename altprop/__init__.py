@@ -19,7 +19,7 @@ from altprop.version import __version__
 if TYPE_CHECKING:
     from altprop.algorithm import Algorithm, StepResult
     from altprop.capabilities import BatchMode, Capability, PredictorKind
-    from altprop.checks import check_name, check_number
+    from altprop.checks import check_name, check_number, check_whole
     from altprop.cli.api import load, load_trace, run
     from altprop.derivatives import Grads
     from altprop.direction import DirectionAlgorithm
@@ -73,6 +73,7 @@ __all__ = [
     "__version__",
     "check_name",
     "check_number",
+    "check_whole",
     "load",
     "load_trace",
     "run",

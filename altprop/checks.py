@@ -1,14 +1,14 @@
-"""Checks of configuration values, without torch: the classes call them, and the harness before it imports torch."""
+"""Checks of configuration values, without torch: constructors call them, and the harness reads those calls before."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from altprop.errors import AltpropError, near
 
-# The names of the tables in altprop.models.parts and altprop.losses, and what those classes say; a test compares.
+# The names of tables in altprop.models.parts, losses, optim.schedule and harness.loggers; a test compares.
 ACTIVATIONS = ("identity", "relu", "tanh", "sigmoid", "leaky_relu", "elu", "softplus", "gelu", "silu", "sign")
 INITIALISATIONS = (
     "torch",
@@ -24,6 +24,8 @@ INITIALISATIONS = (
 )
 NORMALISATIONS = ("none", "batch", "layer")
 CELLS = ("rnn", "gru", "lstm")
+LOGGERS = ("csv", "tensorboard", "mlflow", "wandb")
+SCHEDULES = ("constant", "linear", "cosine", "step", "exponential")
 LOSSES = ("cross_entropy", "half_squared_error", "mse", "binary_cross_entropy", "one_hot_squared_error")
 LEAST_SQUARES_LOSSES = ("half_squared_error", "mse", "one_hot_squared_error")
 
@@ -64,16 +66,50 @@ def check_sizes(value: Any, option: str, least: int = 1) -> list[int]:
     return sizes
 
 
-def check_number(value: Any, option: str, low: float, high: float = math.inf) -> float:
-    """Return a number from low to high.
+def check_number(
+    value: Any,
+    option: str,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    above: float = -math.inf,
+    below: float = math.inf,
+) -> float:
+    """Return a finite number within limits.
+
+    A constructor that calls this, or another check of this module, on an argument with plain limits is read before a
+    run: a bad value is told at once, without importing the class.
+
+    Args:
+        value: to check.
+        option: its name, such as algorithm.scale.
+        low, high: limits that it may take.
+        above, below: limits that it must not take.
 
     Raises:
-        AltpropError: for anything else, NaN too.
+        AltpropError: for anything else, NaN and infinity too.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        limits = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-        raise AltpropError(f"{option} must be a number {limits}; got {value!r}")
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not (number and low <= value <= high and above < value < below):
+        bounds = ((f"of at least {low:g}", low), (f"above {above:g}", above))
+        ceilings = ((f"at most {high:g}", high), (f"below {below:g}", below))
+        limits = " and ".join(text for text, limit in (*bounds, *ceilings) if math.isfinite(limit))
+        if math.isfinite(low) and math.isfinite(high):
+            limits = f"from {low:g} to {high:g}"
+        raise AltpropError(f"{option} must be {f'a number {limits}'.strip()}; got {value!r}")
     return float(value)
+
+
+def check_whole(value: Any, option: str, low: int, high: float = math.inf) -> int:
+    """Return a whole number from low to high.
+
+    Raises:
+        AltpropError: for anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        limits = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
+        raise AltpropError(f"{option} must be a whole number {limits}; got {value!r}")
+    return value
 
 
 def check_batch_size(value: Any, option: str = "task.batch_size") -> int | str:
@@ -109,39 +145,3 @@ def check_targets(value: Any, option: str = "task.targets") -> dict[str, float]:
     if not isinstance(value, Mapping):
         raise AltpropError(f"{option} must map names to values of the metric; got {value!r}")
     return {str(name): check_number(target, f"{option}.{name}", -math.inf) for name, target in value.items()}
-
-
-_CHECKS: dict[str, dict[str, Callable[[Any, str], Any]]] = {
-    "model": {
-        "hidden": check_widths,
-        "channels": check_widths,
-        "kernel": check_sizes,
-        "stride": check_sizes,
-        "padding": lambda v, o: check_sizes(v, o, 0),
-        "image": check_widths,
-        "cell": lambda v, o: check_name(v, o, CELLS),
-        "activation": lambda v, o: check_name(v, o, ACTIVATIONS),
-        "initialisation": lambda v, o: check_name(v, o, INITIALISATIONS),
-        "normalisation": lambda v, o: check_name(v, o, NORMALISATIONS),
-    },
-    "task": {
-        "batch_size": check_batch_size,
-        "validation": check_validation,
-        "targets": check_targets,
-        "loss": lambda v, o: v if v is None else check_name(v, o, LOSSES),
-    },
-    "optimizer": {"lr": lambda v, o: v if v is None else check_number(v, o, 0.0)},
-}
-
-
-def check_part(config: Mapping[str, Any], group: str) -> None:
-    """Check the options of one group that are known by name, for altprop's own classes.
-
-    Raises:
-        AltpropError: for the first unusable value.
-    """
-    if not str(config.get("_target_", "")).startswith("altprop."):
-        return
-    for option, check in _CHECKS[group].items():
-        if option in config and config[option] is not None:
-            check(config[option], f"{group}.{option}")

@@ -39,6 +39,7 @@ EXPORTS = {
     "Updater": "altprop.optim",
     "check_name": "altprop.checks",
     "check_number": "altprop.checks",
+    "check_whole": "altprop.checks",
     "load": "altprop.cli.api",
     "load_trace": "altprop.cli.api",
     "run": "altprop.cli.api",

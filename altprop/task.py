@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from altprop.capabilities import OUTPUT_KINDS, Capability, PredictorKind, evaluated_as
-from altprop.checks import check_batch_size, check_targets, check_validation
+from altprop.checks import check_batch_size, check_targets, check_validation, check_whole
 from altprop.errors import AltpropError
 from altprop.losses import Loss, NoLoss, make_loss
 from altprop.randomness import Random, derive_seed, generator_for
@@ -395,9 +395,11 @@ class Task(ABC):
             raise AltpropError(f"task {name} allows task.loss={'|'.join(self.losses)}; got {loss!r}")
         self.batch_size = check_batch_size(batch_size)
         self.validation = check_validation(validation)
-        self.data_seed = int(data_seed)
+        self.data_seed = check_whole(data_seed, "task.data_seed", 0)
         self.loss: Loss = self._make_loss(loss or self.losses[0]) if self.losses else NoLoss()
-        self.reference = Reference(chance, oracle, dict(baselines or {}), check_targets(targets or {}))
+        self.reference = Reference(
+            chance, oracle, dict(baselines or {}), {} if targets is None else check_targets(targets)
+        )
 
     # What an author writes.
 

@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from altprop import AltpropError, Capability, ModelSpec, Source, Split, Task
+from altprop import Capability, ModelSpec, Source, Split, Task
+from altprop.checks import check_whole
 from altprop.randomness import generator_for
 from altprop.tasks.common import sha256_of
 
@@ -34,11 +35,10 @@ class Adding(Task):
     offers: ClassVar[frozenset[Capability]] = frozenset({Capability.SUPERVISED})
 
     def __init__(self, *, length: int = 50, samples: int = 5000, test_samples: int = 1000, **common: Any) -> None:
-        for name, value, least in (("length", length, 2), ("samples", samples, 2), ("test_samples", test_samples, 1)):
-            if not isinstance(value, int) or value < least:
-                raise AltpropError(f"task.{name} must be a whole number of at least {least}; got {value!r}")
         super().__init__(**common)
-        self.length, self.samples, self.test_samples = length, samples, test_samples
+        self.length = check_whole(length, "task.length", 2)
+        self.samples = check_whole(samples, "task.samples", 2)
+        self.test_samples = check_whole(test_samples, "task.test_samples", 1)
 
     @property
     def spec(self) -> ModelSpec:

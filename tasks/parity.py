@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from altprop import AltpropError, ModelSpec, Source
+from altprop import ModelSpec, Source
+from altprop.checks import check_whole
 from altprop.tasks.binary import BinaryTask
 from altprop.tasks.common import sha256_of, split_of
 
@@ -25,10 +26,8 @@ class Parity(BinaryTask):
     """
 
     def __init__(self, *, bits: int = 4, **common: Any) -> None:
-        if not isinstance(bits, int) or not 2 <= bits <= 12:
-            raise AltpropError(f"task.bits must be a whole number from 2 to 12; got {bits!r}")
         super().__init__(**common)
-        self.bits = bits
+        self.bits = check_whole(bits, "task.bits", 2, 12)
 
     @property
     def spec(self) -> ModelSpec:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from altprop import AltpropError
+from altprop.checks import check_number, check_whole
 from altprop.randomness import generator_for
 from altprop.tasks.points import PointLoss, PointTask, start_of
 
@@ -63,9 +63,8 @@ class Quadratic(PointTask):
         self, *, dimension: int = 10, condition: float = 100.0, rotated: bool = False, start: Any = None, **common: Any
     ) -> None:
         begin = start_of(start, dimension, (1.0,))
-        if not isinstance(condition, (int, float)) or not 1 <= condition < float("inf"):
-            raise AltpropError(f"task.condition must be a number of at least 1; got {condition!r}")
-        self.dimension, self.condition, self.rotated = dimension, float(condition), rotated
+        self.dimension, self.rotated = check_whole(dimension, "task.dimension", 1), rotated
+        self.condition = check_number(condition, "task.condition", 1.0)
         self._seed = int(common.get("data_seed", 0))
         turned = f", rotated by seed {self._seed}" if rotated else ""
         super().__init__(begin, f"quadratic of condition {self.condition:g}{turned}", **common)

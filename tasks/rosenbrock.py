@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from altprop import AltpropError
+from altprop.checks import check_whole
 from altprop.tasks.points import PointLoss, PointTask, start_of
 
 
@@ -52,8 +52,7 @@ class Rosenbrock(PointTask):
 
     def __init__(self, *, dimension: int = 2, start: Any = None, **common: Any) -> None:
         begin = start_of(start, dimension, (-1.2, 1.0))
-        if dimension < 2:
-            raise AltpropError(f"task.dimension must be at least 2 for rosenbrock; got {dimension!r}")
+        check_whole(dimension, "task.dimension", 2)
         super().__init__(begin, "Rosenbrock's function", **common)
 
     def _make_loss(self, name: str) -> RosenbrockFunction:

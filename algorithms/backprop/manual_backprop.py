@@ -29,7 +29,6 @@ from torch import Tensor
 
 from altprop import (
     Algorithm,
-    AltpropError,
     Batch,
     Capability,
     Dense,
@@ -166,9 +165,7 @@ class ManualBackprop(Algorithm):
 
     def __init__(self, lr: float = 0.1, momentum: float = 0.0) -> None:
         self._lr = check_number(lr, "algorithm.lr", 0.0)
-        self._momentum = check_number(momentum, "algorithm.momentum", 0.0)
-        if self._momentum >= 1:
-            raise AltpropError(f"algorithm.momentum must be at least 0 and below 1; got {momentum}")
+        self._momentum = check_number(momentum, "algorithm.momentum", 0.0, below=1.0)
 
     def _setup(self, problem: Problem) -> None:
         refuse_what_is_not_covered(problem)

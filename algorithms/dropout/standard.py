@@ -37,10 +37,9 @@ class StandardDropout(MultiplicativeNoise):
 
     def __init__(self, p: float = 0.2, p_input: float = 0.0) -> None:
         super().__init__()
-        below_one = 1 - 1e-6
         self.rates = {
-            "unit": check_number(p, "dropout.p", 0.0, below_one),
-            "input": check_number(p_input, "dropout.p_input", 0.0, below_one),
+            "unit": check_number(p, "dropout.p", 0.0, 1 - 1e-6),
+            "input": check_number(p_input, "dropout.p_input", 0.0, 1 - 1e-6),
         }
 
     def _mask(self, like: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor:

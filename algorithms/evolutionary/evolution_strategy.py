@@ -7,12 +7,20 @@ import torch
 from deap import tools
 from torch import Tensor
 
-from altprop import Algorithm, AltpropError, Batch, Oracle, PredictorKind, Problem, StepResult
+from altprop import (
+    Algorithm,
+    AltpropError,
+    Batch,
+    Oracle,
+    PredictorKind,
+    Problem,
+    StepResult,
+    check_number,
+    check_whole,
+)
 from altprop.algorithms.evolutionary import checks
 from altprop.algorithms.evolutionary.population import (
     Individual,
-    check_between,
-    check_count,
     evaluated,
     make_toolbox,
     refresh_statistics,
@@ -53,10 +61,10 @@ class EvolutionStrategy(Algorithm):
     state: ClassVar[tuple[str, ...]] = ("sigma", "path")
 
     def __init__(self, population: int = 20, sigma: float = 0.05) -> None:
-        self.population = check_count("population", population, 4)
+        self.population = check_whole(population, "algorithm.population", 4)
         if population % 2:
             raise AltpropError(f"algorithm.population must be even, for mirrored pairs; got {population}")
-        self.sigma = check_between("sigma", sigma, 0, math.inf)
+        self.sigma = check_number(sigma, "algorithm.sigma", above=0.0)
         self.path: Tensor
 
     def _setup(self, problem: Problem) -> None:

@@ -7,12 +7,22 @@ import torch
 from deap import tools
 from torch import Tensor
 
-from altprop import Algorithm, AltpropError, Batch, Oracle, PredictorKind, Problem, Random, StepResult, check_name
+from altprop import (
+    Algorithm,
+    AltpropError,
+    Batch,
+    Oracle,
+    PredictorKind,
+    Problem,
+    Random,
+    StepResult,
+    check_name,
+    check_number,
+    check_whole,
+)
 from altprop.algorithms.evolutionary import checks
 from altprop.algorithms.evolutionary.population import (
     Individual,
-    check_between,
-    check_count,
     evaluated,
     make_toolbox,
     refresh_statistics,
@@ -93,20 +103,18 @@ class Genetic(Algorithm):
         sigma: float = 0.05,
         mutation_rate: float = 1.0,
     ) -> None:
-        self.population = check_count("population", population, 2)
-        self.elites = check_count("elites", elites, 0)
-        self.pressure = check_count("pressure", pressure, 1)
+        self.population = check_whole(population, "algorithm.population", 2)
+        self.elites = check_whole(elites, "algorithm.elites", 0)
+        self.pressure = check_whole(pressure, "algorithm.pressure", 1)
         if elites >= population:
             raise AltpropError(f"algorithm.elites must be fewer than population={population}; got {elites}")
         self.selection = check_name(selection, "algorithm.selection", SELECTIONS)
         self.crossover = check_name(crossover, "algorithm.crossover", CROSSOVERS)
         if selection == "truncation" and pressure > population:
             raise AltpropError(f"algorithm.pressure must be at most population={population}; got {pressure}")
-        if crossover_rate != 0:
-            check_between("crossover_rate", crossover_rate, 0, 1)
-        self.crossover_rate = float(crossover_rate)
-        self.sigma = check_between("sigma", sigma, 0, math.inf)
-        self.mutation_rate = check_between("mutation_rate", mutation_rate, 0, 1)
+        self.crossover_rate = check_number(crossover_rate, "algorithm.crossover_rate", 0.0, 1.0)
+        self.sigma = check_number(sigma, "algorithm.sigma", above=0.0)
+        self.mutation_rate = check_number(mutation_rate, "algorithm.mutation_rate", above=0.0, high=1.0)
         self.genomes: Tensor
         self.fitness: Tensor
         self.generation = 0

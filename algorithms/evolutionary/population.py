@@ -13,7 +13,7 @@ import torch
 from deap import base
 from torch import Tensor
 
-from altprop import AltpropError, Batch, Problem
+from altprop import Batch, Problem
 
 
 class Minimised(base.Fitness):  # type: ignore[misc]
@@ -74,25 +74,3 @@ def refresh_statistics(problem: Problem, batch: Batch) -> Tensor | None:
     The evaluation of a population moves none, and the model predicts with them.
     """
     return problem.objective(batch) if any(True for _ in problem.model.buffers()) else None
-
-
-def check_count(name: str, value: Any, low: int) -> int:
-    """Return a whole number of at least `low`.
-
-    Raises:
-        AltpropError: for anything else.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise AltpropError(f"algorithm.{name} must be a whole number of at least {low}; got {value!r}")
-    return value
-
-
-def check_between(name: str, value: Any, low: float, high: float) -> float:
-    """Return a number with low < value <= high.
-
-    Raises:
-        AltpropError: for anything else.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low < value <= high:
-        raise AltpropError(f"algorithm.{name} must be above {low:g} and at most {high:g}; got {value!r}")
-    return float(value)

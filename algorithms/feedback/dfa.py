@@ -5,7 +5,17 @@ import math
 import torch
 from torch import Tensor
 
-from altprop import AltpropError, Batch, Capability, DirectionAlgorithm, Grads, OptimizerFactory, Oracle, Problem
+from altprop import (
+    Batch,
+    Capability,
+    DirectionAlgorithm,
+    Grads,
+    OptimizerFactory,
+    Oracle,
+    Problem,
+    check_name,
+    check_number,
+)
 from altprop.testing import against_backprop, set_up, sgd, toy
 
 DISTRIBUTIONS = ("normal", "uniform")
@@ -43,12 +53,9 @@ class DirectFeedbackAlignment(DirectionAlgorithm):
     state = ("feedback",)
 
     def __init__(self, optimizer: OptimizerFactory, scale: float = 1.0, distribution: str = "normal") -> None:
-        if not (isinstance(scale, (int, float)) and math.isfinite(scale) and scale > 0):
-            raise AltpropError(f"algorithm.scale must be a positive number; got {scale!r}")
-        if distribution not in DISTRIBUTIONS:
-            raise AltpropError(f"unknown algorithm.distribution={distribution}; known are: {', '.join(DISTRIBUTIONS)}")
         super().__init__(optimizer)
-        self.scale, self.distribution = float(scale), distribution
+        self.scale = check_number(scale, "algorithm.scale", above=0.0)
+        self.distribution = check_name(distribution, "algorithm.distribution", DISTRIBUTIONS)
         self.feedback: list[Tensor]
 
     def _prepare(self, problem: Problem) -> None:

@@ -5,7 +5,17 @@ from typing import cast
 
 from torch import Tensor
 
-from altprop import AltpropError, Batch, Block, Capability, DirectionAlgorithm, Grads, OptimizerFactory, Oracle, Problem
+from altprop import (
+    Batch,
+    Block,
+    Capability,
+    DirectionAlgorithm,
+    Grads,
+    OptimizerFactory,
+    Oracle,
+    Problem,
+    check_number,
+)
 from altprop.algorithms.feedback.dfa import DirectFeedbackAlignment
 from altprop.testing import against_backprop, relative_error, set_up, sgd, toy
 
@@ -40,10 +50,8 @@ class FeedbackAlignment(DirectionAlgorithm):
     state = ("feedback",)
 
     def __init__(self, optimizer: OptimizerFactory, scale: float = 1.0) -> None:
-        if not (isinstance(scale, (int, float)) and math.isfinite(scale) and scale > 0):
-            raise AltpropError(f"algorithm.scale must be a positive number; got {scale!r}")
         super().__init__(optimizer)
-        self.scale = float(scale)
+        self.scale = check_number(scale, "algorithm.scale", above=0.0)
         self.feedback: list[Tensor]
 
     def _prepare(self, problem: Problem) -> None:

@@ -20,6 +20,7 @@ from altprop import (
     StepResult,
     Updater,
     check_name,
+    check_whole,
 )
 from altprop.testing import toy_sequence
 
@@ -71,13 +72,10 @@ class TruncatedBPTT(Algorithm):
     state: ClassVar[tuple[str, ...]] = ("updater", "carried")
 
     def __init__(self, optimizer: OptimizerFactory, k1: int = 5, k2: int = 10, update: str = "window") -> None:
-        for name, value in (("k1", k1), ("k2", k2)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise AltpropError(f"algorithm.{name} must be a whole number of at least 1; got {value!r}")
+        self.k1, self.k2 = check_whole(k1, "algorithm.k1", 1), check_whole(k2, "algorithm.k2", 1)
         if k2 < k1:
             raise AltpropError(f"algorithm.k2 must be at least k1, or some losses are never seen; got k1={k1}, k2={k2}")
         self._optimizer = optimizer
-        self.k1, self.k2 = k1, k2
         self.update = check_name(update, "algorithm.update", UPDATES)
         self.carried: Tensor | None = None
 

@@ -6,7 +6,19 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from altprop import Algorithm, AltpropError, Batch, BatchMode, Capability, Oracle, Problem, Refused, StepResult
+from altprop import (
+    Algorithm,
+    Batch,
+    BatchMode,
+    Capability,
+    Oracle,
+    Problem,
+    Refused,
+    StepResult,
+    check_name,
+    check_number,
+    check_whole,
+)
 from altprop.testing import toy
 
 FORMS = ("auto", "primal", "dual")
@@ -72,16 +84,11 @@ class LevenbergMarquardt(Algorithm):
         tries: int = 10,
         largest: float = 5e7,
     ) -> None:
-        if not (isinstance(damping, (int, float)) and 0 < damping < math.inf):
-            raise AltpropError(f"algorithm.damping must be a positive number; got {damping!r}")
-        if rule not in RULES:
-            raise AltpropError(f"unknown algorithm.rule={rule}; known are: {', '.join(RULES)}")
-        if form not in FORMS:
-            raise AltpropError(f"unknown algorithm.form={form}; known are: {', '.join(FORMS)}")
-        if not (isinstance(tries, int) and tries >= 1):
-            raise AltpropError(f"algorithm.tries must be a whole number of at least 1; got {tries!r}")
-        self.damping, self.nu = float(damping), 2.0
-        self.rule, self.form, self.tries, self.largest = rule, form, tries, float(largest)
+        self.damping, self.nu = check_number(damping, "algorithm.damping", above=0.0), 2.0
+        self.rule = check_name(rule, "algorithm.rule", RULES)
+        self.form = check_name(form, "algorithm.form", FORMS)
+        self.tries = check_whole(tries, "algorithm.tries", 1)
+        self.largest = check_number(largest, "algorithm.largest", above=0.0)
 
     def _setup(self, problem: Problem) -> None:
         if problem.spec.sequence:

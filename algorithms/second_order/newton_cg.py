@@ -6,7 +6,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from altprop import Algorithm, AltpropError, Batch, BatchMode, Capability, Oracle, Problem, StepResult
+from altprop import (
+    Algorithm,
+    Batch,
+    BatchMode,
+    Capability,
+    Oracle,
+    Problem,
+    StepResult,
+    check_name,
+    check_number,
+    check_whole,
+)
 from altprop.algorithms.second_order.conjugate_gradient import Solution, conjugate_gradient
 from altprop.algorithms.second_order.line_search import Backtracking
 from altprop.linearization import Linearization
@@ -63,21 +74,12 @@ class NewtonCG(Algorithm):
         line_search: bool = True,
         batch_mode: str = "full",
     ) -> None:
-        if curvature not in CURVATURES:
-            raise AltpropError(f"unknown algorithm.curvature={curvature}; known are: {', '.join(CURVATURES)}")
-        if not (isinstance(damping, (int, float)) and 0 <= damping < math.inf):
-            raise AltpropError(f"algorithm.damping must be a number of at least 0; got {damping!r}")
-        if not (isinstance(factor, (int, float)) and factor >= 1):
-            raise AltpropError(f"algorithm.factor must be a number of at least 1; got {factor!r}")
-        if not (isinstance(iterations, int) and iterations >= 1):
-            raise AltpropError(f"algorithm.iterations must be a whole number of at least 1; got {iterations!r}")
-        if tolerance is not None and not 0 <= tolerance < 1:
-            raise AltpropError(f"algorithm.tolerance must lie between 0 and 1; got {tolerance!r}")
-        if batch_mode not in APPETITES:
-            raise AltpropError(f"unknown algorithm.batch_mode={batch_mode}; known are: {', '.join(APPETITES)}")
-        self.batch = BatchMode(batch_mode)
-        self.curvature, self.damping, self.factor = curvature, float(damping), float(factor)
-        self.iterations, self.tolerance = iterations, tolerance
+        self.batch = BatchMode(check_name(batch_mode, "algorithm.batch_mode", APPETITES))
+        self.curvature = check_name(curvature, "algorithm.curvature", CURVATURES)
+        self.damping = check_number(damping, "algorithm.damping", 0.0)
+        self.factor = check_number(factor, "algorithm.factor", 1.0)
+        self.iterations = check_whole(iterations, "algorithm.iterations", 1)
+        self.tolerance = None if tolerance is None else check_number(tolerance, "algorithm.tolerance", 0.0, below=1.0)
         self.search = Backtracking() if line_search else None
 
     def _setup(self, problem: Problem) -> None:

@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from altprop import (
     Algorithm,
-    AltpropError,
     Batch,
     BatchMode,
     Capability,
@@ -21,6 +20,7 @@ from altprop import (
     StepResult,
     check_name,
     check_number,
+    check_whole,
 )
 
 
@@ -67,9 +67,7 @@ class SelfOrganizingMap(Algorithm):
         rate_end: float = 0.01,
         forget: float = 0.05,
     ) -> None:
-        if rows < 1 or columns < 1:
-            raise AltpropError(f"algorithm.rows and algorithm.columns must be at least 1; got {rows} and {columns}")
-        self.rows, self.columns = rows, columns
+        self.rows, self.columns = check_whole(rows, "algorithm.rows", 1), check_whole(columns, "algorithm.columns", 1)
         self.mode = check_name(mode, "algorithm.mode", ("batch", "online"))
         self.batch = BatchMode.FULL if mode == "batch" else BatchMode.MINI
         start = max(rows, columns) / 2 if radius is None else radius

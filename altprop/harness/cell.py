@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from altprop import catalogue
-from altprop.checks import check_part
 from altprop.errors import AltpropError
 from altprop.harness.settings import Settings
 from altprop.harness.validation import validate
@@ -86,10 +85,6 @@ def make_cell(config: Mapping[str, Any], overrides: Sequence[str], full_yaml: st
         "task": str(_part(config, "task").get("name", "custom")),
         "model": str(_part(config, "model").get("name", "custom")),
     }
-    for group in ("task", "model"):
-        check_part(_part(config, group), group)
-    if isinstance(optimizer, Mapping):
-        check_part(optimizer, "optimizer")
     declared = _declared({"algorithm": algorithm, "optimizer": optimizer, "dropout": dropout})
     if isinstance(optimizer, Mapping):
         algorithm["optimizer"] = _without_search(optimizer)

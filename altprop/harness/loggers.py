@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from altprop.checks import LOGGERS, check_name
 from altprop.errors import AltpropError
-from altprop.harness.settings import choice
 
 PROJECT = "altprop"
 
@@ -38,7 +38,7 @@ def open_logger(
     if kind is None:
         yield None
         return
-    choice(kind, "logger.kind", tuple(_START))
+    check_name(kind, "logger.kind", LOGGERS)
     if rank > 0:
         yield _lightning().logger.DummyLogger()
         return

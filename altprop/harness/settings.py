@@ -8,37 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from altprop.errors import AltpropError, near
+from altprop.checks import check_name, check_number, check_whole
+from altprop.errors import AltpropError
 from altprop.harness.memory import read_bytes
 
 CURRENCIES = ("steps", "epochs", "samples", "evaluations", "forward_equivalents", "flops", "seconds")
 TIERS = ("off", "basic")
 DTYPES = ("float32", "float64")
-
-
-def _number(value: Any, name: str, low: float, inclusive: bool = False) -> float:
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
-    if not good or value < low or (value == low and not inclusive):
-        relation = "at least" if inclusive else "above"
-        raise AltpropError(f"{name} must be a number {relation} {low:g}; got {value!r}")
-    return float(value)
-
-
-def _whole(value: Any, name: str, low: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or int(value) != value or value < low:
-        raise AltpropError(f"{name} must be a whole number of at least {low}; got {value!r}")
-    return int(value)
-
-
-def choice(value: Any, name: str, known: tuple[str, ...]) -> str:
-    """Return a value that must be one of a few.
-
-    Raises:
-        AltpropError: with the near names.
-    """
-    if value not in known:
-        raise AltpropError(f"{name}={value} is unknown; {near(str(value), known)}")
-    return str(value)
 
 
 @dataclass(frozen=True)
@@ -55,17 +31,13 @@ class Budget:
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Budget:
         """Check and read `budget`."""
-        unknown = set(config) - set(cls.__dataclass_fields__)
-        if unknown:
-            name = min(unknown)
-            raise AltpropError(f"budget.{name} is no option; {near(name, cls.__dataclass_fields__)}")
         return cls(
-            choice(config.get("currency"), "budget.currency", CURRENCIES),
-            _number(config.get("amount"), "budget.amount", 0),
-            _whole(config.get("grid"), "budget.grid", 1),
-            _whole(config.get("block"), "budget.block", 1),
+            check_name(config.get("currency"), "budget.currency", CURRENCIES),
+            check_number(config.get("amount"), "budget.amount", above=0),
+            check_whole(config.get("grid"), "budget.grid", 1),
+            check_whole(config.get("block"), "budget.block", 1),
             bool(config.get("stop_at_target", False)),
-            _number(config.get("divergence"), "budget.divergence", 1),
+            check_number(config.get("divergence"), "budget.divergence", above=1),
         )
 
 
@@ -130,17 +102,17 @@ class Settings:
         return cls(
             budget=Budget.read(config.get("budget") or {}),
             seeds=read_seeds(config.get("seeds", 1)),
-            dtype=choice(config.get("dtype", "float32"), "dtype", DTYPES),
-            probes=choice("off" if tier is False else tier, "probes.tier", TIERS),
-            probe_rows=_whole(probes.get("rows", 256), "probes.rows", 1),
+            dtype=check_name(config.get("dtype", "float32"), "dtype", DTYPES),
+            probes=check_name("off" if tier is False else tier, "probes.tier", TIERS),
+            probe_rows=check_whole(probes.get("rows", 256), "probes.rows", 1),
             trainer=dict(config.get("trainer") or {}),
             logger=dict(config.get("logger") or {}),
             runs_dir=Path(str(config.get("runs_dir") or "runs")),
             isolate=bool(config.get("isolate", False)) or timeout is not None or memory is not None,
-            timeout=None if timeout is None else _number(timeout, "timeout", 0),
+            timeout=None if timeout is None else check_number(timeout, "timeout", above=0),
             memory=memory,
             stack_seeds=bool(config.get("stack_seeds", True)),
-            tune=0 if config.get("tune") is None else _whole(config["tune"], "tune", 1),
+            tune=0 if config.get("tune") is None else check_whole(config["tune"], "tune", 1),
         )
 
 
@@ -151,8 +123,8 @@ def read_seeds(value: Any) -> tuple[int, ...]:
     ((0, 1, 2), (5, 7))
     """
     if isinstance(value, (list, tuple)):
-        seeds = tuple(_whole(seed, "seeds", 0) for seed in value)
+        seeds = tuple(check_whole(seed, "seeds", 0) for seed in value)
         if not seeds or len(set(seeds)) != len(seeds):
             raise AltpropError(f"seeds must be a list of different whole numbers; got {list(value)}")
         return seeds
-    return tuple(range(_whole(value, "seeds", 1)))
+    return tuple(range(check_whole(value, "seeds", 1)))

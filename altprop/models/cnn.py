@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from altprop.checks import check_sizes, check_widths
+from altprop.checks import ACTIVATIONS, INITIALISATIONS, NORMALISATIONS, check_name, check_sizes, check_widths
 from altprop.errors import AltpropError
 from altprop.models.base import Block, Dense, LayeredModel
-from altprop.models.parts import check_initialisation, initialise
+from altprop.models.parts import initialise
 from altprop.noise import Noise
 from altprop.task import ModelSpec
 
@@ -126,7 +126,9 @@ class CNN(LayeredModel):
         noise: Noise | None = None,
         generator: torch.Generator,
     ) -> None:
-        check_initialisation(initialisation)
+        check_name(activation, "model.activation", ACTIVATIONS)
+        check_name(normalisation, "model.normalisation", NORMALISATIONS)
+        check_name(initialisation, "model.initialisation", INITIALISATIONS)
         widths = check_widths(channels, "model.channels")
         if not widths:
             raise AltpropError("model.channels needs at least one convolution; for none use model=mlp")

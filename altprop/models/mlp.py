@@ -7,9 +7,8 @@ from typing import ClassVar
 import torch
 
 from altprop.capabilities import Capability
-from altprop.checks import check_widths
+from altprop.checks import ACTIVATIONS, INITIALISATIONS, NORMALISATIONS, check_name, check_widths
 from altprop.models.base import Dense, LayeredModel
-from altprop.models.parts import check_initialisation
 from altprop.noise import Noise
 from altprop.task import ModelSpec
 
@@ -42,7 +41,9 @@ class MLP(LayeredModel):
         generator: torch.Generator,
     ) -> None:
         check_widths(hidden)
-        check_initialisation(initialisation)
+        check_name(activation, "model.activation", ACTIVATIONS)
+        check_name(normalisation, "model.normalisation", NORMALISATIONS)
+        check_name(initialisation, "model.initialisation", INITIALISATIONS)
         widths = [math.prod(spec.input_shape), *hidden, spec.outputs]
         last = len(widths) - 2
         super().__init__(

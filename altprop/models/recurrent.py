@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from altprop.capabilities import Capability
-from altprop.checks import CELLS, check_name, check_number, check_widths
+from altprop.checks import ACTIVATIONS, CELLS, INITIALISATIONS, check_name, check_number, check_widths
 from altprop.errors import AltpropError, Refused
-from altprop.models.parts import check_initialisation, initialise, make_activation
+from altprop.models.parts import initialise, make_activation
 from altprop.noise import MixingNoise, Noise
 from altprop.task import ModelSpec
 
@@ -231,7 +231,8 @@ class RecurrentModel(nn.Module):
         if not spec.sequence or len(spec.input_shape) != 1:
             raise Refused(f"model={cell} reads sequences of vectors, and this task's inputs are none; try model=mlp")
         check_name(cell, "model.cell", CELLS)
-        check_initialisation(initialisation)
+        check_name(activation, "model.activation", ACTIVATIONS)
+        check_name(initialisation, "model.initialisation", INITIALISATIONS)
         widths = check_widths(hidden)
         if len(widths) != 1:
             raise AltpropError(f"model.hidden of a recurrent model holds one width; got {list(hidden)}")

@@ -7,9 +7,8 @@ from typing import ClassVar
 import torch
 
 from altprop.capabilities import Capability
-from altprop.checks import check_widths
+from altprop.checks import ACTIVATIONS, INITIALISATIONS, NORMALISATIONS, check_name, check_widths
 from altprop.models.base import Block, Dense, LayeredModel
-from altprop.models.parts import check_initialisation
 from altprop.noise import Noise
 from altprop.task import ModelSpec
 
@@ -50,7 +49,9 @@ class ShortcutMLP(LayeredModel):
         generator: torch.Generator,
     ) -> None:
         widths = check_widths(hidden)
-        check_initialisation(initialisation)
+        check_name(activation, "model.activation", ACTIVATIONS)
+        check_name(normalisation, "model.normalisation", NORMALISATIONS)
+        check_name(initialisation, "model.initialisation", INITIALISATIONS)
         seen, blocks = math.prod(spec.input_shape), list[Block]()
         for index, width in enumerate([*widths, spec.outputs]):
             last = index == len(widths)

@@ -1,7 +1,6 @@
 """The recipe for an optimizer: class, options, schedule, clipping, and what it asks of a step."""
 
 import inspect
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from altprop.checks import SCHEDULES, check_name, check_number
 from altprop.errors import AltpropError, near
 from altprop.optim.foreign import KNOWN_NEEDS, LIBRARY, MATRICES_ONLY, IsolatedRandomState, create, library, named_class
 from altprop.optim.schedule import Schedule
@@ -24,6 +24,7 @@ class OptimizerFactory:
     Args:
         optimizer: import path of a `torch.optim.Optimizer` class, or "pytorch_optimizer".
         lr: learning rate; None takes the class's own (by name, the library's 0.001).
+        momentum: decay of the velocity, at least 0 and below 1, of the classes that have one; None takes the class's own.
         algorithm: name in pytorch_optimizer, such as lion or soap.
         needs: what a step asks for beyond gradients: closure (re-evaluations), graph (gradients that can be
             differentiated), swap (other weights to predict with); None looks it up.
@@ -48,6 +49,7 @@ class OptimizerFactory:
         optimizer: str,
         lr: float | None = None,
         *,
+        momentum: float | None = None,
         algorithm: str | None = None,
         needs: Sequence[str] | None = None,
         roles: Sequence[str] | None = None,
@@ -70,10 +72,18 @@ class OptimizerFactory:
                 library()
             self.kind = resolve_class(optimizer, torch.optim.Optimizer)
         self.needs = self._check_needs(needs)
-        self.schedule = Schedule(schedule, warmup, end)
-        self.clip_norm = _positive("clip_norm", clip_norm)
-        self.clip_value = _positive("clip_value", clip_value)
-        self.options = self._check_options(lr, options)
+        check_name(schedule, "optimizer.schedule", SCHEDULES)
+        check_number(warmup, "optimizer.warmup", 0.0, below=1.0)
+        self.schedule = Schedule(
+            schedule, warmup, None if end is None else check_number(end, "optimizer.end", 0.0, 1.0)
+        )
+        self.clip_norm = None if clip_norm is None else check_number(clip_norm, "optimizer.clip_norm", above=0.0)
+        self.clip_value = None if clip_value is None else check_number(clip_value, "optimizer.clip_value", above=0.0)
+        found = {} if lr is None else {"lr": check_number(lr, "optimizer.lr", 0.0)}
+        if momentum is not None:
+            # torch takes any value; at 1 and above the velocity grows without bound.
+            found["momentum"] = check_number(momentum, "optimizer.momentum", 0.0, below=1.0)
+        self.options = self._check_options(found | options)
         self.roles = self._check_roles(roles, partner)
         self.partner = None if partner is None else OptimizerFactory(**partner)
         if self.partner is not None and self.partner.needs:
@@ -109,7 +119,7 @@ class OptimizerFactory:
                 raise AltpropError(f"unknown optimizer.needs={need}; {near(str(need), NEEDS)}")
         return frozenset(needs)
 
-    def _check_options(self, lr: Any, options: dict[str, Any]) -> dict[str, Any]:
+    def _check_options(self, options: dict[str, Any]) -> dict[str, Any]:
         known = [
             name
             for name, p in inspect.signature(self.kind).parameters.items()
@@ -120,16 +130,7 @@ class OptimizerFactory:
         for name in options:
             if name not in known:
                 raise AltpropError(f"optimizer.{name} is no option of {self.name}; {near(name, known)}")
-        found = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
-        if lr is not None:
-            if isinstance(lr, bool) or not isinstance(lr, (int, float)) or not (0 <= lr < math.inf):
-                raise AltpropError(f"optimizer.lr must be a number of at least 0; got {lr!r}")
-            found["lr"] = lr
-        momentum = found.get("momentum")
-        if momentum is not None and not (isinstance(momentum, (int, float)) and 0 <= momentum < 1):
-            # torch takes any value; at 1 and above the velocity grows without bound.
-            raise AltpropError(f"optimizer.momentum must be at least 0 and below 1; got {momentum!r}")
-        return found
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
 
     def _check_roles(self, roles: Sequence[str] | None, partner: Mapping[str, Any] | None) -> frozenset[str] | None:
         if roles is None:
@@ -162,11 +163,3 @@ class OptimizerFactory:
                 raise AltpropError("Rprop reads lr at its first step alone: a schedule would do nothing; use constant")
             if any("lr" not in group for group in optimizer.param_groups):
                 raise AltpropError(f"{self.name} has no learning rate that a schedule could change; use constant")
-
-
-def _positive(option: str, value: Any) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise AltpropError(f"optimizer.{option} must be a number above 0, or null; got {value!r}")
-    return float(value)

@@ -1,10 +1,20 @@
 """Mistakes in a command: one sentence that says what to do, exit code 2, no record, and torch is never imported."""
 
+import importlib.util
+import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
+
+from altprop import catalogue
+from altprop.errors import AltpropError
+from altprop.harness.composition import compose_cell
+from altprop.harness.validation import validate
 
 COMMAND = "import sys; from altprop.cli.run import run; code = run(sys.argv[1:]); print('torch' in sys.modules, code)"
 
@@ -23,14 +33,75 @@ COMMAND = "import sys; from altprop.cli.run import run; code = run(sys.argv[1:])
         ("+logger.projekt=a", "logger.projekt is no option; did you mean project?"),
         ("+budget.amounts=3", "budget.amounts is no option; did you mean amount?"),
         ("budget.curency=steps", "budget.curency is no option; did you mean currency?"),
+        ("+model.width=-3", "model.width is no option of MLP; known are: activation, hidden, initialisation, norm"),
+        ("+model.hiden=[3]", "model.hiden is no option of MLP; did you mean hidden?"),
+        ("model.hidden=[0]", "model.hidden must be a list of whole numbers of at least 1; got [0]"),
+        ("model.activation=rely", "unknown model.activation=rely; did you mean relu"),
+        ("+model.spec=1", "model.spec is no option of MLP"),
+        ("dropout=standard dropout.p=2", "dropout.p must be a number from 0 to 1; got 2"),
+        ("dropout=standard +dropout.rate=.1", "dropout.rate is no option of StandardDropout; known are: p, p_input"),
+        ("optimizer.lr=-1", "optimizer.lr must be a number of at least 0; got -1"),
+        ("optimizer=sgd optimizer.momentum=2", "optimizer.momentum must be a number of at least 0 and below 1; got 2"),
+        ("+optimizer.momentm=.9", "optimizer.momentm is no option of Adam; known are:"),
+        ("+optimizer.momentum=.9", "optimizer.momentum is no option of Adam"),
+        ("optimizer.amsgrad=3", "optimizer.amsgrad must be true or false; got 3"),
+        ("optimizer.schedule=cosin", "unknown optimizer.schedule=cosin; did you mean cosine?"),
+        ("optimizer.optimizer=torch.optim.Adm", "torch.optim has no Adm; did you mean Adam"),
+        ("algorithm=dfa algorithm.scale=0", "algorithm.scale must be a number above 0; got 0"),
+        ("algorithm=dfa algorithm.distribution=cauchy", "unknown algorithm.distribution=cauchy; known are: normal"),
+        ("algorithm=genetic algorithm.population=2.5", "algorithm.population must be a whole number of at least 2"),
+        ("algorithm=backprop +algorithm.scale=2", "algorithm.scale is no option of Backprop"),
+        ("algorithm=custom algorithm._target_=nowhere.Rule", "cannot import nowhere"),
+        ("algorithm=custom algorithm._target_=torch.load", "_target_=torch.load is a function; name a class"),
+        ("algorithm=custom algorithm._target_=altprop.models.mlp.MLP", "is not a class of altprop.algorithm.Algorithm"),
+        ("task.batch_size=0", "task.batch_size must be a whole number of at least 1, or full; got 0"),
+        ("task.validation=2", "task.validation must be a share between 0 and 1, or none; got 2"),
+        ("task.loss=hinge", "unknown task.loss=hinge; known are:"),
+        ("+task.bits=3", "task.bits is no option of Digits"),
+        ("budget.amount=-1", "budget.amount must be a number above 0; got -1"),
+        ("trainer=gpu", "trainer=gpu needs a GPU and"),
         ("trainer=null", "trainer=null names nothing; known are: cpu, ddp, gpu"),
     ],
 )
 def test_a_mistake_is_one_sentence(tmp_path: Path, arguments: str, words: str) -> None:
     command = [sys.executable, "-c", COMMAND, *arguments.split(), "report=false"]
-    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
     assert words in answer.stderr
     assert answer.stdout == "False 2\n", answer.stdout
     assert answer.stderr.startswith("altprop: ")
     assert answer.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("logger", ["tensorboard", "mlflow", "wandb"])
+def test_an_absent_logger_names_its_extra(monkeypatch: pytest.MonkeyPatch, logger: str) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(AltpropError, match=rf"logger={logger} needs a package .*; pip install 'altprop\[tracking\]'"):
+        validate(composed(f"logger={logger}"))
+
+
+def test_an_absent_optimizer_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(AltpropError, match=r"optimizer=lion comes from pytorch_optimizer, .*'altprop\[optimizers\]'"):
+        validate(composed("optimizer=lion"))
+
+
+def test_a_driver_leaves_the_last_word_on_a_gpu_to_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for path, told in ((str(tmp_path), False), (str(tmp_path / "absent"), sys.platform == "linux")):
+        monkeypatch.setattr("altprop.harness.validation.DRIVERS", (path,))
+        with pytest.raises(AltpropError, match="use trainer=cpu") if told else nullcontext():
+            validate(composed("trainer=gpu"))
+
+
+@pytest.mark.parametrize("group", ["algorithm", "optimizer", "dropout", "task", "model", "probes", "logger"])
+def test_every_choice_of_ours_is_valid(group: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: "here")
+    for name, entry in catalogue.entries(group).items():
+        if entry.values.get("_target_") != "???":
+            validate(composed(f"{group}='{name}'"))
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    return OmegaConf.to_container(compose_cell(overrides), resolve=True)  # type: ignore[return-value]
