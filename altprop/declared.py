@@ -335,7 +335,7 @@ class Class:
         """Whether a class is among its bases; None where that cannot be told."""
         if any(one.path == path for one in self.lineage):
             return True
-        return None if self.strangers else False
+        return None if any(not stranger.startswith("torch.") for stranger in self.strangers) else False
 
     def attribute(self, name: str) -> Any:
         """Return the value of a class attribute.

@@ -397,9 +397,8 @@ class Task(ABC):
         self.validation = check_validation(validation)
         self.data_seed = check_whole(data_seed, "task.data_seed", 0)
         self.loss: Loss = self._make_loss(loss or self.losses[0]) if self.losses else NoLoss()
-        self.reference = Reference(
-            chance, oracle, dict(baselines or {}), {} if targets is None else check_targets(targets)
-        )
+        reached = {} if targets is None else check_targets(targets)
+        self.reference = Reference(chance, oracle, dict(baselines or {}), reached)
 
     # What an author writes.
 

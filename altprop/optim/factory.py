@@ -24,7 +24,7 @@ class OptimizerFactory:
     Args:
         optimizer: import path of a `torch.optim.Optimizer` class, or "pytorch_optimizer".
         lr: learning rate; None takes the class's own (by name, the library's 0.001).
-        momentum: decay of the velocity, at least 0 and below 1, of the classes that have one; None takes the class's own.
+        momentum: decay of the velocity, at least 0 and below 1, for classes that have one.
         algorithm: name in pytorch_optimizer, such as lion or soap.
         needs: what a step asks for beyond gradients: closure (re-evaluations), graph (gradients that can be
             differentiated), swap (other weights to predict with); None looks it up.
@@ -79,11 +79,11 @@ class OptimizerFactory:
         )
         self.clip_norm = None if clip_norm is None else check_number(clip_norm, "optimizer.clip_norm", above=0.0)
         self.clip_value = None if clip_value is None else check_number(clip_value, "optimizer.clip_value", above=0.0)
-        found = {} if lr is None else {"lr": check_number(lr, "optimizer.lr", 0.0)}
         if momentum is not None:
             # torch takes any value; at 1 and above the velocity grows without bound.
-            found["momentum"] = check_number(momentum, "optimizer.momentum", 0.0, below=1.0)
-        self.options = self._check_options(found | options)
+            options["momentum"] = check_number(momentum, "optimizer.momentum", 0.0, below=1.0)
+        rate = {} if lr is None else {"lr": check_number(lr, "optimizer.lr", 0.0)}
+        self.options = self._check_options(options) | rate
         self.roles = self._check_roles(roles, partner)
         self.partner = None if partner is None else OptimizerFactory(**partner)
         if self.partner is not None and self.partner.needs:

@@ -238,10 +238,10 @@ def test_refusals() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"damping": 0}, "positive number"),
-        ({"damping": math.inf}, "positive number"),
-        ({"rule": "broyden"}, "known are: nielsen, marquardt"),
-        ({"form": "both"}, "known are: auto, primal, dual"),
+        ({"damping": 0}, "number above 0"),
+        ({"damping": math.inf}, "number above 0"),
+        ({"rule": "broyden"}, "known are: marquardt, nielsen"),
+        ({"form": "both"}, "known are: auto, dual, primal"),
         ({"tries": 0}, "whole number of at least 1"),
     ],
 )

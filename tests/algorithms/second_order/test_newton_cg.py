@@ -252,7 +252,7 @@ def test_digits(batch_mode: str) -> None:
         ({"damping": float("nan")}, "at least 0"),
         ({"factor": 0.5}, "at least 1"),
         ({"iterations": 0}, "whole number of at least 1"),
-        ({"tolerance": 1.0}, "between 0 and 1"),
+        ({"tolerance": 1.0}, "of at least 0 and below 1"),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
