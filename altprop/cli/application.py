@@ -111,7 +111,8 @@ def _application(config: DictConfig) -> float:
             return math.inf
         choices = hydra_config.runtime.choices
         label, task = str(choices.get("algorithm", "?")), str(choices.get("task", "?"))
-        report_cell([Outcome(label, task, 0, "failed", str(error), True)], time.perf_counter() - started)
+        report_cell([Outcome(label, task, 0, "failed", str(error), False)], time.perf_counter() - started)
+        _tell(error)
         return math.inf
     try:
         begin(f"{cell.label} on {cell.workload}")

@@ -98,7 +98,8 @@ def run(arguments: Sequence[str]) -> int:
             os.environ.pop(SWEEP_VARIABLE, None)
             os.environ.pop(SCRATCH_VARIABLE, None)
         outcomes = log.outcomes()
-        for text in dict.fromkeys(row["text"] for row in log.rows() if row["kind"] == "mistake"):
+        mistakes = list(dict.fromkeys(row["text"] for row in log.rows() if row["kind"] == "mistake"))
+        for text in mistakes:
             print(f"altprop: {text}", file=sys.stderr)
             code = 2
         if code == 0 and log.silent() > 0:
@@ -110,7 +111,7 @@ def run(arguments: Sequence[str]) -> int:
             code = 1
         if outcomes:
             code = code or (1 if any(o.status in FAILURES and o.role != "trial" for o in outcomes) else 0)
-            if code in (0, 1):
+            if code in (0, 1) or (mistakes and any(o.key for o in outcomes)):
                 try:
                     _finish(log, time.perf_counter() - started)
                 except KeyboardInterrupt:
