@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 Folder = str | os.PathLike[str]
 
 
-def run(overrides: Sequence[str] = (), *, config_dir: Folder | None = None) -> pd.DataFrame:
+def run(overrides: str | Sequence[str] = (), *, config_dir: Folder | None = None) -> pd.DataFrame:
     """Run one cell as the command line would, and return its rows.
 
     Args:
-        overrides: as on the command line, such as `["task=digits", "algorithm=dfa", "seeds=3"]`; no sweeps.
+        overrides: as on the command line, such as `["task=digits", "algorithm=dfa", "seeds=3"]`, or one in a string; no sweeps.
         config_dir: a folder of yours with further algorithm/, task/ ... yaml files.
 
     Returns:
@@ -35,7 +35,7 @@ def run(overrides: Sequence[str] = (), *, config_dir: Folder | None = None) -> p
     from altprop.harness.commands import run_cell
     from altprop.harness.composition import compose_cell
 
-    given = list(overrides)
+    given = [overrides] if isinstance(overrides, str) else list(overrides)
     try:
         config = compose_cell(given, None if config_dir is None else Path(config_dir))
     except (HydraException, OmegaConfBaseException, YAMLError) as error:

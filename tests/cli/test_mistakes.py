@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+import altprop
 from altprop import catalogue
 from altprop.errors import AltpropError
 from altprop.harness.composition import compose_cell
+from altprop.harness.sweep import Outcome, _median
 from altprop.harness.validation import validate
 
 COMMAND = "import sys; from altprop.cli.run import run; code = run(sys.argv[1:]); print('torch' in sys.modules, code)"
@@ -104,3 +106,13 @@ def test_every_choice_of_ours_is_valid(group: str, monkeypatch: pytest.MonkeyPat
 
 def composed(*overrides: str) -> dict[str, Any]:
     return OmegaConf.to_container(compose_cell(overrides), resolve=True)  # type: ignore[return-value]
+
+
+def test_a_string_is_one_override() -> None:
+    with pytest.raises(AltpropError, match="task=iriss is unknown; did you mean iris"):
+        altprop.run("task=iriss")
+
+
+def test_progress_names_the_metric_where_a_seed_runs_elsewhere() -> None:
+    elsewhere = Outcome("a", "b", 0, "running", "", False)
+    assert _median([elsewhere, Outcome("a", "b", 1, "completed", "", True, 0.9111, "accuracy")]) == "  accuracy 0.9111"
