@@ -17,7 +17,7 @@ def run(overrides: str | Sequence[str] = (), *, config_dir: Folder | None = None
     """Run one cell as the command line would, and return its rows.
 
     Args:
-        overrides: as on the command line, such as `["task=digits", "algorithm=dfa", "seeds=3"]`, or one in a string; no sweeps.
+        overrides: as on a command line, as `["task=digits", "algorithm=dfa", "seeds=3"]`; a string is one; no sweeps.
         config_dir: a folder of yours with further algorithm/, task/ ... yaml files.
 
     Returns:
