@@ -48,7 +48,8 @@ class Sectioned(Protocol):
     """What is told the kind of work at every moment: the counting mode of an audit, or a clock.
 
     Attributes:
-        section: the kind of work at hand; or "charged", for the counting mode, in `Ledger.charged`.
+        section: the kind of work at hand; or, for the counting mode, "charged" or "paused" inside what
+            is called so.
     """
 
     section: str
@@ -317,10 +318,14 @@ class Ledger:
 
     def charged(self, kind: str = "other") -> AbstractContextManager[None]:
         """Work of torch whose FLOPs the caller counts by `charge` stands inside: audits learn nothing from it."""
+        return self._aside("charged", kind)
+
+    def _aside(self, name: str, kind: str) -> AbstractContextManager[None]:
+        """Work that audits learn nothing from: a counting mode sees it under a name apart, a clock under its kind."""
         mode = self._mode
         if mode is None or self._paused:
             return _NOTHING
-        return _Section(mode, "charged" if isinstance(mode, CountingMode) else kind)
+        return _Section(mode, name if isinstance(mode, CountingMode) else kind)
 
     def charge(self, kind: str, flops: float) -> None:
         """Book FLOPs of work that torch does not see (numpy, DEAP, an own kernel)."""
@@ -358,7 +363,7 @@ class Ledger:
     @contextmanager
     def pause(self) -> Iterator[None]:
         """Count nothing inside: evaluation and probes are not counted, in audited steps too."""
-        outside: AbstractContextManager[None] = self.charged()
+        outside = self._aside("paused", "other")
         self._paused += 1
         try:
             with outside:

@@ -23,9 +23,9 @@ def counts_what_it_does(target: Target) -> str | None:
     parts = make(target)
     ledger = parts.problem.ledger
     seen = float(sum(count_flops(partial(parts.algorithm.step, batch)) for batch in _uneven(parts)))
-    hidden = _charged_for(make(target))
+    hidden, paused = _set_aside(make(target))
     charged = sum(ledger._charged.values())
-    counted, seen = ledger.flops - charged, seen - hidden
+    counted, seen = ledger.flops - charged, seen - hidden - paused
     if abs(counted - seen) > 0.01 * max(seen, 1.0):
         return (
             f"over {COUNTED} steps on uneven batches the ledger counts {counted:.4g} FLOPs and a counter sees "
@@ -47,14 +47,14 @@ def _uneven(parts: Parts) -> Iterator[Batch | None]:
             yield parts.feed.batch(position)
 
 
-def _charged_for(parts: Parts) -> float:
-    """Take the same steps again; return the FLOPs that a counter sees inside `ledger.charged`."""
+def _set_aside(parts: Parts) -> tuple[float, float]:
+    """Take the same steps again; return the FLOPs that a counter sees inside `ledger.charged` and `ledger.pause`."""
     mode = CountingMode()
     parts.problem.ledger.auditing = False
     for batch in _uneven(parts):
         with parts.problem.ledger.watched(mode), mode:
             parts.algorithm.step(batch)
-    return float(mode.flops.get("charged", 0))
+    return float(mode.flops.get("charged", 0)), float(mode.flops.get("paused", 0))
 
 
 def counts_its_steps(target: Target) -> str | None:

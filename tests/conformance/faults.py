@@ -302,6 +302,7 @@ class HonestGrowth(_Base):
     """No fault: its first layer gains a unit now and then, the first after two steps."""
 
     state = ("updater", "units")
+    direction = "other"  # the step that grows moves nothing
 
     def _setup(self, problem: Problem) -> None:
         super()._setup(problem)
