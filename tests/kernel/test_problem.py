@@ -437,7 +437,7 @@ def test_a_pull_ends_at_its_input() -> None:
 def test_flat_and_back() -> None:
     problem, _ = toy(noise=Learned())
     live = problem.params
-    assert list(live)[-1] == "noise.amplitude"
+    assert "noise.amplitude" in live
     flat = problem.flat()
     assert torch.equal(flat, torch.cat([p.detach().flatten() for p in live.values()]))
     shifted = flat + 1
