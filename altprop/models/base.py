@@ -195,6 +195,7 @@ class LayeredModel(nn.Module):
         if spec.sequence:
             raise Refused("this model reads one example at a time, and the task's inputs are sequences; try model=gru")
         self.spec = spec
+        self.blocks = nn.ModuleList()  # before the noise, whose parameters come last in flat vectors
         self.noise = noise
         self._chain(blocks)
 
