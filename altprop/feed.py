@@ -32,7 +32,7 @@ class EpochFeed(Feed):
     def __init__(
         self, split: Split, batch_size: int | str, batch_mode: BatchMode, seed: int, ranks: Ranks | None = None
     ) -> None:
-        self.split = split
+        self.split, self.given_size = split, batch_size
         rows = len(split)
         self.batch_size = rows if batch_size == "full" else min(int(batch_size), rows)
         self.batch_mode = batch_mode
@@ -103,35 +103,33 @@ class StreamFeed(Feed):
     `Batch.last` marks the last batch of a context, after which the harness evaluates every test set.
 
     Args:
-        split: the whole training split.
+        plan: the index plan of every task, as `Task._feed` is given it: its split, batch size, mode, seed and ranks.
         contexts: name -> rows of the split, (N_c,) int64, in their order.
-        batch_size, batch_mode, seed: as for `EpochFeed`.
         epochs: over each context.
         revealed: whether batches name their context.
 
     Raises:
-        AltpropError: without a context, or with an empty one.
+        AltpropError: without a context, with an empty one, or around what is no index plan.
     """
 
-    def __init__(
-        self,
-        split: Split,
-        contexts: Mapping[str, Tensor],
-        batch_size: int | str,
-        batch_mode: BatchMode,
-        seed: int,
-        epochs: int = 1,
-        revealed: bool = True,
-    ) -> None:
+    def __init__(self, plan: Feed, contexts: Mapping[str, Tensor], epochs: int = 1, revealed: bool = True) -> None:
+        if not isinstance(plan, EpochFeed):
+            raise AltpropError(f"a stream is made of the index plan of a task; got a {type(plan).__name__}")
         if not contexts or any(len(rows) == 0 for rows in contexts.values()):
             raise AltpropError("a stream needs contexts with at least one row each")
-        self.split, self.seed, self.contexts, self._revealed = split, seed, tuple(contexts), revealed
+        self.split, self.seed, self.contexts, self._revealed = plan.split, plan.seed, tuple(contexts), revealed
         self._rows = list(contexts.values())
         self._parts = [
-            EpochFeed(split.take(rows), batch_size, batch_mode, derive_seed(seed, "context", name))
+            EpochFeed(
+                plan.split.take(rows.to(plan.split.inputs.device)),
+                plan.given_size,
+                plan.batch_mode,
+                derive_seed(plan.seed, "context", name),
+                plan.ranks,
+            )
             for name, rows in contexts.items()
         ]
-        steps = [epochs * (1 if batch_mode is BatchMode.FULL else part.batches) for part in self._parts]
+        steps = [epochs * (1 if plan.batch_mode is BatchMode.FULL else part.batches) for part in self._parts]
         self._ends = [sum(steps[: place + 1]) for place in range(len(steps))]
         self.sizes = frozenset().union(*(part.sizes for part in self._parts))
 

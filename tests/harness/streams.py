@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import ClassVar
 
-from altprop import BatchMode, Capability, Feed, Source
+from altprop import Capability, Feed, Source
 from altprop.feed import EpochFeed, MappedFeed, StreamFeed
 from altprop.tasks.iris import Iris
 
@@ -26,7 +26,7 @@ class SplitIris(Iris):
     def _feed(self, feed: Feed) -> Feed:
         targets = feed.split.targets
         contexts = {"early": (targets < 2).nonzero()[:, 0], "late": (targets == 2).nonzero()[:, 0]}
-        return StreamFeed(feed.split, contexts, self.batch_size, BatchMode.MINI, feed.seed, epochs=10)
+        return StreamFeed(feed, contexts, epochs=10)
 
 
 class FewLabels(Iris):

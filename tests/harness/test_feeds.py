@@ -54,14 +54,25 @@ def test_a_stream_gives_its_contexts_in_order_with_their_ends() -> None:
 def test_a_context_that_is_not_revealed_has_no_name_and_ends_all_the_same() -> None:
     split = Iris(batch_size=10).data().train
     contexts = {"a": torch.arange(20), "b": torch.arange(20, 40)}
-    feed = StreamFeed(split, contexts, 10, BatchMode.MINI, 0, revealed=False)
+    feed = StreamFeed(EpochFeed(split, 10, BatchMode.MINI, 0), contexts, revealed=False)
     fed = [feed.batch(position) for position in range(4)]
     assert [batch.context for batch in fed if batch] == [None] * 4
     assert [batch.last for batch in fed if batch] == [False, True, False, True]
     assert [feed.context_at(position) for position in range(6)] == ["a", "a", "b", "b", "b", "b"]
-    assert feed.digest() != StreamFeed(split, contexts, 10, BatchMode.MINI, 1).digest()
+    assert feed.digest() != StreamFeed(EpochFeed(split, 10, BatchMode.MINI, 1), contexts).digest()
     with pytest.raises(AltpropError, match="at least one row each"):
-        StreamFeed(split, {"a": torch.arange(0)}, 10, BatchMode.MINI, 0)
+        StreamFeed(EpochFeed(split, 10, BatchMode.MINI, 0), {"a": torch.arange(0)})
+
+
+def test_a_stream_feeds_full_batches_to_who_asks_for_them() -> None:
+    split = Iris(batch_size=10).data().train
+    contexts = {"a": torch.arange(20), "b": torch.arange(20, 50)}
+    feed = StreamFeed(EpochFeed(split, 10, BatchMode.FULL, 0), contexts, epochs=2)
+    fed = [feed.batch(position) for position in range(5)]
+    assert [batch.rows for batch in fed if batch] == [20, 20, 30, 30, 30]
+    assert StreamFeed(EpochFeed(split, 10, BatchMode.NONE, 0), contexts).batch(0) is None
+    with pytest.raises(AltpropError, match="index plan of a task; got a StreamFeed"):
+        StreamFeed(feed, contexts)
 
 
 def test_every_test_set_is_evaluated_where_a_context_ends(run: Callable[..., Any], tmp_path: Path) -> None:
