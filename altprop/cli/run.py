@@ -29,7 +29,8 @@ where:   trainer=cpu|gpu|ddp  logger=none|csv|tensorboard|mlflow|wandb  +debug=f
 more:    --config-dir DIR adds a folder of yours, --cfg job shows the configuration, --hydra-help Hydra's options
 other:   altprop-list  altprop-report  altprop-time  altprop-reproduce  altprop-check
 
-exit codes: 0 all cells have their result, 1 a cell failed or timed out, 2 a mistake in the command, 130 interrupted
+exit codes: 0 all cells have their result, 1 a cell failed or timed out, 2 a mistake in the command, or every cell was
+            refused, 130 interrupted
 """
 
 
@@ -117,6 +118,9 @@ def run(arguments: Sequence[str]) -> int:
                 except KeyboardInterrupt:
                     print("altprop: interrupted; the runs are safe, the same command makes the report", file=sys.stderr)
                     code = 130
+        if code == 0 and outcomes and all(outcome.status == "refused" for outcome in outcomes):
+            print("altprop: nothing ran, every cell was refused; the lines above say why", file=sys.stderr)
+            code = 2
     return code
 
 

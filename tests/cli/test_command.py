@@ -73,10 +73,17 @@ def test_faults_leave_the_others_running(command: Command) -> None:
 
 def test_a_cell_that_cannot_run_is_refused_with_a_sentence(command: Command) -> None:
     answer = command("algorithm=bptt", "task=digits")
-    assert answer.code == 0
+    assert answer.code == 2
+    assert "altprop: nothing ran, every cell was refused" in answer.err
     row = answer.rows.iloc[0]
     assert row.status == "refused"
     assert row.reason == "bptt needs a recurrent model; task digits with model mlp offers none; try task=adding"
+
+
+def test_a_refused_cell_among_others_is_a_row(command: Command) -> None:
+    answer = command("-m", "algorithm=bptt,backprop", "task=digits")
+    assert answer.code == 0
+    assert sorted(answer.rows.status) == ["completed", "refused"]
 
 
 @pytest.mark.parametrize(
