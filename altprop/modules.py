@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 
 
 def find_module(name: str) -> ModuleSpec | None:
@@ -23,7 +24,21 @@ def find_module(name: str) -> ModuleSpec | None:
             return None
     for finder in sys.meta_path:
         find = getattr(finder, "find_spec", None)
-        spec = find(name, where) if find is not None else None
+        try:
+            spec = find(name, where) if find is not None else None
+        except KeyError:  # a folder without __init__.py asks for its parent, which is not imported
+            spec = _folder(name, [] if where is None else list(where))
         if isinstance(spec, ModuleSpec):
             return spec
     return None
+
+
+def _folder(name: str, above: list[str]) -> ModuleSpec | None:
+    """Return where a package without `__init__.py` lies in one of some folders."""
+    places = [Path(folder, name.rpartition(".")[2]) for folder in above]
+    found = [str(place) for place in places if place.is_dir()]
+    if not found:
+        return None
+    spec = ModuleSpec(name, None, is_package=True)
+    spec.submodule_search_locations = found
+    return spec
