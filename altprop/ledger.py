@@ -525,7 +525,7 @@ class Ledger:
         return self.seconds * self.steps / timed if timed > 0 else self.seconds + self.audit_seconds
 
     def spent(self, currency: str) -> float:
-        """What has been spent in a currency.
+        """Return what has been spent in a currency.
 
         Raises:
             AltpropError: for an unknown currency.

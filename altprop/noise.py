@@ -241,7 +241,7 @@ class Noise(nn.Module, ABC):
         """Return the noisy `x`; draws have `shape`, which is `x.shape` without its shared dimensions."""
 
     def penalty(self) -> Tensor | None:
-        """A term that joins the objective, or None."""
+        """Return a term that joins the objective, or None."""
         return None
 
 

@@ -188,7 +188,7 @@ class Problem:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluation mode, no noise, not counted, the optimizers' weights for predicting; all is put back after."""
+        """Enter evaluation mode: no noise, not counted, the optimizers' weights for predicting; put all back after."""
         modes = {module: module.training for module in self.model.modules()}
         phase, fresh = self.clock.phase, self._fresh_buffers
         self.model.eval()

@@ -46,7 +46,7 @@ def _change(steps: int = 5) -> float:
 
 
 def _descent_change(rate: float = 0.1) -> float:
-    """What `_change` would see if the weights moved: the largest change over one step along the gradient."""
+    """Return what `_change` would see if the weights moved: the largest change over one step along the gradient."""
     problem, batch = toy()
     before = problem.flat()
     problem.assign(before - rate * problem.flatten(problem.gradient(batch)[1]))

@@ -159,7 +159,7 @@ class BasicProbes:
 
     @contextmanager
     def _looking(self) -> Iterator[None]:
-        """Evaluation mode not counted, at the weights that train; modes, buffers and masks are put back."""
+        """Enter evaluation mode, not counted, at the weights that train; put modes, buffers and masks back after."""
         modes = [(module, module.training) for module in self._problem.model.modules()]
         self._problem.model.eval()
         try:

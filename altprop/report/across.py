@@ -146,7 +146,7 @@ def _problem_times(tables: Sequence[Table], learners: Sequence[Learner]) -> dict
 
 
 def _problem_weights(tables: Sequence[Table]) -> list[float]:
-    """The weight of each problem in `_problem_times`: workloads of one data set share that of one."""
+    """Return the weight of each problem in `_problem_times`: workloads of one data set share that of one."""
     shared = weights(tables)
     return [shared[table.workload] for table in tables for _ in target_times(table, CURRENCY)]
 
@@ -199,7 +199,7 @@ def _met(tables: Sequence[Table], learner: str) -> tuple[float, float]:
 
 
 def _ratio_target(tables: Sequence[Table]) -> str:
-    """The target in the middle of the declared ones: 90 % in most tasks."""
+    """Return the target in the middle of the declared ones: 90 % in most tasks."""
     names = list(tables[0].targets) if tables else []
     return names[len(names) // 2] if names else ""
 
@@ -224,7 +224,7 @@ def _cost_ratios(
 
 
 def _steps(panel: Panel, jumps: Sequence[float], values: Sequence[float], learner: Learner, offset: float) -> float:
-    """A staircase from the panel's left to its right edge; returns its last height on the canvas."""
+    """Draw a staircase from the panel's left to its right edge; return its last height on the canvas."""
     # Each level is drawn from the jump where it begins to the one where it ends.
     xs = [panel.x.low, *[jump for jump in jumps for _ in range(2)], panel.x.high]
     ys = [y for value in [0.0, *values] for y in (value, value)]

@@ -20,7 +20,7 @@ import numpy as np
 
 
 def expected_best_of(scores: Sequence[float], k: int) -> float:
-    """Expected best of k trials drawn without replacement from the N that were run.
+    """Return the expected best of k trials drawn without replacement from the N that were run.
 
     E_k = sum over i = k..N of x_(i) C(i-1, k-1) / C(N, k), with x sorted from worst to best; unbiased. It is minus
     infinity, failed, as long as k failures can be drawn.

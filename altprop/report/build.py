@@ -102,7 +102,7 @@ def build(
 
 
 def _rendered(report: Report, formats: Sequence[str]) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """What the templates are given, and file name -> page."""
+    """Return what the templates are given, and file name -> page."""
     context = assemble(report)
     return context, {f"report.{name}": render(context, name).encode() for name in formats}
 
@@ -208,7 +208,7 @@ def singles(report: Report) -> bool:
 
 
 def _few(workloads: Iterable[Workload], pooled: Across | None) -> Iterator[Figure]:
-    """The figures of a published report's Markdown: final values, a convergence, best of k, and those across tasks."""
+    """Yield the figures of a published report's Markdown: final values, a convergence, best of k and across tasks."""
     for one in workloads:
         yield from [one.dots] if one.dots is not None else []
         yield from one.views[0].overview if one.views else []

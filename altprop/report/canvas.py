@@ -82,7 +82,7 @@ class Canvas:
         dash: Sequence[float] | None = None,
         opacity: float = 1.0,
     ) -> None:
-        """A line through points (n,); it is interrupted where a coordinate is not finite."""
+        """Draw a line through points (n,); it is interrupted where a coordinate is not finite."""
         points = np.column_stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)])
         ok = np.isfinite(points).all(axis=1)
         for piece in np.split(np.arange(len(points)), np.flatnonzero(~ok)):
@@ -114,13 +114,13 @@ class Canvas:
             self._stroke(ends, [1, 2] * (len(ends) // 2), colour, width, None, opacity)
 
     def area(self, x: Sequence[float], y: Sequence[float], colour: str, opacity: float = 1.0) -> None:
-        """A filled polygon."""
+        """Draw a filled polygon."""
         points = np.column_stack([x, y]).astype(float)
         codes = [1] + [2] * (len(points) - 1) + [79]
         self._paths.append((np.vstack([points, points[:1]]), codes, colour, 0.0, None, opacity, True))
 
     def boxes(self, rows: Iterable[Sequence[float]], colour: str, opacity: float = 1.0) -> None:
-        """Filled boxes, each (x, y, width, height), as one path."""
+        """Draw filled boxes, each (x, y, width, height), as one path."""
         corners = []
         for x, y, w, h in rows:
             corners += [(x, y), (x + w, y), (x + w, y + h), (x, y + h), (x, y)]
@@ -167,11 +167,11 @@ class Canvas:
         self._texts.append((x, y, text, colour, size, anchor, bold, turned))
 
     def svg(self) -> str:
-        """The drawing as an <svg> element for a page that defines the palette."""
+        """Return the drawing as an <svg> element for a page that defines the palette."""
         return self._svg("", f'style="max-width:{self.width * 1.25:g}px" ')
 
     def file(self) -> str:
-        """The drawing as a file of its own, with both palettes inside."""
+        """Return the drawing as a file of its own, with both palettes inside."""
         return self._svg(f"<style>{_STANDALONE}</style>\n", f'width="{self.width:g}" height="{self.height:g}" ') + "\n"
 
     def _svg(self, head: str, size: str) -> str:
@@ -290,7 +290,7 @@ def _tidy(match: re.Match[str]) -> str:
 
 
 def _unusual(style: str, element: str) -> str:
-    """The style attribute of an element without what RULES say; none where nothing is left."""
+    """Return the style attribute of an element without what RULES say; none where nothing is left."""
     told = style.split(";")
     kept = [one for one in told if one not in _USUAL[element]]
     if any(one.startswith("stroke:") for one in told) and "stroke-linecap:round" not in told:
@@ -299,7 +299,7 @@ def _unusual(style: str, element: str) -> str:
 
 
 def _relative(outline: str) -> str:
-    """An outline of M, L and z with each point given from the one before, in tenths of a point.
+    """Return an outline of M, L and z with each point given from the one before, in tenths of a point.
 
     >>> _relative("M 10 20.04 L 12.5 19.5 L 12.5 30 z M 0 0 L 1 1 ")
     'm10 20 2.5-.5 0 10.5zm-10-20 1 1'
@@ -321,7 +321,7 @@ def _relative(outline: str) -> str:
 
 
 def _tenths(count: int, first: bool = False) -> str:
-    """A number of tenths as SVG has it shortest, set off from the number before it."""
+    """Write a number of tenths as SVG has it shortest, set off from the number before it."""
     whole, rest = divmod(abs(count), 10)
     text = f"{whole or ''}.{rest}" if rest else str(whole)
     return f"-{text}" if count < 0 else text if first else f" {text}"

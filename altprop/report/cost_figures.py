@@ -66,7 +66,7 @@ def _pair(table: Table, run: Run, cost: str) -> tuple[float, float] | None:
 
 
 def frontier(found: Sequence[Point]) -> list[Point]:
-    """The points that no other one beats in cost and quality at once, by rising cost."""
+    """Return the points that no other one beats in cost and quality at once, by rising cost."""
     best, kept = -math.inf, []
     for point in sorted(found, key=lambda point: (point.cost, -point.score)):
         if point.score > best:
@@ -269,5 +269,5 @@ def _bars(
 
 
 def _colour(kind: str) -> str:
-    """The same colour for a kind in both breakdowns."""
+    """Return the same colour for a kind in both breakdowns."""
     return shades()[SHADE[kind]] if kind in SHADE else "grey"

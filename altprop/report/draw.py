@@ -45,7 +45,7 @@ class Figure:
 
 
 def slug(*parts: str) -> str:
-    """A safe and telling file stem; a name that loses characters gets a hash, so that no two meet.
+    """Return a safe and telling file stem; a name that loses characters gets a hash, so that no two meet.
 
     >>> slug("convergence", "digits", "flops")
     'convergence-digits-flops'
@@ -70,13 +70,13 @@ def groups(learners: Sequence[Learner]) -> list[list[Learner]]:
 
 
 def key(canvas: Canvas, x: float, y: float, style: LearnerStyle, width: float = 22.0) -> None:
-    """A sample of a learner's line and marker, vertically centred on y."""
+    """Draw a sample of a learner's line and marker, vertically centred on y."""
     canvas.line([x, x + width], [y, y], style.colour, 1.8 * style.width, style.dash)
     canvas.markers([x + width / 2], [y], style.marker, style.colour, 6.5)
 
 
 def marked_line(panel: Panel, x: Array, y: Array, style: LearnerStyle, marks: int = 5) -> None:
-    """A learner's bold line with a few markers."""
+    """Draw a learner's bold line with a few markers."""
     panel.line(x, y, style.colour, 1.9 * style.width, style.dash)
     kept = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
     if kept.size:
@@ -86,7 +86,7 @@ def marked_line(panel: Panel, x: Array, y: Array, style: LearnerStyle, marks: in
 
 
 def name_of(learner: Learner) -> str:
-    """A learner's name, cut to the width that figures give to names; what marks it as tuned is kept whole."""
+    """Return a learner's name, cut to the width that figures give to names; what marks it as tuned is kept whole."""
     stem, mark, rest = learner.name.rpartition("·tuned") if learner.tuned else (learner.name, "", "")
     room = NAME - text_width(mark + rest, LABEL, bold=True)
     if mark and stem and room > NAME / 2:
@@ -100,7 +100,7 @@ def name_width(learners: Sequence[Learner]) -> float:
 
 
 def heading(canvas: Canvas, title: str, part: int = 0, parts: int = 1) -> None:
-    """The title of a figure, cut where it would leave it."""
+    """Draw the title of a figure, cut where it would leave it."""
     suffix = f"  ({part + 1} of {parts})" if parts > 1 else ""
     size = LABEL + 0.5
     canvas.text(
@@ -109,7 +109,7 @@ def heading(canvas: Canvas, title: str, part: int = 0, parts: int = 1) -> None:
 
 
 def keyed(canvas: Canvas, learner: Learner) -> None:
-    """The title of a small panel: the learner's key and name."""
+    """Draw the title of a small panel: the learner's key and name."""
     key(canvas, 1, 9, learner.style, 20)
     canvas.text(27, 12.5, name_of(learner), learner.style.colour, LABEL, bold=True)
 

@@ -22,7 +22,7 @@ class Raw(str):
 
 
 def safe_svg(figure: Figure) -> Markup:
-    """A drawing as markup: its texts were escaped when it was drawn."""
+    """Return a drawing as markup: its texts were escaped when it was drawn."""
     return Markup(figure.svg)
 
 
@@ -37,7 +37,7 @@ def inline_json(value: Any) -> Markup:
 
 
 def breakable(name: str) -> Markup:
-    """A name that may break after its underscores, signs and dots.
+    """Return a name that may break after its underscores, signs and dots.
 
     >>> breakable("a_b<")
     Markup('a_<wbr>b&lt;')
@@ -56,7 +56,7 @@ def _finite(value: Any) -> Any:
 
 
 def for_html(value: Any) -> Any:
-    """A value for the page: text shows what would act unseen; escaping follows by itself."""
+    """Return a value for the page: text shows what would act unseen; escaping follows by itself."""
     return visible(value) if type(value) is str else value
 
 

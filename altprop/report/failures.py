@@ -34,7 +34,7 @@ class Matrix:
 
 
 def matrix(report: Report) -> Matrix:
-    """What was compared; equal refusal sentences share a number."""
+    """Return what was compared; equal refusal sentences share a number."""
     numbers: dict[str, int] = {}
     rows = []
     for learner in report.learners:
@@ -63,7 +63,7 @@ def _cell(runs: list[Run], notes: tuple[int, ...]) -> Cell:
 
 
 def words(status: str) -> str:
-    """A status as people write it.
+    """Return a status as people write it.
 
     >>> words("out_of_memory")
     'out of memory'

@@ -31,7 +31,7 @@ def decimals(value: float) -> int:
 
 
 def number(value: float | None, places: int | None = None) -> str:
-    """A metric's value with three digits or so, or with the given number of decimals; "failed" for minus infinity.
+    """Format a metric's value with about three digits, or the given number of decimals; "failed" for minus infinity.
 
     >>> number(0.94561), number(-0.5), number(1234567.0), number(0.0041312), number(0.000012345), number(-math.inf)
     ('0.946', '−0.500', '1234567', '0.00413', '1.23 × 10⁻⁵', 'failed')
@@ -51,7 +51,7 @@ def number(value: float | None, places: int | None = None) -> str:
 
 
 def brief(value: float | None) -> str:
-    """A value of which the size matters, with two digits.
+    """Format a value of which the size matters, with two digits.
 
     >>> brief(0.00123), brief(0.96123), brief(None)
     ('0.0012', '0.96', '–')
@@ -62,7 +62,7 @@ def brief(value: float | None) -> str:
 
 
 def signed(value: float | None, places: int | None = None) -> str:
-    """A difference, always with its sign.
+    """Format a difference, always with its sign.
 
     >>> signed(0.123), signed(-0.02, 2), signed(0.0)
     ('+0.123', '−0.02', '0')
@@ -79,7 +79,7 @@ def places(interval: Interval) -> int | None:
 
 
 def span(interval: Interval | None) -> str:
-    """The limits of an interval, or nothing where it has none.
+    """Format the limits of an interval, as nothing where it has none.
 
     >>> span(Interval(0.5, 0.25, 0.75, "t")), span(Interval(0.5, None, None, "t"))
     ('[0.250, 0.750]', '')
@@ -90,7 +90,7 @@ def span(interval: Interval | None) -> str:
 
 
 def count(value: float | None, digits: int = 3) -> str:
-    """A count with an SI prefix; "never" for an infinite one.
+    """Format a count with an SI prefix; "never" for an infinite one.
 
     >>> count(950), count(1234567), count(2e9), count(math.inf), count(12.5)
     ('950', '1.23 M', '2.00 G', 'never', '12.5')
@@ -111,7 +111,7 @@ def count(value: float | None, digits: int = 3) -> str:
 
 
 def octets(value: float | None) -> str:
-    """A size in bytes.
+    """Format a size in bytes.
 
     >>> octets(0), octets(512), octets(401_000)
     ('0 B', '512 B', '401 kB')
@@ -123,7 +123,7 @@ def octets(value: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A duration.
+    """Format a duration that is given in seconds.
 
     >>> seconds(0.00047), seconds(0.0042), seconds(1.234), seconds(75), seconds(7500), seconds(math.inf)
     ('470 µs', '4.2 ms', '1.23 s', '75.0 s', '125 min', 'never')
@@ -142,7 +142,7 @@ def seconds(value: float | None) -> str:
 
 
 def percent(value: float | None, places: int = 0) -> str:
-    """A share as a percentage.
+    """Format a share as a percentage.
 
     >>> percent(0.7), percent(None)
     ('70 %', '–')
@@ -154,7 +154,7 @@ def percent(value: float | None, places: int = 0) -> str:
 
 
 def figure(value: float | None, digits: int = 2) -> str:
-    """A figure that may be of any size, with so many digits and none that say nothing.
+    """Format a figure that may be of any size, with so many digits and none that say nothing.
 
     >>> figure(0.4214), figure(1e-15), figure(2.377e-16, 3), figure(0.0), figure(4.0), figure(math.nan)
     ('0.42', '10⁻¹⁵', '2.38 × 10⁻¹⁶', '0', '4', 'NaN')
@@ -173,7 +173,7 @@ def figure(value: float | None, digits: int = 2) -> str:
 
 
 def p_value(value: float) -> str:
-    """A p-value.
+    """Format a p-value.
 
     >>> p_value(0.25), p_value(0.00001), p_value(1.0)
     ('0.250', '< 0.001', '1')
@@ -182,12 +182,12 @@ def p_value(value: float) -> str:
 
 
 def quantity(value: float | None, currency: str) -> str:
-    """An amount of a currency: seconds as seconds, everything else as a count."""
+    """Format an amount of a currency: seconds as seconds, everything else as a count."""
     return seconds(value) if currency == "cpu_seconds" else count(value)
 
 
 def plural(n: int, word: str, several: str | None = None) -> str:
-    """A count with its noun.
+    """Format a count with its noun.
 
     >>> plural(1, "seed"), plural(3, "seed"), plural(2, "has", "have")
     ('1 seed', '3 seeds', '2 have')
@@ -196,7 +196,7 @@ def plural(n: int, word: str, several: str | None = None) -> str:
 
 
 def setting(value: object) -> str:
-    """The value of an option, as people type it.
+    """Format the value of an option, as people type it.
 
     >>> setting(0.00310001), setting(1e-05), setting(100000.0), setting("relu"), setting(True), setting(None)
     ('0.0031', '1e-5', '1e5', 'relu', 'true', '–')
@@ -220,7 +220,7 @@ def visible(text: str) -> str:
 
 
 def short(text: str, length: int = 26) -> str:
-    r"""A name fit for a figure: one line, printable, cut in the middle where it is too long.
+    r"""Make a name fit for a figure: one line, printable, cut in the middle where it is too long.
 
     >>> short("a" * 30, 10), short("two\nlines")
     ('aaaaa…aaaa', 'two lines')

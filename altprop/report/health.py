@@ -63,7 +63,7 @@ class Health:
 
 
 def track(runs: Sequence[Run], name: str) -> Track:
-    """A quantity of the whole model along each run."""
+    """Return a quantity of the whole model along each run."""
     fraction, values = [], []
     for run in runs:
         fraction.append(np.array([as_number(row.get("fraction"), math.nan) for row in run.probes], dtype=float))
@@ -72,7 +72,7 @@ def track(runs: Sequence[Run], name: str) -> Track:
 
 
 def whole(row: dict[str, Any]) -> dict[str, Any]:
-    """The values of a probe row that belong to the whole model."""
+    """Return the values of a probe row that belong to the whole model."""
     values = row.get("values")
     return values if isinstance(values, dict) else {}
 
@@ -144,7 +144,7 @@ def inside_band(runs: Sequence[Run]) -> float | None:
 
 
 def examine(report: Report, table: Table) -> list[Health]:
-    """The health of every learner that ran."""
+    """Return the health of every learner that ran."""
     return [_examine(name, table.tried(name)) for name in table.runs if table.tried(name)]
 
 

@@ -70,7 +70,7 @@ def _logs(table: Table, name: str) -> tuple[list[str], Array, Array]:
 
 
 def scale_figure(scale: tuple[float, float]) -> Figure:
-    """The colour scale that all heat maps share."""
+    """Draw the colour scale that all heat maps share."""
     canvas = Canvas(330.0, 46.0, f"colour scale: gradient RMS from 1e{scale[0]:g} to 1e{scale[1]:g}")
     width = 300.0 / SHADES
     for level, colour in enumerate(shades()):

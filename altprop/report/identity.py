@@ -43,7 +43,7 @@ def checks(report: Report) -> list[Check]:
 
 
 def problems(found: Iterable[Check], workload: str) -> list[str]:
-    """The failed checks of a workload, as caveats of its verdict."""
+    """Return the failed checks of a workload, as caveats of its verdict."""
     return [
         f"The {check.what} were not the same for all: {check.sentence}"
         for check in found
@@ -98,7 +98,7 @@ def _per_seed(table: Table, runs: Sequence[Run], field: str, name: str) -> Check
 
 
 def batch_size(run: Run) -> str:
-    """The batch size that the run's configuration names, empty if it names none."""
+    """Return the batch size that the run's configuration names, empty if it names none."""
     flat = flatten(run.record.data["config"])
     named = {path: value for path, value in flat.items() if path.rsplit(".", 1)[-1] == "batch_size"}
     return str(named.get("task.batch_size", next(iter(named.values()), "")))
@@ -135,7 +135,7 @@ def origins(report: Report) -> list[Origin]:
 
 
 def fingerprints(report: Report) -> str:
-    """What the fingerprints say about comparing runs bit for bit."""
+    """Return what the fingerprints say about comparing runs bit for bit."""
     known = sorted({str(run.record.data["provenance"].get("fingerprint") or "") for run in report.runs} - {""})
     if not known:
         return "No run recorded a fingerprint of its machine and versions: nothing can be compared bit for bit."

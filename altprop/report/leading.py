@@ -11,7 +11,7 @@ from altprop.report.statistics import median
 
 
 def leading(report: Report, table: Table) -> list[Learner]:
-    """The learners whose runs on a workload are drawn: all, or the reference and those with the best medians."""
+    """Return the learners whose runs on a workload are drawn: all, or the reference and those with the best medians."""
     tried = [report.by_name[name] for name in table.runs if table.tried(name)]
     return foremost(report, tried, lambda one: median(np.array(list(table.scores(one.name).values()))))
 
@@ -32,7 +32,7 @@ def foremost(report: Report, learners: Sequence[Learner], score: Callable[[Learn
 
 
 def undrawn(report: Report, table: Table) -> str:
-    """A sentence on the learners that the figures of a workload leave out; empty where they leave out none."""
+    """Return a sentence on the learners that the figures of a workload leave out; empty where they leave out none."""
     tried = sum(1 for name in table.runs if table.tried(name))
     drawn = len(leading(report, table))
     if drawn == tried:

@@ -64,16 +64,16 @@ class Run:
         return self.record.result
 
     def block(self, name: str) -> dict[str, Any]:
-        """A dictionary inside the result, empty if it is not there."""
+        """Return a dictionary inside the result, empty if it is not there."""
         value = self.result.get(name)
         return value if isinstance(value, dict) else {}
 
     def value(self, name: str) -> float | None:
-        """A number of the result, None if missing."""
+        """Return a number of the result, None if missing."""
         return as_number(self.result.get(name))
 
     def spent(self, currency: str) -> float | None:
-        """What the run spent in all, in a currency."""
+        """Return what the run spent in all, in a currency."""
         if currency == "cpu_seconds":
             steps = self.spent("steps")
             if self.step_seconds is not None and steps is not None:
@@ -113,7 +113,7 @@ class Run:
         return steps, [known[step] for step in steps]
 
     def curve(self, split: str, metric: str) -> Curve | None:
-        """The evaluations of a split, None if there are none."""
+        """Return the evaluations of a split, None if there are none."""
         rows = [row for row in self.trace if row.get("kind") == "evaluation" and row.get("split") == split]
         if not rows:
             return None
@@ -124,7 +124,7 @@ class Run:
         return Curve(x, _column(rows, "fraction"), values)
 
     def hit(self, target: str, currency: str) -> tuple[float, float] | None:
-        """The interval (previous evaluation, hit] in a currency; None if the target was not met."""
+        """Return the interval (previous evaluation, hit] in a currency; None if the target was not met."""
         entry = self.block("hits").get(target)
         if not isinstance(entry, dict):
             return None
@@ -277,11 +277,11 @@ class Table:
         return (shares[0][1] - shares[0][0] * gap, gap) if gap else None
 
     def tried(self, learner: str) -> list[Run]:
-        """The learner's runs, refused ones left out."""
+        """Return the learner's runs, refused ones left out."""
         return [run for run in self.runs.get(learner, []) if run.status != "refused"]
 
     def score(self, run: Run) -> float:
-        """The final metric with more being better, minus infinity for a failed run."""
+        """Return the final metric with more being better, minus infinity for a failed run."""
         value = run.value(self.quality)
         return self.sign * value if run.ended and value is not None and math.isfinite(value) else -math.inf
 
@@ -325,7 +325,7 @@ class Report:
 
 
 def as_number(value: Any, missing: float | None = None) -> float | None:
-    """A number as a float, `missing` for anything else; a truth value is no number.
+    """Return a number as a float, `missing` for anything else; a truth value is no number.
 
     >>> as_number(3), as_number("3"), as_number(True)
     (3.0, None, None)

@@ -109,14 +109,14 @@ def _verified(report: Report, name: str, what: tuple[str, str], learners: list[L
 
 
 def _algorithm(run: Run) -> tuple[str, str]:
-    """The algorithm of a run: its name and its class."""
+    """Return the algorithm of a run: its name and its class."""
     config = run.record.data["config"].get("algorithm")
     target = config.get("_target_") if isinstance(config, dict) else None
     return str(run.record.data["axes"].get("algorithm") or run.record.label), str(target or "")
 
 
 def _source(run: Run) -> str:
-    """The hash of the algorithm's code that a run was made with, empty where it does not say."""
+    """Return the hash of the algorithm's code that a run was made with, empty where it does not say."""
     sources = run.record.data["provenance"].get("sources")
     source = sources.get("algorithm") if isinstance(sources, dict) else None
     return source if isinstance(source, str) else ""
@@ -208,7 +208,7 @@ def _failure(one: Verified) -> str:
 
 
 def doubts(found: Sequence[Verified], table: Table) -> list[str]:
-    """The algorithms of a workload whose oracle checks fail, as caveats of its verdict."""
+    """Return the algorithms of a workload whose oracle checks fail, as caveats of its verdict."""
     here = {_algorithm(run) for name in table.runs for run in table.tried(name)}
     return [
         f"{_failure(one)}; it may not be what its name says (section 7)."
@@ -242,7 +242,7 @@ def as_csv(found: Sequence[Verified]) -> bytes:
 
 
 def as_numbers(found: Sequence[Verified]) -> list[dict[str, object]]:
-    """The oracle checks as plain data, for scripts that read the page."""
+    """Return the oracle checks as plain data, for scripts that read the page."""
     return [
         {
             "algorithm": one.algorithm,

@@ -84,7 +84,7 @@ class Workload:
 
 
 def render(context: dict[str, Any], name: str) -> str:
-    """The page as HTML ("html") or Markdown ("md")."""
+    """Render the page as HTML ("html") or Markdown ("md")."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -131,14 +131,14 @@ def render(context: dict[str, Any], name: str) -> str:
 
 
 def _key_symbol(learner: Any) -> str:
-    """The inside of a learner's key, a sample of its line and marker 24 by 12 points."""
+    """Return the inside of a learner's key, a sample of its line and marker 24 by 12 points."""
     canvas = Canvas(24, 12, "")
     key(canvas, 1, 6, learner.style)
     return canvas.body
 
 
 def numbers(context: dict[str, Any]) -> dict[str, Any]:
-    """The results as plain data, for scripts that read the page."""
+    """Return the results as plain data, for scripts that read the page."""
     return {
         "title": context["report"].title,
         "oracle_checks": as_numbers(context["oracle_checks"]),
@@ -189,7 +189,7 @@ def _tuned_numbers(row: Beside) -> dict[str, Any]:
 
 
 def _trial_numbers(row: Searched, table: Table) -> dict[str, Any]:
-    """The trials of a tuning as plain data, and the best of k = 1, 2, ... of them in the metric's unit."""
+    """Return the trials of a tuning as plain data, and the best of k = 1, 2, ... of them in the metric's unit."""
     scores = [score(table, trial.run) for trial in row.tuning.trials]
     return {
         "learner": row.learner.name,

@@ -75,7 +75,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def smallest_p(seeds: int, family: int) -> float:
-    """The smallest p that `seeds` paired runs can reach after correction for `family` comparisons: 2^(1-n) x family.
+    """Return the smallest p that `seeds` paired runs can reach, corrected for `family` comparisons: 2^(1-n) x family.
 
     >>> smallest_p(5, 1), smallest_p(6, 1)
     (0.0625, 0.03125)

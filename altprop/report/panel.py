@@ -54,7 +54,7 @@ class Axis:
         return next((ticks for ticks in tries if len(ticks) > 1), linear_ticks(self.low, self.high, wanted))
 
     def labels(self, ticks: Sequence[float]) -> list[str]:
-        """The ticks written with the same, sufficient number of decimals."""
+        """Return the ticks written with the same, sufficient number of decimals."""
         if self.write is not number:
             return [_ZEROS.sub("", self.write(tick)) for tick in ticks]
         step = min((abs(b - a) for a, b in itertools.pairwise(ticks)), default=1.0)
@@ -105,7 +105,7 @@ def spanning(
     write: Callable[[float], str] = number,
     margin: float = 0.04,
 ) -> Axis:
-    """An axis around all finite values (positive ones if logarithmic), a little wider than they are."""
+    """Return an axis around all finite values (positive ones if logarithmic), a little wider than they are."""
     x = np.asarray(values, dtype=float)
     x = x[np.isfinite(x) & ((x > 0) | (not log))]
     low, high = (float(x.min()), float(x.max())) if x.size else (1.0, 10.0) if log else (0.0, 1.0)
@@ -164,13 +164,13 @@ class Panel:
         dash: Sequence[float] | None = None,
         opacity: float = 1.0,
     ) -> None:
-        """A line through data points."""
+        """Draw a line through data points."""
         self.canvas.line(*self.at(x, y), colour, width, dash, opacity)
 
     def level(
         self, value: float, colour: str, dash: Sequence[float] | None = (2, 2), width: float = 1.0
     ) -> float | None:
-        """A horizontal line at a value; returns its height on the canvas, or None where it lies outside."""
+        """Draw a horizontal line at a value; return its height on the canvas, or None where it lies outside."""
         share = float(self.y.place([value])[0])
         if not -1e-9 <= share <= 1 + 1e-9:
             return None

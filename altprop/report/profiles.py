@@ -37,7 +37,7 @@ def performance_ratios(times: Mapping[str, Sequence[float]]) -> dict[str, Floats
 def profile(
     ratios: Floats, limit: float = TAU_MAX, weights: Sequence[float] | None = None
 ) -> tuple[list[float], list[float]]:
-    """Performance profile rho(tau): share of problems solved within tau times the best, for tau from 1 to `limit`.
+    """Return the performance profile rho(tau): share of problems solved within tau times the best, 1 <= tau <= `limit`.
 
     Args:
         ratios: of each problem (problems,), infinite where unsolved.
@@ -83,7 +83,7 @@ def ecdf(values: Sequence[float], weights: Sequence[float] | None = None) -> tup
 
 
 def _mean(values: np.ndarray[Any, Any], weights: Sequence[float] | None) -> float:
-    """The mean of values (n,), each with its weight."""
+    """Return the mean of values (n,), each with its weight."""
     return float(np.mean(values) if weights is None else np.average(values, weights=weights))
 
 

@@ -67,7 +67,7 @@ def _places(runs: Sequence[Path]) -> str:
 
 
 def _searched(tuning: Tuning, tables: Sequence[Table]) -> str | None:
-    """The learner that a tuning searched: the one at its defaults, else the tuned one; of several the likest."""
+    """Return the learner that a tuning searched: the one at its defaults, else the tuned one; of several the likest."""
     trial = tuning.trials[0].run.record
     paths = [option.path for option in tuning.options]
     found = []
@@ -92,7 +92,7 @@ def _newest(records: Sequence[Record], names: dict[str, str]) -> tuple[list[Reco
 
 
 def _learners(records: Sequence[Record], names: dict[str, str], reference: str | None) -> list[Learner]:
-    """The reference first, then learners, then controls, each by name.
+    """Return the reference first, then learners, then controls, each by name.
 
     Without a name the reference is the first learner by name whose records are flagged so.
     """

@@ -53,7 +53,7 @@ class Row:
 
 
 def in_metric(score: float, sign: int) -> float:
-    """A score as a value of the metric; a failure stays minus infinity, whichever way the metric points.
+    """Return a score as a value of the metric; a failure stays minus infinity, whichever way the metric points.
 
     >>> in_metric(-0.25, -1), in_metric(-math.inf, -1)
     (0.25, -inf)
@@ -62,7 +62,7 @@ def in_metric(score: float, sign: int) -> float:
 
 
 def interval_in_metric(interval: Interval | None, sign: int) -> Interval | None:
-    """An interval of scores as one of the metric, a limit that falls on a failure staying minus infinity."""
+    """Return an interval of scores as one of the metric, a limit that falls on a failure staying minus infinity."""
     if interval is None or sign > 0 or math.isinf(interval.estimate):
         return interval
     flipped = interval.flipped()
@@ -116,7 +116,7 @@ def _best(table: Table, learner: str) -> float | None:
 
 
 def _flags(report: Report, table: Table, learner: Learner, summaries: dict[str, Summary]) -> tuple[str, ...]:
-    """What a reader must not overlook: it is at chance or below, or does not beat a control."""
+    """Return what a reader must not overlook: it is at chance or below, or does not beat a control."""
     mine = summaries[learner.name]
     found = []
     chance = as_number(table.facts.get("chance"))
@@ -215,7 +215,7 @@ def _dot_row(panel: Panel, table: Table, row: Row, y: float) -> None:
 
 
 def described(row: Row) -> str:
-    """A learner's result in words: median, mean with interval where allowed, and the count of runs."""
+    """Describe a learner's result in words: median, mean with interval where allowed, and the count of runs."""
     summary = row.summary
     assert summary is not None  # Asked only of learners that ran.
     text = f"median {number(row.median)}"

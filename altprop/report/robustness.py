@@ -92,13 +92,13 @@ class Searched:
 
 
 def tuned_runs(table: Table) -> dict[str, Tuned]:
-    """The tuned learners of a workload that ran there, with what their runs say of their tuning."""
+    """Return the tuned learners of a workload that ran there, with what their runs say of their tuning."""
     blocks = {name: tuned_block(runs[0].record) for name in table.runs if (runs := table.tried(name))}
     return {name: block for name, block in blocks.items() if block is not None}
 
 
 def default_of(report: Report, table: Table, name: str, tuned: Tuned) -> str | None:
-    """The learner that a tuned one is at its defaults: of several settings of that label the likest."""
+    """Return the learner that a tuned one is at its defaults: of several settings of that label the likest."""
     mine = table.runs[name][0].record
     paths = [option.path for option in tuned.options]
     found = [
@@ -110,7 +110,7 @@ def default_of(report: Report, table: Table, name: str, tuned: Tuned) -> str | N
 
 
 def tuning_of(report: Report, table: Table, name: str, tuned: Tuned) -> Tuning | None:
-    """The tuning that a tuned learner was chosen from."""
+    """Return the tuning that a tuned learner was chosen from."""
     mine = table.runs[name][0].record
     paths = [option.path for option in tuned.options]
     found = [one for one in report.tunings if (one.workload, one.label) == (table.workload, tuned.learner)]
@@ -122,7 +122,7 @@ def tuning_of(report: Report, table: Table, name: str, tuned: Tuned) -> Tuning |
 
 
 def score(table: Table, run: Run) -> float:
-    """Validation metric of a trial with more being better, minus infinity for a failed one."""
+    """Return the validation metric of a trial with more being better, minus infinity for a failed one."""
     value = run.value("validation")
     return table.sign * value if run.ended and value is not None and math.isfinite(value) else -math.inf
 
@@ -172,7 +172,7 @@ def _beside(report: Report, table: Table, name: str, tuned: Tuned, fair: Compari
 
 
 def _flags(table: Table, name: str, tuned: Tuned, tuning: Tuning | None) -> list[str]:
-    """What makes a choice doubtful: at the edge of its space, not the best, or on seeds that the trials saw."""
+    """Return what makes a choice doubtful: at the edge of its space, not the best, or on seeds that the trials saw."""
     found = []
     for option in tuned.options:
         place = _place(option, tuned.values.get(option.path))
@@ -204,7 +204,7 @@ def _place(option: Option, value: Any) -> float | None:
 
 
 def space_of(option: Option) -> str:
-    """A declared search space in words."""
+    """Describe a declared search space in words."""
     if option.choices:
         return "one of " + ", ".join(setting(choice) for choice in option.choices)
     if option.low is None or option.high is None:
@@ -237,7 +237,7 @@ def spreads(report: Report, table: Table) -> list[Spread]:
 
 
 def searched(report: Report, table: Table) -> list[Searched]:
-    """The tunings of a workload whose learner has runs there, in the order of the learners."""
+    """Return the tunings of a workload whose learner has runs there, in the order of the learners."""
     found = [one for one in report.tunings if one.workload == table.workload and one.learner is not None]
     made = [
         Searched(tuning, report.by_name[str(tuning.learner)], best_of_k([score(table, t.run) for t in tuning.trials]))
@@ -247,7 +247,7 @@ def searched(report: Report, table: Table) -> list[Searched]:
 
 
 def best_searched(report: Report, found: Sequence[Searched]) -> list[Searched]:
-    """The tunings that are drawn: all, or on a published page those of a crowd whose trials reached the best."""
+    """Return the tunings that are drawn: all, or on a published page those of a crowd whose trials reached the best."""
     best = {one.learner.name: max(one.curves.expected, default=-math.inf) for one in found}
     learners = list({one.learner.name: one.learner for one in found}.values())
     drawn = {one.name for one in foremost(report, learners, lambda one: best[one.name])}
@@ -255,7 +255,7 @@ def best_searched(report: Report, found: Sequence[Searched]) -> list[Searched]:
 
 
 def steps_of_k(found: Sequence[Searched]) -> list[int]:
-    """The numbers of trials that the table of the best of k shows: powers of two and every learner's own number.
+    """Return the numbers of trials that the table of the best of k shows: powers of two and every learner's own number.
 
     Of more than eight the powers of two alone, and the largest number.
     """
@@ -275,7 +275,7 @@ def orphans(report: Report) -> list[str]:
 
 
 def caveats(report: Report, table: Table) -> list[str]:
-    """What must be known of tuning to read a table: who was tuned, how long, and what stands beside it."""
+    """Return what must be known of tuning to read a table: who was tuned, how long, and what stands beside it."""
     ran = [name for name in table.runs if table.tried(name) and not report.by_name[name].control]
     tuned = {name: block for name, block in tuned_runs(table).items() if name in ran}
     if not tuned:

@@ -31,7 +31,7 @@ TOP, BOTTOM, RIGHT, LINE = 26.0, 40.0, 12.0, 14.0
 
 
 def best_figures(table: Table, found: Sequence[Searched]) -> list[Figure]:
-    """Expected best of k over k, a line a learner, drawn from the k on where no draw can hold failures alone."""
+    """Draw the expected best of k over k, a line a learner, from the k on where no draw can hold failures alone."""
     shown = [one for one in found if one.curves.finite_from is not None]
     if not shown or max(one.curves.n for one in shown) < 2:
         return []

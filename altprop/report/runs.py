@@ -34,7 +34,7 @@ class RunPage:
 
 
 def run_page(table: Table, run: Run, with_layers: bool) -> RunPage:
-    """The page of one run; `with_layers` adds the table of its layers."""
+    """Return the page of one run; `with_layers` adds the table of its layers."""
     rows = run.probes
     chosen = np.linspace(0, max(len(rows) - 1, 0), min(SHOWN, len(rows))).round().astype(int).tolist()
     notes = {str(row["note"]) for row in rows if row.get("note")}
@@ -66,7 +66,7 @@ def _facts(table: Table, run: Run) -> list[tuple[str, str]]:
 
 
 def _told(value: Any) -> str:
-    """A probed value: a number, or the word that stands for it."""
+    """Return a probed value: a number, or the word that stands for it."""
     return value if isinstance(value, str) else brief(as_number(value))
 
 

@@ -11,12 +11,12 @@ _NOT_SETTINGS = ("seed", "seeds", "runs_dir", "hydra", "logger", "trainer", "tim
 
 
 def settings(record: Record) -> dict[str, Any]:
-    """What sets a record's learner and workload apart from others, by dotted path."""
+    """Return what sets a record's learner and workload apart from others, by dotted path."""
     return flatten(record.data["config"], without=_NOT_SETTINGS)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "", without: Sequence[str] = ()) -> dict[str, Any]:
-    """Settings by dotted path, some names at the top left out.
+    """Return the settings by dotted path, some names at the top left out.
 
     >>> flatten({"optimizer": {"lr": 0.1}, "seed": 3}, without=["seed"])
     {'optimizer.lr': 0.1}

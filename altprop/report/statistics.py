@@ -45,7 +45,7 @@ class Interval:
     method: str
 
     def flipped(self) -> Interval:
-        """The same interval of the negated values.
+        """Return the same interval of the negated values.
 
         >>> Interval(-2.0, -3.0, -1.0, "t").flipped()
         Interval(estimate=2.0, low=1.0, high=3.0, method='t')

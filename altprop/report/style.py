@@ -99,7 +99,7 @@ def assign(roles: Sequence[str], twins: Mapping[int, int] | None = None) -> list
 
 
 def _twin(style: LearnerStyle, count: int) -> LearnerStyle:
-    """The look of a learner's `count`-th variant: the dash after next, and a marker that none of that dash has."""
+    """Return the look of a learner's `count`-th variant: the dash after next, a marker that none of that dash has."""
     dash = DASHES[(DASHES.index(style.dash) + 2 * count) % len(DASHES)]
     marker = MARKERS[(MARKERS.index(style.marker) + 3 * count) % len(MARKERS)]
     return LearnerStyle(style.colour, dash, marker)

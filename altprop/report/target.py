@@ -40,7 +40,7 @@ class Outcome:
 
 
 def outcome(status: str, interval: Sequence[float] | None, spent: float) -> Outcome | None:
-    """The outcome of a run that ended as `status` after `spent`, with its hit interval if it has one.
+    """Return the outcome of a run that ended as `status` after `spent`, with its hit interval if it has one.
 
     A run that stopped at its declared target is cut off for every harder target. A refused run has no outcome (None):
     it is not in n.
@@ -147,7 +147,7 @@ def time_to_target(outcomes: Sequence[Outcome], horizon: float) -> TimeToTarget:
 
 
 def common_horizon(spent: Sequence[tuple[str, float]]) -> float:
-    """The smallest horizon of the compared learners: the least amount that a run which could go on had spent.
+    """Return the smallest horizon of the compared learners: the least amount that a run which could go on had spent.
 
     Args:
         spent: (status, amount spent) of every run, in one currency. Runs that broke off say nothing about how far

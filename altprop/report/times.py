@@ -40,7 +40,7 @@ def outcomes(table: Table, learner: str, target: str, currency: str) -> list[Out
 
 
 def horizon(table: Table, currency: str) -> float:
-    """The smallest horizon of the workload's learners in a currency."""
+    """Return the smallest horizon of the workload's learners in a currency."""
     tried = [run for name in table.runs for run in table.tried(name)]
     return common_horizon([(run.status, run.spent(currency) or 0.0) for run in tried])
 
@@ -57,7 +57,7 @@ def target_times(table: Table, currency: str) -> list[TargetTimes]:
 
 
 def currencies(table: Table) -> list[str]:
-    """The currencies in which the workload's runs are known, FLOPs first."""
+    """Return the currencies in which the workload's runs are known, FLOPs first."""
     tried = [run for name in table.runs for run in table.tried(name) if run.block("ledger")]
     return [name for name in CURRENCIES if any((run.spent(name) or 0) > 0 for run in tried)]
 

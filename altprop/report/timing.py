@@ -49,7 +49,7 @@ def _timed(table: Table, timing: TableTiming) -> Table:
 
 
 def _choose(table: Table, timings: Sequence[Timing]) -> tuple[TableTiming | None, list[str]]:
-    """The record that times most of a table's learners, of equals the latest; and sentences on all that is ignored."""
+    """Return the record that times most of a table's learners, of equals the latest; and sentences on the ignored."""
     owners = {_cell(run.record): name for name in table.runs for run in table.tried(name)}
     notes = []
     usable = []
@@ -68,7 +68,7 @@ def _choose(table: Table, timings: Sequence[Timing]) -> tuple[TableTiming | None
 
 
 def _cell(record: Record) -> Pair:
-    """What a timing must agree with: the cell's key and the fingerprint."""
+    """Return what a timing must agree with: the cell's key and the fingerprint."""
     return str(record.data.get("cell") or ""), str(record.data["provenance"].get("fingerprint") or "")
 
 

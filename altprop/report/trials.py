@@ -21,13 +21,13 @@ ROLES = ("run", "trial", "tuned")
 
 
 def role_of(record: Record) -> str:
-    """What a record was made for: "run", "trial" or "tuned"."""
+    """Return what a record was made for: "run", "trial" or "tuned"."""
     value = record.data.get("role")
     return value if value in ROLES else "run"
 
 
 def tuned_block(record: Record) -> Tuned | None:
-    """What a tuned run says about its tuning, None for any other run."""
+    """Return what a tuned run says about its tuning, None for any other run."""
     if role_of(record) != "tuned":
         return None
     data = _block(record, "tuned")
@@ -44,7 +44,7 @@ def tuned_block(record: Record) -> Tuned | None:
 
 
 def tunings(records: Sequence[Record]) -> tuple[list[Tuning], list[Record]]:
-    """The tunings that some trials make, in the order of workload and label, and the trials that newer ones supersede.
+    """Return the tunings that trials make, in order of workload and label, and the trials that newer ones supersede.
 
     Two trials are of one tuning if label, workload, search space, defaults and all settings that are not searched are
     equal. Refused trials are left out: their learner is refused as a whole.
@@ -72,7 +72,7 @@ def tunings(records: Sequence[Record]) -> tuple[list[Tuning], list[Record]]:
 
 
 def unsearched(record: Record, searched: Sequence[str]) -> dict[str, Any]:
-    """A record's settings by dotted path without the searched ones, wherever an interpolation put them."""
+    """Return a record's settings by dotted path without the searched ones, wherever an interpolation put them."""
     ends = tuple(f".{path}" for path in searched)
     return {path: value for path, value in settings(record).items() if not f".{path}".endswith(ends or ("\0",))}
 
@@ -92,7 +92,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _options(data: Mapping[str, Any]) -> tuple[Option, ...]:
-    """The searched options by path, with what a block declares of each."""
+    """Return the searched options by path, with what a block declares of each."""
     space, defaults = _mapping(data.get("space")), _mapping(data.get("defaults"))
     made = []
     for path in sorted(space or _mapping(data.get("values"))):

@@ -22,7 +22,7 @@ class Verdict:
 
 
 def conclude(report: Report, table: Table, rows: list[Row], problems: list[str]) -> Verdict:
-    """The verdict on one workload; `problems` are sentences of the identity checks that failed."""
+    """Return the verdict on one workload; `problems` are sentences of the identity checks that failed."""
     ran = [row for row in rows if row.summary is not None]
     refused = [row for row in rows if row.summary is None]
     if not ran:
@@ -61,7 +61,7 @@ def _leading(table: Table, ended: list[Row]) -> list[str]:
 
 
 def _tested(table: Table, ran: list[Row]) -> list[str]:
-    """What the paired tests allow to be said."""
+    """Return what the paired tests allow to be said."""
     compared = [row for row in ran if row.comparison is not None and row.comparison.seeds]
     if len(ran) == 1:
         return ["No other learner ran here: nothing is compared."]
