@@ -95,8 +95,18 @@ def task_offers(task: Mapping[str, Any]) -> frozenset[Capability] | None:
     said = declares(task, "offers")
     if said is None:
         return None
-    loss = task.get("loss") or next(iter(declares(task, "losses") or ()), None)
-    return frozenset(said) | ({Capability.LEAST_SQUARES} if loss in LEAST_SQUARES_LOSSES else set())
+    losses = _losses(task)
+    loss = task.get("loss") or next(iter(losses), "")
+    squares = losses.get(loss, loss in LEAST_SQUARES_LOSSES)
+    return frozenset(said) | ({Capability.LEAST_SQUARES} if squares else set())
+
+
+def _losses(task: Mapping[str, Any]) -> Mapping[str, bool]:
+    """Return the losses of a task, name -> whether it is a sum of squares; none where its source does not tell."""
+    try:
+        return find_class(task.get("_target_")).losses()
+    except Unknown:
+        return {}
 
 
 def model_offers(model: Mapping[str, Any]) -> frozenset[Capability] | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from altprop.capabilities import BatchMode, Capability, PredictorKind
+from altprop.checks import LEAST_SQUARES_LOSSES
 from altprop.errors import AltpropError, near
 from altprop.modules import find_module
 
@@ -212,6 +213,8 @@ class Module:
     def value(self, node: ast.AST | None) -> Any:
         """Return the value of an expression made of literals, constants and members of enumerations.
 
+        A class that is named stands for itself, as it is read: `Class`.
+
         Raises:
             Unknown: for anything else.
         """
@@ -232,6 +235,8 @@ class Module:
             return self._member(node)
         if isinstance(node, ast.Name):
             found = self.find(node.id)
+            if isinstance(found, Class):
+                return found
             if isinstance(found, Bound):
                 return found.module.value(found.node)
         raise Unknown(node and ast.dump(node))
@@ -358,6 +363,19 @@ class Class:
                 if name in names and (value is not None or not isinstance(statement, ast.AnnAssign)):
                     return one.module.value(value)
         raise Unset(f"{self.path}.{name}")
+
+    def losses(self) -> dict[str, bool]:
+        """Return the losses of a task, the default first: name -> whether it is a sum of squares.
+
+        Raises:
+            Unknown: where they are not written plainly, as names or classes.
+        """
+        return dict(
+            (given.attribute("name"), bool(given.attribute("least_squares")))
+            if isinstance(given, Class)
+            else (given, given in LEAST_SQUARES_LOSSES)
+            for given in self.attribute("losses")
+        )
 
     def constructor(self) -> Constructor:
         """Return what its constructor takes.

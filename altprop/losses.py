@@ -1,11 +1,12 @@
 """Losses as objects: value per element, gradient, curvature and the model's own distribution over targets.
 
 Each takes outputs (..., C) and targets, and returns one number per element (...,), so that masks and weights of
-unequal batches are applied in one place.
+unequal batches are applied in one place. What the sum over elements is divided by is the loss's own too.
 """
 
 import math
 from abc import ABC, abstractmethod
+from typing import final
 
 from torch import Tensor
 from torch.nn import functional
@@ -35,6 +36,23 @@ class Loss(ABC):
     def mean(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean over all elements, a scalar; a loss may use a fused kernel for it."""
         return self.per_element(outputs, targets).mean()
+
+    def divisor(self, weights: Tensor) -> Tensor:
+        """Return what the sum of the loss over the elements that count is divided by, a scalar.
+
+        By default it is their number, at least 1: the mean over none of them is 0, and so is its gradient. A loss that
+        reduces otherwise writes this: 1 for the sum, the number of sequences for the mean of each sequence's sum.
+
+        Args:
+            weights: (B,) or (T, B), 1 where an element is valid and labelled and 0 elsewhere, in the outputs' dtype.
+        """
+        return weights.sum().clamp(min=1)
+
+    @property
+    @final
+    def is_mean(self) -> bool:
+        """Whether the loss of a batch is the mean over its elements, which is what fused kernels compute."""
+        return type(self).divisor is Loss.divisor
 
     @abstractmethod
     def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class _Penalty(nn.Sequential):
 
 
 class Objective:
-    """The mean loss over valid, labelled elements of a batch, plus the penalties of task and noise.
+    """The loss of a batch, by default the mean over valid, labelled elements, plus the penalties of task and noise.
 
     Where `params` (name -> tensor) is None, the model's own parameters are meant, and buffers move as training moves
     them; at other parameters buffers stay as they are.
@@ -93,21 +93,35 @@ class Objective:
     # On outputs.
 
     def output_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Return the mean loss, a scalar, without any penalty."""
-        weights = batch.weights
-        if weights is None:
+        """Return the loss of the batch, a scalar, without any penalty."""
+        if batch.weights is None and self._loss.is_mean:
             return self._loss.mean(outputs, batch.targets)
         each = self._loss.per_element(outputs, batch.targets)
-        weights = weights.expand(each.shape).to(each.dtype)
-        return (each * weights).sum() / _count(weights)
+        weights = _weights(batch, each)
+        return (each * weights).sum() / self._loss.divisor(weights)
 
     def output_gradient(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Return d output_loss / d outputs, shaped like the outputs."""
-        return _averaged(self._loss.gradient(outputs, batch.targets), batch)
+        return self._reduced(self._loss.gradient(outputs, batch.targets), batch)
 
     def output_curvature(self, outputs: Tensor, vector: Tensor, batch: Batch) -> Tensor:
         """Return the Hessian of output_loss in the outputs times `vector`, both shaped like the outputs."""
-        return _averaged(self._loss.curvature_product(outputs, vector), batch)
+        return self._reduced(self._loss.curvature_product(outputs, vector), batch)
+
+    def _reduced(self, each: Tensor, batch: Batch) -> Tensor:
+        """Turn derivatives of each element's loss (..., C) into those of the loss of the batch."""
+        if batch.weights is None and self._loss.is_mean:
+            return each / each[..., 0].numel()
+        weights = _weights(batch, each[..., 0])
+        return each * weights[..., None] / self._loss.divisor(weights)
+
+    def divisor(self, batch: Batch) -> float:
+        """Return what the sum over the elements of a batch is divided by: parts of a batch are weighted by theirs."""
+        if self._loss.is_mean:
+            return batch.samples
+        shape = batch.targets.shape[: 2 if batch.per_step else 1]
+        like = torch.empty(shape, dtype=torch.float64, device=batch.targets.device)
+        return float(self._loss.divisor(_weights(batch, like)))
 
     # Of many parameter points.
 
@@ -130,12 +144,11 @@ class Objective:
                 outputs = mapped({**params, **buffers})
         targets = batch.targets.expand(size, *batch.targets.shape)
         each = self._loss.per_element(outputs, targets)
-        weights = batch.weights
-        if weights is None:
+        if batch.weights is None and self._loss.is_mean:
             values = each.flatten(1).mean(1)
         else:
-            weights = weights.expand(each.shape[1:]).to(each.dtype)
-            values = (each * weights).flatten(1).sum(1) / _count(weights)
+            weights = _weights(batch, each[0])
+            values = (each * weights).flatten(1).sum(1) / self._loss.divisor(weights)
         penalty = self._population_penalty(params)
         return values if penalty is None else values + penalty
 
@@ -184,15 +197,7 @@ class Objective:
         yield draws
 
 
-def _averaged(each: Tensor, batch: Batch) -> Tensor:
-    """Turn derivatives of each element's loss (..., C) into those of the mean over valid, labelled elements."""
+def _weights(batch: Batch, each: Tensor) -> Tensor:
+    """Return 1 for each element that is valid and labelled and 0 for the others, shaped and typed like their losses."""
     weights = batch.weights
-    if weights is None:
-        return each / each[..., 0].numel()
-    weights = weights.expand(each.shape[:-1]).to(each.dtype)
-    return each * weights[..., None] / _count(weights)
-
-
-def _count(weights: Tensor) -> Tensor:
-    """Return how many elements count, at least 1: the mean over none of them is 0, and so is its gradient."""
-    return weights.sum().clamp(min=1)
+    return torch.ones_like(each) if weights is None else weights.expand(each.shape).to(each.dtype)

@@ -279,8 +279,15 @@ class Problem:
         return outputs
 
     def output_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Return the mean loss over valid, labelled elements, a scalar, without any penalty."""
+        """Return the loss of a batch, a scalar, without any penalty.
+
+        It is the mean over valid, labelled elements, unless the loss brings a reduction of its own (`Loss.divisor`).
+        """
         return self.uncounted.output_loss(outputs, batch)
+
+    def divisor(self, batch: Batch) -> float:
+        """Return what `output_loss` divides the sum over elements by, so that parts of a batch add up to the whole."""
+        return self.uncounted.divisor(batch)
 
     def output_gradient(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Return d output_loss / d outputs, shaped like the outputs."""
@@ -506,7 +513,8 @@ class Problem:
         """Return name -> (B, *parameter), the gradient of each row's own loss, without any penalty.
 
         A row's loss is the mean over its own valid elements; rows whose target may not be used give 0. So the mean
-        over the labelled rows is the gradient of `output_loss`, where all rows have equally many valid elements.
+        over the labelled rows is the gradient of `output_loss`, where all rows have equally many valid elements. With
+        a reduction of the loss's own it is applied to the row alone: of a sum, the rows' gradients add up to the whole.
 
         Raises:
             Refused: with batch normalisation in training mode, where rows do not have a loss of their own.

@@ -162,6 +162,7 @@ def stackable(learner: Algorithm, rows: Collection[int]) -> bool:
         and isinstance(model, LayeredModel)
         and model.noise is None
         and learner.problem.uncounted.task_penalty is None
+        and learner.problem.loss.is_mean
         and all(type(one) is Dense and one.norm is None for one in _blocks(model))
         and not learner.problem.spec.sequence
         and all(_alike(one.activation.name in ARITHMETIC, one.bias.numel(), rows) for one in _blocks(model))

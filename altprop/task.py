@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from altprop.capabilities import OUTPUT_KINDS, Capability, PredictorKind, evaluated_as
 from altprop.checks import check_batch_size, check_targets, check_validation, check_whole
 from altprop.errors import AltpropError
-from altprop.losses import Loss, NoLoss, make_loss
+from altprop.losses import LOSSES, Loss, NoLoss, make_loss
 from altprop.randomness import Random, derive_seed, generator_for
 
 if TYPE_CHECKING:
@@ -353,9 +353,11 @@ class Task(ABC):
     is refused.
 
     Class attributes:
-        losses: names of the losses of outputs that may be chosen, the default first; empty where the task has none.
+        losses: the losses of outputs that may be chosen, the default first: names, or classes of the task's own, which
+            go by their names; empty where the task has none.
         metric: the leading one of those that an evaluation gives.
         higher_is_better: whether more of it is better.
+        metrics: further ones that every evaluation gives, by name, and whether more of each is better.
         offers: capabilities beside the model's.
         kinds: what the task evaluates.
         episodes: in which a policy is evaluated.
@@ -363,7 +365,7 @@ class Task(ABC):
     Args:
         batch_size: rows a mini-batch, or "full".
         validation: share of the training rows held out, or "none".
-        loss: one of `losses`; None takes the first.
+        loss: the name of one of `losses`; None takes the first.
         data_seed: of the split and of generated data; the same for all seeds of a run.
         chance, oracle, baselines, targets: see `Reference`.
 
@@ -371,9 +373,10 @@ class Task(ABC):
         AltpropError: for a value outside these.
     """
 
-    losses: ClassVar[tuple[str, ...]] = ("cross_entropy",)
+    losses: ClassVar[tuple[str | type[Loss], ...]] = ("cross_entropy",)
     metric: ClassVar[str] = "accuracy"
     higher_is_better: ClassVar[bool] = True
+    metrics: ClassVar[Mapping[str, bool]] = {}
     offers: ClassVar[frozenset[Capability]] = frozenset()
     kinds: ClassVar[tuple[PredictorKind, ...]] = OUTPUT_KINDS
     episodes: ClassVar[int] = 100
@@ -391,12 +394,15 @@ class Task(ABC):
         targets: Mapping[str, float] | None = None,
     ) -> None:
         name = type(self).__name__
-        if loss is not None and loss not in self.losses:
-            raise AltpropError(f"task {name} allows task.loss={'|'.join(self.losses)}; got {loss!r}")
+        losses = [given if isinstance(given, str) else given.name for given in self.losses]
+        if loss is not None and loss not in losses:
+            raise AltpropError(f"task {name} allows task.loss={'|'.join(losses)}; got {loss!r}")
+        if self.metric in self.metrics:
+            raise AltpropError(f"task {name} names its leading metric {self.metric} among the further ones")
         self.batch_size = check_batch_size(batch_size)
         self.validation = check_validation(validation)
         self.data_seed = check_whole(data_seed, "task.data_seed", 0)
-        self.loss: Loss = self._make_loss(loss or self.losses[0]) if self.losses else NoLoss()
+        self.loss: Loss = self._make_loss(loss or losses[0]) if losses else NoLoss()
         reached = {} if targets is None else check_targets(targets)
         self.reference = Reference(chance, oracle, dict(baselines or {}), reached)
 
@@ -416,8 +422,13 @@ class Task(ABC):
         return feed
 
     def _make_loss(self, name: str) -> Loss:
-        """Build the loss of that name; a point task puts its function here."""
-        return make_loss(name)
+        """Build the loss of that name, of the task's own where `losses` has its class; a point task has a function."""
+        own = {kind.name: kind for kind in self.losses if not isinstance(kind, str)}
+        if name not in own:
+            return make_loss(name)
+        if name in LOSSES and own[name] is not LOSSES[name]:
+            raise AltpropError(f"task {type(self).__name__} brings another loss {name}; give it a name of its own")
+        return own[name]()
 
     def _penalty(self, params: Mapping[str, Tensor]) -> Tensor | None:
         """Return a term of the objective that depends on the parameters alone (weight decay), a scalar, or None.
@@ -428,7 +439,7 @@ class Task(ABC):
         return None
 
     def _metrics(self, outputs: Tensor, split: Split) -> dict[str, float]:
-        """Further metrics of OUTPUT predictions; the default adds accuracy where the loss evaluates classes."""
+        """Return the metrics of OUTPUT predictions beside the loss; by default accuracy where the task has classes."""
         if Capability.CLASSES not in self.offers:
             return {}
         if outputs.shape[-1] == 1:
@@ -523,7 +534,7 @@ class Task(ABC):
             metric name -> value; always with "loss" for OUTPUT and POINT predictors.
 
         Raises:
-            AltpropError: for a kind that the task does not name, or whose metrics lack the leading one.
+            AltpropError: for a kind that the task does not name, or where a metric that the task names is not measured.
         """
         served = evaluated_as(kind, self.kinds)
         if served is None:
@@ -532,10 +543,9 @@ class Task(ABC):
             random = Random(derive_seed(self.data_seed, "evaluation"), split.inputs.device, split.inputs.dtype)
         with torch.no_grad():
             metrics = self._evaluate_as(served, kind, predictor, split, random)
-        if self.metric not in metrics:
-            raise AltpropError(
-                f"task {type(self).__name__} measures {sorted(metrics)} and not its metric {self.metric}"
-            )
+        for name in (self.metric, *self.metrics):
+            if name not in metrics:
+                raise AltpropError(f"task {type(self).__name__} measures {sorted(metrics)} and not its metric {name}")
         return metrics
 
     def _evaluate_as(
@@ -562,6 +572,10 @@ class Task(ABC):
             split = split.take(split.labelled.nonzero()[:, 0])
         outputs = predictor(split.inputs) if split.mask is None else predictor(split.inputs, mask=split.mask)
         per = self.loss.per_element(outputs, split.targets)
-        if split.mask is not None and split.mask.shape == per.shape:
-            per = per[split.mask]
-        return {"loss": float(per.double().mean()), **self._metrics(outputs, split)}
+        mask = split.mask if split.mask is not None and split.mask.shape == per.shape else None
+        if self.loss.is_mean:
+            loss = (per if mask is None else per[mask]).double().mean()
+        else:
+            weights = torch.ones_like(per, dtype=torch.float64) if mask is None else mask.double()
+            loss = (per.double() * weights).sum() / self.loss.divisor(weights)
+        return {"loss": float(loss), **self._metrics(outputs, split)}

@@ -121,26 +121,25 @@ class TruncatedBPTT(Algorithm):
         return loss + penalty[0], {name: value + penalty[1][name] for name, value in direction.items()}
 
     def _windows(self, batch: Batch) -> Iterator[tuple[Tensor, Grads, float]]:
-        """Go over a batch; give (mean loss, gradient, share of the batch's targets) of each window that has a loss.
+        """Go over a batch; give (loss, gradient, share of the batch's targets) of each window that has a loss.
 
         Whoever takes them may update the parameters in between.
         """
-        problem, steps, targets = self.problem, batch.inputs.shape[0], batch.samples
+        problem, steps, divisor = self.problem, batch.inputs.shape[0], self.problem.divisor(batch)
         ends = None if batch.mask is None or batch.per_step else last_valid(batch.mask)
         # State before each time that a later window may start from.
         past = {0: self._entering(batch)}
         for window in windows(steps, self.k1, self.k2):
             start, new, stop = window
             piece = lossy(batch, window, ends)
-            count = 0 if piece is None else piece.samples
-            if piece is None or count == 0:
+            if piece is None or piece.samples == 0:
                 first, states = new, problem.unroll(batch, past[new], new, stop)
             else:
                 kept: list[Tensor] = []
                 loss = partial(self._window_loss, batch, window, piece, past[start], kept)
                 value, grads = problem.gradient(batch, loss=loss, share=(stop - start) / steps)
                 first, states = start, kept[0]
-                yield value, grads, count / targets
+                yield value, grads, problem.divisor(piece) / divisor
             past.update((first + i, h) for i, h in enumerate(states, 1))
             past = {t: h for t, h in past.items() if t >= stop - self.k2}
         self.carried = past[steps].clone()

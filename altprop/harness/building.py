@@ -98,6 +98,8 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
     if Capability.ENVIRONMENT in task.offers:
         problem.attach(task._environment())
     problem.ranks = ranks = Ranks(settings.rank, settings.ranks)
+    if ranks.size > 1 and not task.loss.is_mean:
+        raise Refused(f"processes average means, and the loss {task.loss.name} reduces otherwise; use trainer=cpu")
     algorithm = _algorithm(cell.config["algorithm"])
     _refuse_unless_evaluated(cell, algorithm, task)
     initial = _digest(model)

@@ -209,6 +209,7 @@ def _result(training_run: TrainingRun, tests: Tests) -> dict[str, Any]:
     return {
         "metric": metric,
         "higher_is_better": task.higher_is_better,
+        **({"metrics": dict(task.metrics)} if task.metrics else {}),  # further ones -> whether more is better
         "test": final.get("test", {}).get(metric),
         "test_best": test_best,
         "validation": validated[-1]["metrics"].get(metric) if validated else None,

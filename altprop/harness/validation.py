@@ -130,7 +130,7 @@ def _check_part(group: str, part: Mapping[str, Any]) -> None:
         if base is not None and kind.derives_from(base) is False:
             raise AltpropError(f"_target_={target} is not a class of {base}; refused")
         constructor = kind.constructor()
-        losses = kind.attribute("losses") if group == "task" else ()
+        losses = kind.losses() if group == "task" else {}
     except Unknown:
         return
     given, options = GIVEN.get(group, frozenset()), arguments(part, group)
