@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -21,6 +22,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(argv)
     extra = tuple(options.config_dir)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # a rule in one file beside you is found by its name
     try:
         groups = [g for g in GROUPS if options.group in (None, g)]
         listed = {group: catalogue.entries(group, extra) for group in groups}

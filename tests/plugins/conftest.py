@@ -127,7 +127,7 @@ def broken(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment
     environment.install(distribution(folder / "b", "untidy", "untidy.conf", untidy))
     raising = {
         "raising/__init__.py": "raise RuntimeError('boom at import')\n",
-        "raising/rule.py": "class Rule:\n    pass\n",
+        "raising/rule.py": "from altprop import Algorithm\n\n\nclass Rule(Algorithm):\n    pass\n",
         "raising/conf/__init__.py": "",
         "raising/conf/algorithm/raising.yaml": yaml.format("raising", "raising.rule.Rule"),
     }

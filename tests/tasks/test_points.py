@@ -153,5 +153,5 @@ def test_unusable_options_are_refused(options, message) -> None:
 
 
 def test_rosenbrock_needs_two_dimensions() -> None:
-    with pytest.raises(AltpropError, match="at least 2 for rosenbrock"):
+    with pytest.raises(AltpropError, match=r"task\.dimension must be a whole number of at least 2"):
         Rosenbrock(dimension=1)
