@@ -40,7 +40,7 @@ def run(overrides: str | Sequence[str] = (), *, config_dir: Folder | None = None
         config = compose_cell(given, None if config_dir is None else Path(config_dir))
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise AltpropError(explain(error, given)) from error
-    cell = cell_of(config, given)
+    cell = cell_of(config, given, [] if config_dir is None else [str(Path(config_dir).resolve())])
     keys = [outcome.key for outcome in run_cell(cell)]
     frame = load(cell.settings.runs_dir)
     return frame[frame["key"].isin(keys)].reset_index(drop=True)

@@ -104,7 +104,8 @@ def _application(config: DictConfig) -> float:
     overrides = list(hydra_config.overrides.task)
     multirun = "MULTIRUN" in str(hydra_config.mode)
     try:
-        cell = replace(cell_of(config, overrides), command=_command())
+        folders = [source.path for source in hydra_config.runtime.config_sources if source.provider == "command-line"]
+        cell = replace(cell_of(config, overrides, folders), command=_command())
     except AltpropError as error:
         if not multirun:
             _tell(error)
@@ -138,7 +139,7 @@ def _tell(error: AltpropError) -> None:
     log.write({"kind": "mistake", "text": str(error)})
 
 
-def cell_of(config: DictConfig, overrides: Sequence[str]) -> Cell:
+def cell_of(config: DictConfig, overrides: Sequence[str], folders: Sequence[str] = ()) -> Cell:
     """Resolve a composed configuration and check it.
 
     Raises:
@@ -150,4 +151,4 @@ def cell_of(config: DictConfig, overrides: Sequence[str]) -> Cell:
         raise AltpropError(" ".join(str(error).split())) from error
     assert isinstance(plain, Mapping)
     plain = {name: value for name, value in plain.items() if name != "hydra"}
-    return make_cell(plain, overrides, OmegaConf.to_yaml(OmegaConf.create(plain), sort_keys=True))
+    return make_cell(plain, overrides, OmegaConf.to_yaml(OmegaConf.create(plain), sort_keys=True), folders)

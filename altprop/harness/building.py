@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,8 +26,8 @@ from altprop.optim import OptimizerFactory
 from altprop.problem import Problem
 from altprop.randomness import Streams
 from altprop.ranks import Ranks
-from altprop.resolve import build
-from altprop.task import Batch, Feed, Split, Task, TaskData
+from altprop.resolve import build, resolve_class
+from altprop.task import Batch, Feed, ModelSpec, Split, Task, TaskData
 
 
 @dataclass
@@ -72,9 +73,7 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
     data = _overfit(_data(task, cell), cell).to(device, dtype) if data is None else data
     noise = _noise(cell.config["dropout"])
     spec = task.spec
-    model = build(
-        cell.config["model"], nn.Module, "model", spec=spec, noise=noise, generator=streams.initialisation.generator
-    ).to(device=device, dtype=dtype)
+    model = _model(cell.config["model"], spec, noise, streams.initialisation.generator).to(device=device, dtype=dtype)
     model.train()
     first = data.train.batch(torch.zeros(1, dtype=torch.int64, device=device))
     ledger = Ledger(len(getattr(model, "blocks", ())))
@@ -122,6 +121,26 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
         },
         streams.evaluation.seed,
     )
+
+
+def _model(config: Mapping[str, Any], spec: ModelSpec, noise: Noise | None, generator: torch.Generator) -> nn.Module:
+    """Build the model; one that takes no noise or no generator is not given any.
+
+    Raises:
+        Refused: for a noise that the model does not take.
+        AltpropError: for a model without parameters.
+    """
+    known = inspect.signature(resolve_class(config.get("_target_"), nn.Module)).parameters
+    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+    name = str(config.get("name", "custom"))
+    if noise is not None and not takes_all and "noise" not in known:
+        raise Refused(f"model {name} takes no noise: its constructor has no argument `noise`; use dropout=none")
+    offered = {"spec": spec, "noise": noise, "generator": generator}
+    given = {option: value for option, value in offered.items() if takes_all or option in known}
+    model = build(config, nn.Module, "model", **given)
+    if next(model.parameters(), None) is None:
+        raise AltpropError(f"model {name} has no parameters, so there is nothing to train; choose another model")
+    return model
 
 
 def _data(task: Task, cell: Cell) -> TaskData:

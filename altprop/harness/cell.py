@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from altprop import catalogue
+from altprop.declared import Unknown, find_class
 from altprop.errors import AltpropError
 from altprop.harness.settings import Settings
 from altprop.harness.validation import validate
+from altprop.resolve import METADATA, TASK_METADATA
 
 AXES = ("algorithm", "optimizer", "dropout", "task", "model")
 
@@ -33,6 +35,7 @@ class Cell:
         about: what records say of the role.
         command: the whole command line that the cell is a part of, None where there was none.
         data: digest of the data that its key names, None where no key was made.
+        folders: of further yaml files, given with --config-dir.
     """
 
     config: dict[str, Any]
@@ -47,6 +50,7 @@ class Cell:
     about: Mapping[str, Any] = field(default_factory=dict)
     command: str | None = None
     data: str | None = None
+    folders: tuple[str, ...] = ()
 
     @property
     def control(self) -> bool:
@@ -57,15 +61,60 @@ class Cell:
         """Return the command that runs one seed again."""
         left = ("seeds", "runs_dir", "report", "report_dir", "title", "reference", "tune", "+tune")
         kept = [o for o in self.overrides if o.split("=")[0] not in left]
-        return shlex.join(["altprop", *kept, f"seeds=[{seed}]"])
+        folders = [f"--config-dir={folder}" for folder in self.folders]
+        return shlex.join(["altprop", *folders, *kept, f"seeds=[{seed}]"])
 
 
-def make_cell(config: Mapping[str, Any], overrides: Sequence[str], full_yaml: str = "") -> Cell:
+# What the yaml of a class says of it, and of no other class that is put in its place.
+_CLAIMS = ("name", "chance", "oracle", "baselines", "targets", "paper", "control", "reference", "search", "irrelevant")
+
+
+def _as_replaced(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return a configuration in which a class that was put in place of a yaml's own has its own name, and no claims."""
+    found = dict(config)
+    for group in AXES:
+        part = config.get(group)
+        replaced = any(override.lstrip("+").startswith(f"{group}._target_=") for override in overrides)
+        if replaced and isinstance(part, Mapping) and part.get("name") not in (None, "custom"):
+            foreign = {*_CLAIMS, *_not_taken(part, group)}
+            own = {name: value for name, value in part.items() if name not in foreign or _set(overrides, group, name)}
+            found[group] = {"name": str(part.get("_target_")).rpartition(".")[2], **own}
+    algorithm = found.get("algorithm")
+    if isinstance(algorithm, Mapping) and isinstance(algorithm.get("optimizer"), Mapping):
+        found["algorithm"] = {**algorithm, "optimizer": found["optimizer"]}
+    return found
+
+
+def _not_taken(part: Mapping[str, Any], group: str) -> set[str]:
+    """Return the options of a yaml that the class in its place does not take; none where its code does not tell."""
+    try:
+        constructor = find_class(part.get("_target_")).constructor()
+    except (AltpropError, Unknown):
+        return set()
+    known = {*constructor.arguments, "_target_", "optimizer", *(TASK_METADATA if group == "task" else METADATA)}
+    return set() if constructor.open else set(part) - known
+
+
+def _set(overrides: Sequence[str], group: str, option: str) -> bool:
+    """Return whether an option was set by hand."""
+    return any(override.lstrip("+").startswith(f"{group}.{option}") for override in overrides)
+
+
+def make_cell(
+    config: Mapping[str, Any], overrides: Sequence[str], full_yaml: str = "", folders: Sequence[str] = ()
+) -> Cell:
     """Check a resolved configuration and name what it is.
+
+    Args:
+        config: resolved, plain.
+        overrides: as they were given.
+        full_yaml: the whole configuration as text.
+        folders: of further yaml files.
 
     Raises:
         AltpropError: for an unusable value.
     """
+    config = _as_replaced(config, overrides)
     validate(config)
     settings = Settings.read(config)
     algorithm = dict(config["algorithm"] or {})
@@ -105,12 +154,13 @@ def make_cell(config: Mapping[str, Any], overrides: Sequence[str], full_yaml: st
     return Cell(
         config=kept,
         axes=axes,
-        label=_label(axes, overrides),
+        label=_label(axes, overrides, tuple(folders)),
         workload=_workload(axes, overrides, settings, kept["task"].get("irrelevant") or ()),
         overrides=tuple(overrides),
         settings=settings,
         full_yaml=full_yaml,
         declared=declared,
+        folders=tuple(folders),
     )
 
 
@@ -158,7 +208,7 @@ def _options(overrides: Sequence[str], groups: Sequence[str], skip: Sequence[str
     return sorted(found)
 
 
-def _label(axes: Mapping[str, str], overrides: Sequence[str]) -> str:
+def _label(axes: Mapping[str, str], overrides: Sequence[str], folders: tuple[str, ...]) -> str:
     """Name a learner: "dfa+adam(lr=0.01)·dropout=standard"."""
     learner, optimizer = axes["algorithm"], axes["optimizer"]
     own = _options(overrides, ("algorithm",))
@@ -169,13 +219,13 @@ def _label(axes: Mapping[str, str], overrides: Sequence[str]) -> str:
     if axes["dropout"] != "none":
         options = _options(overrides, ("dropout",))
         label += f"·dropout={axes['dropout']}" + (f"({', '.join(options)})" if options else "")
-    return label + _model_label(axes, overrides)
+    return label + _model_label(axes, overrides, folders)
 
 
-def _model_label(axes: Mapping[str, str], overrides: Sequence[str]) -> str:
+def _model_label(axes: Mapping[str, str], overrides: Sequence[str], folders: tuple[str, ...]) -> str:
     """Name a model that is not the task's own, or its options: what is swept in it is an axis of comparison."""
     options = ", ".join(_options(overrides, ("model",)))
-    entry = catalogue.entries("task").get(axes["task"])
+    entry = catalogue.entries("task", folders).get(axes["task"])
     chosen = (
         axes["model"] != catalogue.default_model(entry) if entry else any(o.startswith("model=") for o in overrides)
     )
@@ -189,5 +239,6 @@ def _workload(axes: Mapping[str, str], overrides: Sequence[str], settings: Setti
     parts = _options(overrides, ("task",), skip=[f"task.{name}" for name in irrelevant])
     if _options(overrides, ("budget",), skip=("budget.grid", "budget.block")):
         parts.append(f"{settings.budget.amount:.3g} {settings.budget.currency}".replace("_", " "))
-    parts += sorted(o.lstrip("+") for o in overrides if o.lstrip("+").startswith(("dtype=", "trainer.overfit_rows=")))
+    more = ("dtype=", "trainer.overfit_rows=", "trainer.precision=")
+    parts += sorted(o.lstrip("+") for o in overrides if o.lstrip("+").startswith(more))
     return axes["task"] + (f"[{', '.join(parts)}]" if parts else "")
