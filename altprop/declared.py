@@ -337,7 +337,7 @@ class Class:
         return frozenset(path for one in self.lineage for path in one._bases[1]) - _EMPTY_BASES
 
     def derives_from(self, path: str) -> bool | None:
-        """Whether a class is among its bases; None where that cannot be told."""
+        """Return whether a class is among its bases; None where that cannot be told."""
         if any(one.path == path for one in self.lineage):
             return True
         return None if any(not stranger.startswith("torch.") for stranger in self.strangers) else False

@@ -317,11 +317,11 @@ class Ledger:
         self._measured, self._new = {}, set()
 
     def charged(self, kind: str = "other") -> AbstractContextManager[None]:
-        """Work of torch whose FLOPs the caller counts by `charge` stands inside: audits learn nothing from it."""
+        """Open a section for work of torch whose FLOPs the caller counts by `charge`: audits learn nothing from it."""
         return self._aside("charged", kind)
 
     def _aside(self, name: str, kind: str) -> AbstractContextManager[None]:
-        """Work that audits learn nothing from: a counting mode sees it under a name apart, a clock under its kind."""
+        """Open a section that audits do not learn from: counting modes see it under `name`, clocks under its kind."""
         mode = self._mode
         if mode is None or self._paused:
             return _NOTHING
@@ -396,7 +396,7 @@ class Ledger:
         self.saved_bytes = max(self.saved_bytes, saved.total)
 
     def due_for_audit(self, last: bool = False) -> bool:
-        """Whether the step that begins now is audited.
+        """Return whether the step that begins now is audited.
 
         One of 0, 1, 3, 7, 15, ..., the `last` of its context, or the first after a change of structure.
         """
@@ -479,7 +479,7 @@ class Ledger:
         return sum(self.flops_by_kind().values())
 
     def flops_by_kind(self) -> dict[str, float]:
-        """FLOPs so far, of each kind that has any."""
+        """Return the FLOPs so far, of each kind that has any."""
         self._learn()
         found: dict[str, float] = {}
         for name, kind in self._kinds.items():

@@ -225,7 +225,10 @@ class Problem:
 
     @contextmanager
     def observing(self) -> Iterator[None]:
-        """Training mode not counted, for probes: masks of the present step, buffers and stream left as they were."""
+        """Let probes look in training mode, not counted.
+
+        The masks are those of the present step; buffers and stream are left as they were.
+        """
         phase, fresh = self.clock.phase, self._fresh_buffers
         try:
             with self.ledger.pause(), self.clock.hold(), self.uncounted.kept_buffers():

@@ -148,7 +148,7 @@ whose exp and tanh differ from the vectorised ones now and then; other numbers o
 
 
 def stackable(learner: Algorithm, rows: Collection[int]) -> bool:
-    """Whether a learner qualifies; its other seeds, which differ in numbers alone, then do too.
+    """Return whether a learner qualifies; its other seeds, which differ in numbers alone, then do too.
 
     Args:
         learner: set up.
@@ -294,5 +294,5 @@ def _updater(learner: Any) -> Updater:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are equal bit for bit, NaN being equal to NaN."""
+    """Return whether two tensors are equal bit for bit, NaN being equal to NaN."""
     return bool(torch.equal(a, b) or torch.equal(torch.nan_to_num(a, 1.25), torch.nan_to_num(b, 1.25)))

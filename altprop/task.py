@@ -156,7 +156,7 @@ class Split:
         )
 
     def digest(self) -> str:
-        """SHA-256 of the values and rows."""
+        """Return the SHA-256 of the values and rows."""
         state = hashlib.sha256()
         for tensor in (self.inputs, self.targets, self.rows, self.mask, self.labelled):
             if tensor is not None:
@@ -228,7 +228,7 @@ class TaskData:
         )
 
     def split_digest(self) -> str:
-        """SHA-256 of the rows that each split holds."""
+        """Return the SHA-256 of the rows that each split holds."""
         state = hashlib.sha256()
         parts = {"train": self.train, "validation": self.validation, **self.tests}
         for name, split in parts.items():

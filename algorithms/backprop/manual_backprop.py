@@ -66,7 +66,7 @@ ACTIVATIONS = {
 
 
 def cross_entropy(z: Matrix, classes: Tensor) -> tuple[Tensor, Matrix]:
-    """Softmax and cross-entropy together: the slope of the one cancels the denominator of the other.
+    """Take softmax and cross-entropy together: the slope of the one cancels the denominator of the other.
 
     E_i = log sum_c exp(z_ic) - z_i,class(i), so dE_i/dz_i = softmax(z_i) - onehot(class(i)).
 
@@ -86,24 +86,24 @@ def cross_entropy(z: Matrix, classes: Tensor) -> tuple[Tensor, Matrix]:
 
 
 def half_squared_error(z: Matrix, targets: Matrix) -> tuple[Tensor, Matrix]:
-    """E_i = 1/2 sum_c (z_ic - t_ic)^2, so dE_i/dz_i = z_i - t_i."""
+    """Return E_i = 1/2 sum_c (z_ic - t_ic)^2 and dE_i/dz_i = z_i - t_i."""
     error = z - targets
     return 0.5 * (error * error).sum(1), error
 
 
 def mean_squared_error(z: Matrix, targets: Matrix) -> tuple[Tensor, Matrix]:
-    """E_i = mean over c of (z_ic - t_ic)^2, so dE_i/dz_i = 2/C (z_i - t_i)."""
+    """Return E_i = mean over c of (z_ic - t_ic)^2 and dE_i/dz_i = 2/C (z_i - t_i)."""
     error = z - targets
     return (error * error).mean(1), 2 / z.shape[1] * error
 
 
 def one_hot_squared_error(z: Matrix, classes: Tensor) -> tuple[Tensor, Matrix]:
-    """Half the squared distance from the one-hot code of the class."""
+    """Return half the squared distance from the one-hot code of the class."""
     return half_squared_error(z, one_hot(classes, z))
 
 
 def binary_cross_entropy(z: Matrix, targets: Matrix) -> tuple[Tensor, Matrix]:
-    """Logistic outputs: E_i = sum_c log(1 + exp(z_ic)) - t_ic z_ic, so dE_i/dz_i = sigmoid(z_i) - t_i."""
+    """Take logistic outputs: E_i = sum_c log(1 + exp(z_ic)) - t_ic z_ic, so dE_i/dz_i = sigmoid(z_i) - t_i."""
     softplus = z.clamp(min=0) + torch.log(1 + torch.exp(-z.abs()))
     return (softplus - targets * z).sum(1), ACTIVATIONS["sigmoid"].value(z) - targets
 
@@ -219,7 +219,7 @@ class ManualBackprop(Algorithm):
         return {name: gradients[name] for name in self.velocities}
 
     def _update(self, gradients: Grads) -> None:
-        """V <- mu V - lr dE/dW, then W <- W + V."""
+        """Set V <- mu V - lr dE/dW, then W <- W + V."""
         ledger = self.problem.ledger
         with torch.no_grad(), ledger.primitive("update", 0):
             for name, parameter in self.problem.params.items():
@@ -283,7 +283,7 @@ def refuse_what_is_not_covered(problem: Problem) -> None:
 
 
 def _against_autograd(activation: str, loss: str) -> float:
-    """Worst absolute difference from automatic differentiation, over loss and all gradients."""
+    """Return the worst absolute difference from automatic differentiation, over loss and all gradients."""
     problem, batch = toy(activation=activation, loss=loss)
     rule = ManualBackprop()
     rule.setup(problem)
@@ -294,7 +294,7 @@ def _against_autograd(activation: str, loss: str) -> float:
 
 
 def _against_sgd(momentum: float, steps: int = 30, lr: float = 0.1) -> float:
-    """Worst difference in weight from torch.optim.SGD on the same batches; ours has a momentum of .9."""
+    """Return the worst difference in weight from torch.optim.SGD on the same batches; ours has a momentum of .9."""
     problem, batch = toy()
     other, _ = toy()
     rule = ManualBackprop(lr, 0.9)

@@ -50,7 +50,7 @@ def _rule() -> tuple[FrozenFeatures, Problem, Batch]:
 
 
 def _gradient_error() -> float:
-    """Worst absolute difference from backpropagation in the last block."""
+    """Return the worst absolute difference from backpropagation in the last block."""
     rule, problem, batch = _rule()
     _, ours = rule.direction(batch)
     _, theirs = problem.gradient(batch)
@@ -59,7 +59,7 @@ def _gradient_error() -> float:
 
 
 def _change(hidden: bool, steps: int = 5) -> float:
-    """Largest change of a weight in the hidden blocks, or in the last one."""
+    """Return the largest change of a weight in the hidden blocks, or in the last one."""
     rule, problem, batch = _rule()
     before = {name: p.detach().clone() for name, p in problem.params.items()}
     for _ in range(steps):

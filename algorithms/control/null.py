@@ -19,7 +19,7 @@ class Null(Algorithm):
     kind = PredictorKind.MODEL
 
     def _setup(self, problem: Problem) -> None:
-        """There is nothing to prepare."""
+        """Prepare nothing."""
 
     def _step(self, batch: Batch | None) -> Tensor:
         assert batch is not None
@@ -35,7 +35,7 @@ class Null(Algorithm):
 
 
 def _change(steps: int = 5) -> float:
-    """Largest change of any weight over some steps."""
+    """Return the largest change of any weight over some steps."""
     problem, batch = toy()
     rule = Null()
     rule.setup(problem)

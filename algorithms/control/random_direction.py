@@ -69,7 +69,7 @@ def _draws(count: int) -> tuple[list[Grads], Grads]:
 
 
 def _norm_error() -> float:
-    """Worst relative difference in the norm of a layer."""
+    """Return the worst relative difference in the norm of a layer."""
     (direction,), gradient = _draws(1)
     return max(float((norm(direction, n) / norm(gradient, n) - 1).abs()) for n in layers_of(gradient))
 
@@ -96,7 +96,7 @@ def _cosine_variance_z() -> float:
 
 
 def _distance_from_gradient() -> float:
-    """Relative distance of one draw from the gradient, over all layers."""
+    """Return the relative distance of one draw from the gradient, over all layers."""
     (direction,), gradient = _draws(1)
     difference = {name: direction[name] - gradient[name] for name in gradient}
     return float(norm(difference, list(gradient)) / norm(gradient, list(gradient)))

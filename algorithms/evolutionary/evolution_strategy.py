@@ -112,7 +112,7 @@ class EvolutionStrategy(Algorithm):
 
     @classmethod
     def oracles(cls) -> tuple[Oracle, ...]:
-        """Only ranks count, the origin does not, and a generation is evaluated on its own batch."""
+        """Check that only ranks count, the origin does not, and a generation is evaluated on its own batch."""
         return (
             Oracle("f and 7 log1p(f) - 3 give one run", lambda: checks.rank_difference(cls, checks.squashed), 0.0),
             Oracle(

@@ -171,7 +171,7 @@ class Genetic(Algorithm):
 
     @classmethod
     def oracles(cls) -> tuple[Oracle, ...]:
-        """Only ranks count, elites never get worse on full batches, and a generation is evaluated on its own batch."""
+        """Check that only ranks count, elites never get worse on full batches, and a generation has its own batch."""
         return (
             Oracle("f and 7 log1p(f) - 3 give one run", lambda: checks.rank_difference(cls, checks.squashed), 0.0),
             Oracle(

@@ -82,7 +82,7 @@ class DirectFeedbackAlignment(DirectionAlgorithm):
 
     @classmethod
     def oracles(cls) -> tuple[Oracle, ...]:
-        """Where the feedback is what backpropagation would send, the rule is backpropagation, and only there."""
+        """Check that the rule is backpropagation where the feedback is what that would send, and only there."""
         return (
             Oracle(
                 "linear net with B = W_L ... W_(l+1) is backprop", lambda: _against_backprop("identity", True), 1e-15

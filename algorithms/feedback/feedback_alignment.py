@@ -69,7 +69,7 @@ class FeedbackAlignment(DirectionAlgorithm):
 
     @classmethod
     def oracles(cls) -> tuple[Oracle, ...]:
-        """With B = W the rule is backpropagation; with one hidden layer it is direct feedback alignment."""
+        """Check that with B = W the rule is backpropagation; with one hidden layer it is direct feedback alignment."""
         return (
             Oracle("B = W is backprop", lambda: _against_backprop(True), 1e-15),
             Oracle("one hidden layer is dfa with the same B", lambda: _against_dfa((5, 7, 3)), 1e-15),

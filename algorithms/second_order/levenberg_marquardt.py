@@ -159,7 +159,7 @@ class LevenbergMarquardt(Algorithm):
 
     @classmethod
     def oracles(cls) -> tuple[Oracle, ...]:
-        """On a linear net it is least squares; both forms of the system have one solution."""
+        """Check that on a linear net it is least squares; both forms of the system have one solution."""
         return (
             Oracle("linear net, lambda -> 0 is least squares", lambda: _against_least_squares(1e-15), 1e-11),
             Oracle("not with lambda = 0.1", lambda: _against_least_squares(0.1), 1e-3, differs=True),
@@ -177,7 +177,7 @@ def _ready(sizes: tuple[int, ...], rows: int, loss: str, **options: Any) -> tupl
 
 
 def _against_least_squares(damping: float) -> float:
-    """Distance of the weights after one step on a linear net from those of least squares, over the latter's norm."""
+    """Return the relative distance of the weights from those of least squares, after one step on a linear net."""
     rule, batch = _ready((4, 3), 30, "mse", damping=damping)
     rule.step(batch)
     design = torch.cat([batch.inputs, torch.ones_like(batch.inputs[:, :1])], 1)
@@ -194,7 +194,7 @@ def _gradient_error(loss: str) -> float:
 
 
 def _forms_differ(further: float) -> float:
-    """Distance between the primal solution and the dual one with a damping that is `further` greater."""
+    """Return the distance between the primal solution and the dual one with a damping that is `further` greater."""
     rule, batch = _ready((4, 6, 3), 10, "half_squared_error", form="primal")
     primal, _ = rule.solve(rule.system(batch), 0.01)
     rule.form = "dual"

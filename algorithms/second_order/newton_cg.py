@@ -144,7 +144,7 @@ class NewtonCG(Algorithm):
 
     @classmethod
     def oracles(cls) -> tuple[Oracle, ...]:
-        """On a quadratic D products solve exactly; products are checked against the Hessian itself."""
+        """Check that on a quadratic D products solve exactly, and the products against the Hessian itself."""
         return (
             Oracle("a quadratic in one step of D products", lambda: _quadratic(1.0), 1e-12),
             Oracle("not with a fraction of D products", lambda: _quadratic(0.2), 1e-3, differs=True),
@@ -157,7 +157,10 @@ class NewtonCG(Algorithm):
 
 
 def _quadratic(share: float) -> float:
-    """Gradient norm after one undamped step on a convex quadratic (a linear net, squared error), over that before."""
+    """Return the gradient norm after one undamped step on a convex quadratic, over that before.
+
+    The quadratic is the squared error of a linear net.
+    """
     problem, batch = toy((5, 3), rows=20, loss="half_squared_error")
     count = max(1, round(share * problem.flat().numel()))
     rule = NewtonCG("hessian", damping=0.0, factor=1.0, iterations=count, tolerance=0.0, line_search=False)
@@ -168,7 +171,7 @@ def _quadratic(share: float) -> float:
 
 
 def _product_error(curvature: str, activation: str) -> float:
-    """Largest difference between the products with the basis and the Hessian by torch.func, over its norm."""
+    """Return the largest difference of the products with the basis from the Hessian by torch.func, over its norm."""
     problem, batch = toy((3, 2) if activation == "none" else (3, 4, 2), activation="tanh")
     flat = problem.flat()
 

@@ -143,7 +143,7 @@ class SelfOrganizingMap(Algorithm):
 
     @classmethod
     def oracles(cls) -> tuple[Oracle, ...]:
-        """Radius 0 is Lloyd's algorithm; a radius above 0 is not."""
+        """Check that radius 0 is Lloyd's algorithm; a radius above 0 is not."""
         return (
             Oracle("batch at radius 0 equals a Lloyd iteration", lambda: _against_lloyd(0.0), 1e-12),
             Oracle("not Lloyd at radius 1", lambda: _against_lloyd(1.0), 1e-2, differs=True),

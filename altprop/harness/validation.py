@@ -223,7 +223,7 @@ _KINDS: dict[str, tuple[Any, str]] = {
 
 
 def fits(annotation: ast.expr | None, value: Any) -> bool:
-    """Whether a value of configuration has a type, as it is written in a signature; of others, whatever it is."""
+    """Return whether a configuration value has a type, as it is written in a signature; of others, whatever it is."""
     if isinstance(annotation, ast.BinOp):
         return fits(annotation.left, value) or fits(annotation.right, value)
     if isinstance(annotation, ast.Subscript):

@@ -67,7 +67,7 @@ class CostMeter:
         return self._predicted(self.updates - 1)
 
     def _predicted(self, index: int) -> float:
-        """FLOPs of update `index`, by the shortest period that fits what was seen, else the mean.
+        """Return the FLOPs of update `index`, by the shortest period that fits what was seen, else the mean.
 
         >>> meter = CostMeter()
         >>> meter.seen = [9] + [1, 1, 5] * 10 + [1]

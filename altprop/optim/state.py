@@ -93,7 +93,7 @@ def _own(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def _changes(value: Any) -> bool:
-    """Whether a group's value may change over steps; what is left out is configuration."""
+    """Return whether a group's value may change over steps; what is left out is configuration."""
     return isinstance(value, (*_PLAIN, Tensor)) or (
         isinstance(value, (tuple, list)) and all(isinstance(item, (*_PLAIN, Tensor)) for item in value)
     )

@@ -76,7 +76,10 @@ class Across:
 
 
 def shares(table: Table, learner: str) -> dict[int, float]:
-    """Seed -> score as a share of the gap from chance (0) to the tuned reference (1), a failure as minus infinity."""
+    """Return seed -> score as a share of the gap from chance (0) to the tuned reference (1).
+
+    A failure is minus infinity.
+    """
     unit = table.unit
     assert unit is not None  # Only workloads with targets are pooled.
     # Scores turn metrics by the sign, and so must chance and gap be.
@@ -87,7 +90,7 @@ def shares(table: Table, learner: str) -> dict[int, float]:
 
 
 def stratum(group: Sequence[Table], learner: str) -> np.ndarray:
-    """Shares of the gap on one data set, one a seed: the mean over its workloads, a failure in any failing it."""
+    """Return each seed's share of the gap on one data set: the mean over its workloads, a failure in any failing it."""
     each: dict[int, list[float]] = {}
     for table in group:
         for seed, share in shares(table, learner).items():
@@ -96,7 +99,7 @@ def stratum(group: Sequence[Table], learner: str) -> np.ndarray:
 
 
 def across(report: Report) -> Across | None:
-    """Everything of section 3, None where there are fewer than two data sets."""
+    """Return everything of section 3, None where there are fewer than two data sets."""
     if len(data_sets(report.tables)) < 2:
         return None
     tables = [table for table in report.tables if table.unit is not None and any(map(table.tried, table.runs))]
@@ -137,7 +140,7 @@ def across(report: Report) -> Across | None:
 
 
 def _problem_times(tables: Sequence[Table], learners: Sequence[Learner]) -> dict[str, list[float]]:
-    """Median time of each learner to each (workload, target), in FLOPs."""
+    """Return the median time of each learner to each (workload, target), in FLOPs."""
     rows = [row for table in tables for row in target_times(table, CURRENCY)]
     return {
         one.name: [row.learners[one.name].median if one.name in row.learners else math.inf for row in rows]
@@ -187,7 +190,7 @@ def _pooled(
 
 
 def _met(tables: Sequence[Table], learner: str) -> tuple[float, float]:
-    """Hits of a learner among all (data set, target, seed), and their number."""
+    """Return the hits of a learner among all (data set, target, seed), and their number."""
     shared = weights(tables)
     found = [
         (shared[t.workload], one.hit)
@@ -207,7 +210,7 @@ def _ratio_target(tables: Sequence[Table]) -> str:
 def _cost_ratios(
     tables: Sequence[Table], learners: Sequence[Learner], target: str
 ) -> dict[str, dict[str, tuple[float | None, bool]]]:
-    """Learner -> workload -> restricted mean over the reference's, and whether misses make it a bound."""
+    """Return learner -> workload -> restricted mean over the reference's, and whether misses make it a bound."""
     found: dict[str, dict[str, tuple[float | None, bool]]] = {}
     for table in tables:
         row = next((row for row in target_times(table, CURRENCY) if row.target == target), None)

@@ -46,7 +46,7 @@ def expected_best_of(scores: Sequence[float], k: int) -> float:
 
 
 def median_best_of(scores: Sequence[float], k: int) -> float:
-    """Median of the best over all C(N, k) draws of k trials; minus infinity where it falls on draws of failures only.
+    """Return the median of the best over all C(N, k) draws of k trials, minus infinity where it falls on failures only.
 
     C(i, k) of the draws have their best among the i worst trials, which gives the two middle draws exactly.
 
@@ -89,7 +89,7 @@ class BestOfK:
 
 
 def best_of_k(scores: Sequence[float]) -> BestOfK:
-    """Both curves for every k = 1..N; a score that is no finite number is a failed trial.
+    """Return both curves for every k = 1..N; a score that is no finite number is a failed trial.
 
     >>> best_of_k([0.5, math.nan, 0.75]).expected
     (-inf, 0.6666666666666666, 0.75)

@@ -108,7 +108,7 @@ def _rendered(report: Report, formats: Sequence[str]) -> tuple[dict[str, Any], d
 
 
 def _fitting(report: Report, formats: Sequence[str], room: int) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """As `_rendered`, with as many learners drawn as the size of a published report allows.
+    """Do as `_rendered`, with as many learners drawn as the size of a published report allows.
 
     Args:
         report: whose pages they are.
@@ -125,7 +125,7 @@ def _fitting(report: Report, formats: Sequence[str], room: int) -> tuple[dict[st
 
 
 def assemble(report: Report) -> dict[str, Any]:
-    """Everything that the templates need, computed once for all formats."""
+    """Return everything that the templates need, computed once for all formats."""
     found = checks(report)
     scale = gradient_scale(report)
     oracle_checks = verified(report)
@@ -202,7 +202,7 @@ def _workload(
 
 
 def singles(report: Report) -> bool:
-    """Whether single runs and trials are shown: of many, a published page leaves them to its records."""
+    """Return whether single runs and trials are shown: of many, a published page leaves them to its records."""
     trials = sum(len(tuning.trials) for tuning in report.tunings)
     return not report.published or len(report.runs) + trials <= LAYERS_UP_TO
 

@@ -99,7 +99,7 @@ class Canvas:
         dash: Sequence[float] | None = None,
         opacity: float = 1.0,
     ) -> None:
-        """Lines, as part of the path before them if that looks alike: the seeds of a learner become one path."""
+        """Draw lines, as part of the path before them if that looks alike: the seeds of a learner become one path."""
         look = (colour, width, dash, opacity, False)
         before = self._paths[-1] if self._paths else None
         if before is not None and before[2:] == look:
@@ -108,7 +108,7 @@ class Canvas:
             self._paths.append((points, codes, *look))
 
     def segments(self, rows: Iterable[Sequence[float]], colour: str, width: float = 1.0, opacity: float = 1.0) -> None:
-        """Separate straight lines, each (x0, y0, x1, y1), as one path."""
+        """Draw separate straight lines, each (x0, y0, x1, y1), as one path."""
         ends = np.array(list(rows), dtype=float).reshape(-1, 2)
         if len(ends):
             self._stroke(ends, [1, 2] * (len(ends) // 2), colour, width, None, opacity)
@@ -137,7 +137,7 @@ class Canvas:
         size: float = 6.0,
         opacity: float = 1.0,
     ) -> None:
-        """Markers of a shape in style.MARKERS, centred on points (n,), `size` points across, as one path."""
+        """Draw markers of a shape in style.MARKERS, centred on points (n,), `size` points across, as one path."""
         points = np.column_stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)])
         points = points[np.isfinite(points).all(axis=1)]
         if not len(points):
@@ -163,7 +163,7 @@ class Canvas:
         bold: bool = False,
         turned: bool = False,
     ) -> None:
-        """One line of text with its baseline at y; `turned` reads upwards."""
+        """Write one line of text with its baseline at y; `turned` reads upwards."""
         self._texts.append((x, y, text, colour, size, anchor, bold, turned))
 
     def svg(self) -> str:
@@ -245,7 +245,7 @@ def _draw_text(
 
 
 def printable(text: str) -> str:
-    r"""Text without the characters that XML forbids.
+    r"""Return text without the characters that XML forbids.
 
     >>> printable("a\x00b")
     'a b'
@@ -262,7 +262,7 @@ def _font(size: float, bold: bool) -> Any:
 
 @lru_cache
 def _marker(shape: str) -> tuple[Array, tuple[int, ...], bool]:
-    """Corners of a marker in a box of side 1, their path codes, and whether it is filled."""
+    """Return the corners of a marker in a box of side 1, their path codes, and whether it is filled."""
     if shape in ("cross", "plus"):
         arms = np.array([[-0.4, -0.4], [0.4, 0.4], [-0.4, 0.4], [0.4, -0.4]])
         straight = np.array([[-0.5, 0.0], [0.5, 0.0], [0.0, -0.5], [0.0, 0.5]])
@@ -279,7 +279,7 @@ def _marker(shape: str) -> tuple[Array, tuple[int, ...], bool]:
 
 
 def _tidy(match: re.Match[str]) -> str:
-    """One tag without line breaks, spare decimals and matplotlib's font, its palette colours as CSS variables."""
+    """Return a tag without line breaks, spare decimals and matplotlib's font, its palette colours as CSS variables."""
     tag = " ".join(match[0].split())
     if tag.startswith("<path"):
         tag = _OUTLINE.sub(lambda found: f'd="{_relative(found[1])}"', tag)
@@ -328,7 +328,7 @@ def _tenths(count: int, first: bool = False) -> str:
 
 
 def text_width(text: str, size: float, bold: bool = False) -> float:
-    """Width of a line of text in points, on the safe side: as set in DejaVu Sans, the widest of the usual fonts.
+    """Return the width of a line of text in points, on the safe side: in DejaVu Sans, the widest of the usual fonts.
 
     >>> text_width("ii", 10) < text_width("mm", 10)
     True
@@ -338,7 +338,7 @@ def text_width(text: str, size: float, bold: bool = False) -> float:
 
 
 def fit(text: str, width: float, size: float, bold: bool = False) -> str:
-    """Text cut in its middle until it fits a width in points; on one line, printable.
+    """Cut text in its middle until it fits a width in points; on one line, printable.
 
     >>> fit("a" * 50, 40, 10), fit("short", 40, 10)
     ('aaa…aa', 'short')

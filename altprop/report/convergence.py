@@ -46,7 +46,7 @@ class View:
 
 
 def views(report: Report, table: Table) -> list[View]:
-    """All figures of one workload, one view a currency; of a crowd, each learner by itself over the first one alone."""
+    """Draw all figures of a workload, a view a currency; of a crowd, each learner by itself over the first alone."""
     learners = leading(report, table)
     curves = {one.name: _curves(table, one.name) for one in learners}
     shown = [one for one in learners if curves[one.name]]

@@ -44,7 +44,7 @@ class CostRow:
 
 
 def cost_rows(report: Report, table: Table) -> list[CostRow]:
-    """One row a learner that ran."""
+    """Return one row a learner that ran."""
     rows = []
     for name in table.runs:
         runs = [run for run in table.tried(name) if run.block("ledger")]
@@ -79,7 +79,7 @@ def _row(learner: Learner, runs: Sequence[Run]) -> CostRow:
 
 
 def _positive(run: Run) -> dict[str, float]:
-    """FLOPs by kind as breakdowns name them, what no primitive does as "other"."""
+    """Return FLOPs by kind as breakdowns name them, what no primitive does as "other"."""
     found: dict[str, float] = {}
     for kind, value in run.block("flops_by_kind").items():
         amount = as_number(value) or 0.0

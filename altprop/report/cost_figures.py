@@ -34,9 +34,10 @@ class Point:
 
 
 def points(report: Report, table: Table, cost: str) -> list[Point]:
-    """Quality at each run's best validation point, against what was spent up to there or the peak of a kind of bytes.
+    """Return the quality at each run's best validation point, against its cost.
 
-    A learner whose median run failed has no point.
+    The cost is what was spent up to there, or the peak of a kind of bytes. A learner whose median run
+    failed has no point.
     """
     found = []
     for name in table.runs:
@@ -52,7 +53,7 @@ def points(report: Report, table: Table, cost: str) -> list[Point]:
 
 
 def _pair(table: Table, run: Run, cost: str) -> tuple[float, float] | None:
-    """(cost, quality) of a run that ended."""
+    """Return (cost, quality) of a run that ended."""
     value = run.value("test_best") if table.quality == "test" else run.value("validation_best")
     value = value if value is not None else run.value(table.quality)
     if not run.ended or value is None or not math.isfinite(value):
@@ -76,7 +77,7 @@ def frontier(found: Sequence[Point]) -> list[Point]:
 
 
 def pareto(report: Report, table: Table, cost: str, title: str) -> Figure | None:
-    """Quality against a cost, every ended run small, the median large, the frontier of the medians joined."""
+    """Draw quality against a cost, every ended run small, the median large, the frontier of the medians joined."""
     found = points(report, table, cost)
     if not found:
         return None
@@ -196,7 +197,7 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float,
 
 
 def breakdown(table: Table, rows: Sequence[CostRow]) -> Figure | None:
-    """Shares of FLOPs by kind, one bar a learner, the total beside it."""
+    """Draw the shares of FLOPs by kind, one bar a learner, the total beside it."""
     bars = [Bar(row.learner, row.kinds, count(row.flops)) for row in rows if row.kinds]
     caption = (
         "Shares of all FLOPs that the learner spent, over its runs; the total is the median run's. “Other” is what no "
@@ -206,7 +207,7 @@ def breakdown(table: Table, rows: Sequence[CostRow]) -> Figure | None:
 
 
 def time_breakdown(report: Report, table: Table) -> Figure | None:
-    """Shares of a step's CPU seconds by kind of work, one bar a learner, the median step beside it."""
+    """Draw the shares of a step's CPU seconds by kind of work, one bar a learner, the median step beside it."""
     rows = table.timing.rows.values() if table.timing is not None else ()
     bars = [Bar(report.by_name[row.name], row.shares, seconds(row.cpu)) for row in rows if row.shares]
     caption = (
@@ -228,7 +229,7 @@ class Bar:
 def _bars(
     table: Table, bars: Sequence[Bar], kinds: Sequence[str], words: tuple[str, str, str], caption: str
 ) -> Figure | None:
-    """One bar a learner; `words` are the stem of the file's name, the title and the heading of the totals."""
+    """Draw one bar a learner; `words` are the stem of the file's name, the title and the heading of the totals."""
     if not bars:
         return None
     stem, title, heads = words

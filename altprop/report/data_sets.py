@@ -25,12 +25,12 @@ def data_sets(tables: Sequence[Table]) -> list[list[Table]]:
 
 
 def weights(tables: Sequence[Table]) -> dict[str, float]:
-    """Workload -> its share in the data set that it is of."""
+    """Return workload -> its share in the data set that it is of."""
     return {table.workload: 1 / len(group) for group in data_sets(tables) for table in group}
 
 
 def counted(report: Report) -> str:
-    """How many tasks the report has, and workloads where these are more, in words."""
+    """Say how many tasks the report has, and workloads where these are more, in words."""
     groups = data_sets(report.tables)
     text = plural(len(groups), "task")
     return text if len(groups) == len(report.tables) else f"{text} in {plural(len(report.tables), 'workload')}"

@@ -59,7 +59,7 @@ def slug(*parts: str) -> str:
 
 
 def groups(learners: Sequence[Learner]) -> list[list[Learner]]:
-    """Learners in groups that one panel can hold, the reference in each of them."""
+    """Put learners in groups that one panel can hold, the reference in each of them."""
     if len(learners) <= CROWD:
         return [list(learners)]
     reference = [learner for learner in learners if learner.reference]
@@ -95,7 +95,7 @@ def name_of(learner: Learner) -> str:
 
 
 def name_width(learners: Sequence[Learner]) -> float:
-    """Width of the longest of the learners' names in points."""
+    """Return the width of the longest of the learners' names in points."""
     return max((text_width(name_of(one), LABEL, bold=True) for one in learners), default=0.0)
 
 
@@ -115,7 +115,7 @@ def keyed(canvas: Canvas, learner: Learner) -> None:
 
 
 def direct_labels(panel: Panel, ends: Sequence[tuple[Learner, float, float]]) -> None:
-    """Names right of the panel, each beside the end (x, y) of its line in points and tied to it by a hair."""
+    """Write names right of the panel, each beside the end (x, y) of its line in points and tied to it by a hair."""
     if not ends:
         return
     places = spread([y for _, _, y in ends], 13.0, panel.top + 4, panel.bottom)
@@ -126,7 +126,7 @@ def direct_labels(panel: Panel, ends: Sequence[tuple[Learner, float, float]]) ->
 
 
 def levels(panel: Panel, lines: Sequence[tuple[str, float, str]], side: str = "left") -> None:
-    """Named horizontal lines (name, value, colour), their names kept apart above them."""
+    """Draw named horizontal lines (name, value, colour), their names kept apart above them."""
     drawn = []
     for name, value, colour in lines:
         down = panel.level(value, colour, (1.5, 2.5))
@@ -139,7 +139,9 @@ def levels(panel: Panel, lines: Sequence[tuple[str, float, str]], side: str = "l
 
 
 def median_path(x: Sequence[Array], y: Sequence[Array], sign: int) -> tuple[Array, Array]:
-    """Median over seeds at each grid point, a seed that is gone counting as worst: the path ends where half are gone.
+    """Return the median over seeds at each grid point, a seed that is gone counting as worst.
+
+    The path ends where half are gone.
 
     Args:
         x: positions of each seed, (points,) each, of possibly different lengths.

@@ -27,7 +27,7 @@ def safe_svg(figure: Figure) -> Markup:
 
 
 def inline_json(value: Any) -> Markup:
-    r"""JSON that is safe inside a <script> element: no <, > or & is left, and no non-finite number.
+    r"""Return JSON that is safe inside a <script> element: no <, > or & is left, and no non-finite number.
 
     >>> inline_json({"a": "</script>"})
     Markup('{"a": "\\u003c/script\\u003e"}')
@@ -72,7 +72,7 @@ def for_markdown(value: Any) -> Any:
 
 
 def code(text: str) -> Raw:
-    """Text as inline code, in a fence that it does not hold; a table's border is escaped inside as well.
+    """Return text as inline code, in a fence that it does not hold; a table's border is escaped inside as well.
 
     >>> print(code("a `b` c"))
     `` a `b` c ``
@@ -84,7 +84,7 @@ def code(text: str) -> Raw:
 
 
 def block(text: str) -> Raw:
-    """Text as a fenced block of code, in a fence that it does not hold."""
+    """Return text as a fenced block of code, in a fence that it does not hold."""
     text = visible(text)
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)

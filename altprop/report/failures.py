@@ -72,7 +72,7 @@ def words(status: str) -> str:
 
 
 def tally(report: Report) -> str:
-    """How all runs ended, in one phrase."""
+    """Say how all runs ended, in one phrase."""
     counts = Counter(run.status for run in report.runs)
     order = [status.value for status in RunStatus]
     return ", ".join(f"{counts[status]} {words(status)}" for status in sorted(counts, key=order.index))
@@ -102,7 +102,7 @@ class Failure:
 
 
 def failures(report: Report) -> list[Failure]:
-    """Every run that neither ended properly nor was refused, like ones together, in the order of the tables."""
+    """Return every run that neither ended properly nor was refused, like ones together, in the order of the tables."""
     found = []
     for table in report.tables:
         for name in table.runs:
@@ -132,7 +132,7 @@ def _failure(table: Table, learner: str, status: str, reason: str, runs: list[Ru
 
 
 def summary(found: list[Failure]) -> str:
-    """How many runs broke off, in a sentence."""
+    """Say how many runs broke off, in a sentence."""
     runs = sum(len(failure.runs) for failure in found)
     if not runs:
         return "No run broke off."

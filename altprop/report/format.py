@@ -19,7 +19,7 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def decimals(value: float) -> int:
-    """Decimals that show a value with three digits or so: three from 0.1 to 10, more below, fewer above.
+    """Return how many decimals show a value with three digits or so: three from 0.1 to 10, more below, fewer above.
 
     >>> decimals(0.94), decimals(0.0041), decimals(123.4)
     (3, 5, 0)
@@ -72,7 +72,10 @@ def signed(value: float | None, places: int | None = None) -> str:
 
 
 def places(interval: Interval) -> int | None:
-    """Decimals for an interval and its estimate alike: those of the largest; None where they are too small for any."""
+    """Return the decimals for an interval and its estimate alike.
+
+    They are those of the largest; None where all are too small for any.
+    """
     parts = (interval.estimate, interval.low, interval.high)
     largest = max((abs(part) for part in parts if part is not None and math.isfinite(part)), default=0.0)
     return None if largest < 9.995e-4 else decimals(largest)
@@ -211,7 +214,7 @@ def setting(value: object) -> str:
 
 
 def visible(text: str) -> str:
-    r"""Text in which characters that would act unseen are written out: controls, and those that turn the direction.
+    r"""Write out the characters of a text that would act unseen: controls, and those that turn the direction.
 
     >>> visible("a\x07b\u202ec")
     'a\\x07b\\u202ec'

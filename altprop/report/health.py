@@ -29,7 +29,7 @@ class Track:
         return any(np.isfinite(values).any() for values in self.values)
 
     def typical(self, last: bool = False) -> float | None:
-        """Median over runs of each run's median (or last) finite value."""
+        """Return the median over runs of each run's median (or last) finite value."""
         each = []
         for values in self.values:
             finite = values[np.isfinite(values)]
@@ -78,13 +78,13 @@ def whole(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def layers_of(row: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Layer -> values of a probe row."""
+    """Return layer -> values of a probe row."""
     layers = row.get("layers")
     return {k: v for k, v in layers.items() if isinstance(v, dict)} if isinstance(layers, dict) else {}
 
 
 def layer_names(runs: Sequence[Run]) -> list[str]:
-    """All probed layers in the order of depth, which their numbered names give."""
+    """Return all probed layers in the order of depth, which their numbered names give."""
     seen = {name for run in runs for row in run.probes for name in layers_of(row)}
     return sorted(seen, key=natural)
 
@@ -99,7 +99,7 @@ def natural(name: str) -> list[Any]:
 
 
 def layer_matrix(runs: Sequence[Run], name: str, layers: Sequence[str]) -> tuple[Array, Array]:
-    """Median over runs of a layer quantity: fractions (T,) and values (L, T), NaN where no run has one."""
+    """Return the median over runs of a layer quantity: fractions (T,) and values (L, T), NaN where no run has one."""
     length = max((len(run.probes) for run in runs), default=0)
     values = np.full((len(runs), len(layers), length), math.nan)
     fraction = np.full((len(runs), length), math.nan)
@@ -113,7 +113,7 @@ def layer_matrix(runs: Sequence[Run], name: str, layers: Sequence[str]) -> tuple
 
 
 def _median(stack: Array) -> Array:
-    """Median over the first axis without the NaNs; NaN where there is nothing else."""
+    """Return the median over the first axis without the NaNs; NaN where there is nothing else."""
     filled = np.sort(stack, axis=0)  # NaNs go to the end
     n = np.sum(~np.isnan(stack), axis=0)
     low = np.take_along_axis(filled, np.maximum((n - 1) // 2, 0)[None], axis=0)[0]
@@ -122,7 +122,7 @@ def _median(stack: Array) -> Array:
 
 
 def in_words(runs: Sequence[Run]) -> str:
-    """Why there are no numbers: the note that all probes carry, or that nothing was probed."""
+    """Say why there are no numbers: the note that all probes carry, or that nothing was probed."""
     rows = [row for run in runs for row in run.probes]
     if not rows:
         return "not probed"
@@ -132,7 +132,7 @@ def in_words(runs: Sequence[Run]) -> str:
 
 
 def inside_band(runs: Sequence[Run]) -> float | None:
-    """Share of probes whose alignment lies inside the null band that was measured with it."""
+    """Return the share of probes whose alignment lies inside the null band that was measured with it."""
     known = hits = 0
     for run in runs:
         for row in run.probes:

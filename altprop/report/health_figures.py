@@ -37,7 +37,7 @@ BARE = Axis(0.0, 1.0, "", False, SHARE.write)
 
 @lru_cache
 def shades() -> tuple[str, ...]:
-    """Colours from low to high, perceptually even and safe for the colour-blind (viridis)."""
+    """Return the colours from low to high, perceptually even and safe for the colour-blind (viridis)."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
@@ -45,7 +45,7 @@ def shades() -> tuple[str, ...]:
 
 
 def gradient_scale(report: Report) -> tuple[float, float] | None:
-    """Whole decades that hold every layer's gradient RMS in the report: one scale for all heat maps."""
+    """Return whole decades that hold every layer's gradient RMS in the report: one scale for all heat maps."""
     low, high = math.inf, -math.inf
     for table in report.tables:
         for name in table.runs:
@@ -85,7 +85,7 @@ def scale_figure(scale: tuple[float, float]) -> Figure:
 
 
 def heat_maps(report: Report, table: Table, scale: tuple[float, float] | None) -> list[Figure]:
-    """One heat map a learner, layers from input (top) to output over the share of the budget."""
+    """Draw one heat map a learner, layers from input (top) to output over the share of the budget."""
     return [_heat(table, learner, scale) for learner in leading(report, table)]
 
 
@@ -146,7 +146,7 @@ def _words(learner: Learner, label: str, words: str) -> Figure:
 
 
 def alignments(report: Report, table: Table) -> list[Figure]:
-    """One panel a learner: cosine of its update with the true descent direction, with the measured null band."""
+    """Draw one panel a learner: cosine of its update with the true descent direction, with the measured null band."""
     return [_alignment(table, learner) for learner in leading(report, table)]
 
 

@@ -31,7 +31,7 @@ class Check:
 
 
 def checks(report: Report) -> list[Check]:
-    """All identity checks of the report: data and split a workload, weights and batches a (model, batch size, seed)."""
+    """Make a report's identity checks: data and split a workload, weights and batches a (model, batch size, seed)."""
     found = []
     for table in report.tables:
         runs = [run for name in table.runs for run in table.tried(name) if run.block("identity")]
@@ -118,7 +118,7 @@ class Origin:
 
 
 def origins(report: Report) -> list[Origin]:
-    """Versions, machine and code, each value with its number of runs; the fingerprint first.
+    """Return versions, machine and code, each value with its number of runs; the fingerprint first.
 
     The hashes of the learners' own code are left to section 7, where they are held against the oracle checks.
     """

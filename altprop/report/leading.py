@@ -17,7 +17,7 @@ def leading(report: Report, table: Table) -> list[Learner]:
 
 
 def foremost(report: Report, learners: Sequence[Learner], score: Callable[[Learner], float]) -> list[Learner]:
-    """Of a crowd, on a published page, the reference and the learners of the highest scores; else all.
+    """Return all learners; of a crowd, on a published page, the reference and those of the highest scores.
 
     Args:
         report: whose page it is.

@@ -286,7 +286,7 @@ class Table:
         return self.sign * value if run.ended and value is not None and math.isfinite(value) else -math.inf
 
     def scores(self, learner: str) -> dict[int, float]:
-        """Seed -> score of a learner."""
+        """Return seed -> score of a learner."""
         return {run.seed: self.score(run) for run in self.tried(learner)}
 
 

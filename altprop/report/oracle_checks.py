@@ -79,7 +79,7 @@ class Verified:
 
 
 def verified(report: Report) -> list[Verified]:
-    """Every algorithm of the report, in the order of its learners; without a check only those that ran somewhere."""
+    """Return every algorithm of the report, in its learners' order; without a check only those that ran somewhere."""
     groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in report.runs:
         groups[_algorithm(run)].append(run)
@@ -149,7 +149,7 @@ def _line(oracle: OracleResult) -> Line:
 
 
 def _apart(a: float, b: float) -> tuple[str, str]:
-    """Two figures with two digits, or with as many as it takes to see that they differ.
+    """Write two figures with two digits, or with as many as it takes to see that they differ.
 
     >>> _apart(0.42, 0.01), _apart(1.00000001e-12, 1e-12)
     (('0.42', '0.01'), ('1.00000001 × 10⁻¹²', '10⁻¹²'))
@@ -162,7 +162,7 @@ def _apart(a: float, b: float) -> tuple[str, str]:
 
 
 def summary(found: Sequence[Verified]) -> list[str]:
-    """How many oracle checks hold, what fails, who has none, and whether they are of the code that ran: sentences."""
+    """Say how many oracle checks hold, what fails, who has none, and whether they are of the code that ran."""
     lines = [line for one in found for line in one.lines]
     asked = [one for one in found if one.lines or one.problem]
     mute = [one.name for one in found if not (one.lines or one.problem)]
@@ -222,7 +222,7 @@ _FIGURES = ("error", "tolerance", "passed", "reason")
 
 
 def as_csv(found: Sequence[Verified]) -> bytes:
-    """One row an oracle, with every digit."""
+    """Write one row an oracle, with every digit."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow((*_COLUMNS, *_FIGURES))

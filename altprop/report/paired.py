@@ -22,7 +22,7 @@ FLIPS = 200_000
 
 
 def sign_flip_p(differences: Sequence[float] | Floats) -> float:
-    """Two-sided p of the paired sign-flip (Fisher randomisation) test of a zero mean difference.
+    """Return the two-sided p of the paired sign-flip (Fisher randomisation) test of a zero mean difference.
 
     All 2^n sign patterns are enumerated for n <= 20; beyond, 200,000 patterns are drawn from a seeded generator and
     p = (1 + hits) / (1 + draws). Sums that differ from the observed one by rounding only count as equal.
@@ -48,7 +48,7 @@ def sign_flip_p(differences: Sequence[float] | Floats) -> float:
 
 
 def sign_test_p(wins: int, losses: int) -> float:
-    """Two-sided exact sign test of fair wins and losses; ties are left out by the caller.
+    """Return p of the two-sided exact sign test of fair wins and losses; ties are left out by the caller.
 
     >>> sign_test_p(0, 5)
     0.0625
@@ -61,7 +61,7 @@ def sign_test_p(wins: int, losses: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values, in the order given.
+    """Return Holm's step-down adjusted p-values, in the order given.
 
     >>> holm([0.04, 0.01, 0.03])
     [0.06, 0.03, 0.06]

@@ -34,7 +34,7 @@ class Axis:
     fixed: tuple[float, ...] | None = None
 
     def place(self, values: Sequence[float] | Array) -> Array:
-        """Positions of values between 0 (low end) and 1 (high end), NaN for what a logarithm cannot show."""
+        """Return positions of values between 0 (low end) and 1 (high end), NaN for what a logarithm cannot show."""
         x = np.asarray(values, dtype=float)
         if not self.log:
             return (x - self.low) / (self.high - self.low)
@@ -44,7 +44,7 @@ class Axis:
         return np.asarray((logs - low) / (high - low))
 
     def ticks(self, wanted: int = 5) -> list[float]:
-        """Round values inside the axis, about as many as wanted, or the fixed ones."""
+        """Return round values inside the axis, about as many as wanted, or the fixed ones."""
         if self.fixed is not None:
             return list(self.fixed)
         if self.log:
@@ -70,7 +70,7 @@ class Axis:
 
 
 def linear_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
-    """Multiples of 1, 2, 2.5 or 5 times a power of ten between two limits.
+    """Return multiples of 1, 2, 2.5 or 5 times a power of ten between two limits.
 
     >>> linear_ticks(0.0, 1.0, 5)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
@@ -118,7 +118,7 @@ def spanning(
 
 
 def needs_log(values: Sequence[float] | Array, ratio: float = 30.0) -> bool:
-    """Whether positive values spread so far that a linear axis would hide most of them."""
+    """Return whether positive values spread so far that a linear axis would hide most of them."""
     x = np.asarray(values, dtype=float)
     x = x[np.isfinite(x)]
     return bool(x.size and x.min() > 0 and x.max() / x.min() > ratio)
@@ -150,7 +150,7 @@ class Panel:
         self._grid(show_x, show_y)
 
     def at(self, x: Sequence[float] | Array, y: Sequence[float] | Array) -> tuple[Array, Array]:
-        """Canvas positions of data points; what lies outside is moved to the border."""
+        """Return canvas positions of data points; what lies outside is moved to the border."""
         across = self.left + np.clip(self.x.place(x), 0, 1) * self.width
         down = self.bottom - np.clip(self.y.place(y), 0, 1) * self.height
         return across, down
@@ -205,7 +205,7 @@ class Panel:
 
 
 def y_ticks(height: float) -> int:
-    """How many ticks a vertical axis of that height wants.
+    """Return how many ticks a vertical axis of that height wants.
 
     >>> y_ticks(70), y_ticks(260)
     (2, 7)
@@ -214,13 +214,13 @@ def y_ticks(height: float) -> int:
 
 
 def left_margin(axis: Axis, height: float) -> float:
-    """Room for the tick labels of a vertical axis of that height."""
+    """Return the room for the tick labels of a vertical axis of that height."""
     ticks = axis.ticks(y_ticks(height))
     return 9 + max(text_width(text, TICK) for text in [*axis.labels(ticks), "0"])
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Positions near the wanted ones, in their order, at least `gap` apart and inside the limits if they fit.
+    """Return positions near the wanted ones, in their order, at least `gap` apart and inside the limits if they fit.
 
     >>> spread([1.0, 1.0, 9.0], 2.0, 0.0, 10.0)
     [0.0, 2.0, 9.0]

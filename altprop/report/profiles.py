@@ -17,7 +17,7 @@ TAU_MAX = 4.0
 
 
 def performance_ratios(times: Mapping[str, Sequence[float]]) -> dict[str, Floats]:
-    """Time of each learner on each problem over the best time there.
+    """Return the time of each learner on each problem over the best time there.
 
     A problem that nobody solves keeps its place, as infinite for everybody. Two zeros make 1.
 
@@ -57,7 +57,7 @@ def profile(
 
 
 def profile_area(ratios: Floats, limit: float = TAU_MAX, weights: Sequence[float] | None = None) -> float:
-    """Area under rho from 1 to `limit`, over limit - 1: 1 for a learner that is the best on every problem.
+    """Return the area under rho from 1 to `limit`, over limit - 1: 1 for a learner that is the best on every problem.
 
     >>> profile_area(np.array([1.0, 2.5]), 4.0)
     0.75
@@ -68,7 +68,7 @@ def profile_area(ratios: Floats, limit: float = TAU_MAX, weights: Sequence[float
 
 
 def ecdf(values: Sequence[float], weights: Sequence[float] | None = None) -> tuple[list[float], list[float]]:
-    """Share of problems solved by each cost: jump positions and the values from there on, unsolved ones included.
+    """Return the share of problems solved by each cost: jump positions and values after them, unsolved ones included.
 
     Args:
         values: cost of each problem, infinite where unsolved.
@@ -88,7 +88,7 @@ def _mean(values: np.ndarray[Any, Any], weights: Sequence[float] | None) -> floa
 
 
 def win_rates(scores: Mapping[str, Mapping[tuple[int, int, str], float]]) -> dict[tuple[str, str], tuple[float, int]]:
-    """How often each learner beats each other one: (row, column) -> (share of wins, pairs compared).
+    """Return how often each learner beats each other one: (row, column) -> (share of wins, pairs compared).
 
     Pairs are the (data set, seed) both ran; a tie is half a win, a failure (minus infinity) loses, two failures tie. Of
     several workloads of one data set the mean counts, as one pair.
@@ -116,7 +116,7 @@ def win_rates(scores: Mapping[str, Mapping[tuple[int, int, str], float]]) -> dic
 
 
 def ratio_to_reference(ours: float, reference: float) -> float | None:
-    """Cost of a learner over the cost of the reference; None where neither has one.
+    """Return the cost of a learner over the cost of the reference; None where neither has one.
 
     >>> ratio_to_reference(math.inf, 2.0), ratio_to_reference(1.0, 2.0)
     (inf, 0.5)
@@ -133,7 +133,7 @@ def ratio_to_reference(ours: float, reference: float) -> float | None:
 
 
 def leave_one_out(tasks: Sequence[str], rank: Callable[[Sequence[str]], Sequence[str]]) -> dict[str, tuple[int, int]]:
-    """Best and worst rank of each item when any single task is left out.
+    """Return the best and worst rank of each item when any single task is left out.
 
     Args:
         tasks: names of the pooled tasks, two or more.

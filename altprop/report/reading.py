@@ -79,7 +79,7 @@ def _searched(tuning: Tuning, tables: Sequence[Table]) -> str | None:
 
 
 def _newest(records: Sequence[Record], names: dict[str, str]) -> tuple[list[Record], list[Record]]:
-    """Of several runs of one learner, workload and seed the one that finished last; and the others."""
+    """Return, of several runs of one learner, workload and seed, the one that finished last; and the others."""
     groups: dict[tuple[str, str, int], list[Record]] = defaultdict(list)
     for record in records:
         groups[record.workload, names[record.key], record.seed].append(record)

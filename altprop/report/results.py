@@ -70,7 +70,7 @@ def interval_in_metric(interval: Interval | None, sign: int) -> Interval | None:
 
 
 def rows(report: Report, table: Table) -> list[Row]:
-    """One row a learner, in the order of the learners."""
+    """Return one row a learner, in the order of the learners."""
     names = [name for name in table.runs if table.tried(name)]
     reference = table.reference if table.reference in names else None
     compared = compare_family({name: table.scores(name) for name in names}, reference) if reference else {}
@@ -140,7 +140,7 @@ def _flags(report: Report, table: Table, learner: Learner, summaries: dict[str, 
 
 
 def dots(report: Report, table: Table, found: list[Row]) -> Figure | None:
-    """Every seed's final metric as a dot, the median as a bar, the interval as a line; failures at the edge."""
+    """Draw every seed's final metric as a dot, the median as a bar, the interval as a line; failures at the edge."""
     shown = [row for row in found if row.summary is not None]
     if not any(row.summary.ended for row in shown if row.summary):
         return None
@@ -172,7 +172,7 @@ def dots(report: Report, table: Table, found: list[Row]) -> Figure | None:
 
 
 def _uprights(panel: Panel, marks: list[tuple[str, float]]) -> None:
-    """Dotted uprights with their names above, on two levels so that neighbours do not run into each other."""
+    """Draw dotted uprights with their names above, on two levels so that neighbours do not run into each other."""
     canvas = panel.canvas
     ends = [-math.inf, -math.inf]
     for name, value in sorted(marks, key=lambda mark: mark[1]):

@@ -128,14 +128,14 @@ def score(table: Table, run: Run) -> float:
 
 
 def beside(report: Report, table: Table) -> list[Beside]:
-    """One row a tuned learner, in the order of the learners."""
+    """Return one row a tuned learner, in the order of the learners."""
     tuned = tuned_runs(table)
     fair = _fair(table, tuned)
     return [_beside(report, table, name, block, fair.get(name)) for name, block in tuned.items()]
 
 
 def _fair(table: Table, tuned: Mapping[str, Tuned]) -> dict[str, Comparison]:
-    """Every tuned learner against the tuned reference: what both are with their options chosen the same way."""
+    """Compare every tuned learner with the tuned reference: what both are with their options chosen the same way."""
     label = next((run.record.label for run in table.runs.get(table.reference or "", [])), None)
     reference = next((name for name, block in tuned.items() if name == table.reference or block.learner == label), None)
     if reference is None:
@@ -192,7 +192,7 @@ def _flags(table: Table, name: str, tuned: Tuned, tuning: Tuning | None) -> list
 
 
 def _place(option: Option, value: Any) -> float | None:
-    """Where a value lies in an option's range, 0 to 1 on its scale; None for choices and undeclared ranges."""
+    """Return where a value lies in an option's range, 0 to 1 on its scale; None for choices and undeclared ranges."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or option.low is None or option.high is None:
         return None
     low, high, at = option.low, option.high, float(value)
@@ -213,7 +213,7 @@ def space_of(option: Option) -> str:
 
 
 def spreads(report: Report, table: Table) -> list[Spread]:
-    """One row a learner that ran, tuned or not."""
+    """Return one row a learner that ran, tuned or not."""
     made = []
     for name in table.runs:
         scores = np.sort(np.array(list(table.scores(name).values()), dtype=float))
@@ -266,7 +266,7 @@ def steps_of_k(found: Sequence[Searched]) -> list[int]:
 
 
 def orphans(report: Report) -> list[str]:
-    """Trials without a run of their learner on their workload, each a sentence."""
+    """Return the trials without a run of their learner on their workload, each a sentence."""
     return [
         f"{tuning.label} on {tuning.workload}: {plural(len(tuning.trials), 'trial')} and no run, so nothing is shown."
         for tuning in report.tunings

@@ -70,12 +70,12 @@ def best_figures(table: Table, found: Sequence[Searched]) -> list[Figure]:
 
 
 def _curve(table: Table, one: Searched) -> Array:
-    """E_k in the metric's unit, NaN where it is failed."""
+    """Return E_k in the metric's unit, NaN where it is failed."""
     return np.array([in_metric(e, table.sign) if math.isfinite(e) else math.nan for e in one.curves.expected])
 
 
 def _whole_ticks(largest: int) -> list[int]:
-    """Ticks of an axis of counts from 1: at most eight whole numbers, evenly apart.
+    """Return the ticks of an axis of counts from 1: at most eight whole numbers, evenly apart.
 
     >>> _whole_ticks(5), _whole_ticks(16)
     ([1, 2, 3, 4, 5], [1, 4, 8, 12, 16])
@@ -85,7 +85,7 @@ def _whole_ticks(largest: int) -> list[int]:
 
 
 def sensitivity(table: Table, found: Sequence[Searched]) -> list[Figure]:
-    """Every trial against each searched option, one figure an option (and group of learners where there are many)."""
+    """Draw every trial against each searched option, a figure an option (and group of learners if there are many)."""
     options: dict[str, list[Searched]] = {}
     for one in found:
         for option in one.tuning.options:
@@ -109,7 +109,7 @@ def _value_axis(table: Table, found: Sequence[Searched]) -> Axis:
 
 
 def _at_default(table: Table, learner: Learner) -> float | None:
-    """Median validation metric of a learner's runs at its defaults, None where it failed or has none."""
+    """Return the median validation metric of a learner's runs at its defaults, None where it failed or has none."""
     runs = [] if learner.tuned else table.tried(learner.name)
     middle = median(np.array([score(table, run) for run in runs])) if runs else -math.inf
     return in_metric(middle, table.sign) if math.isfinite(middle) else None
@@ -134,7 +134,7 @@ class _Scale:
             self.axis = Axis(-0.5, len(self.names) - 0.5, path, False, lambda at: self.names[round(at)], places)
 
     def at(self, value: Any, shift: float) -> float:
-        """Position of a value in data units; choices are spread by `shift`, -0.5 to 0.5, so that learners part."""
+        """Place a value in data units; choices are spread by `shift`, -0.5 to 0.5, so that learners part."""
         return self.names.index(setting(value)) + 0.7 * shift if self.names else float(value)
 
 
@@ -194,7 +194,7 @@ def _sensitivity(
 
 
 def _trials(table: Table, path: str, one: Searched, panel: Panel, scale: _Scale, shift: float) -> None:
-    """One learner's trials, and its default."""
+    """Draw one learner's trials, and its default."""
     style = one.learner.style
     points = sorted(
         (scale.at(trial.values[path], shift), score(table, trial.run))
@@ -216,7 +216,7 @@ def _trials(table: Table, path: str, one: Searched, panel: Panel, scale: _Scale,
 
 
 def _legend(learners: Sequence[Learner], left: float) -> list[tuple[Learner, int, float, str]]:
-    """Where the learners' keys stand above a panel: row, position and name, as many in a row as it holds."""
+    """Return where the learners' keys stand above a panel: row, position and name, as many in a row as it holds."""
     placed = []
     row, across = 0, left
     for learner in learners:

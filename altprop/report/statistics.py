@@ -56,7 +56,7 @@ class Interval:
 
 
 def t_interval(values: Sequence[float] | Floats, confidence: float = CONFIDENCE) -> Interval:
-    """Mean with Student's interval, mean +- t(n-1) s / sqrt(n).
+    """Return the mean with Student's interval, mean +- t(n-1) s / sqrt(n).
 
     >>> interval = t_interval([1.0, 2.0, 3.0])
     >>> round(interval.low, 4), interval.estimate, round(interval.high, 4)
@@ -71,7 +71,7 @@ def t_interval(values: Sequence[float] | Floats, confidence: float = CONFIDENCE)
 
 
 def interquartile_mean(values: Floats, axis: int = -1) -> Floats:
-    """Mean of the middle half: the floor(n/4) smallest and largest values are cut, as in `scipy.stats.trim_mean`.
+    """Return the mean of the middle half: the floor(n/4) smallest and largest are cut, as in `scipy.stats.trim_mean`.
 
     Minus infinity survives only where failures reach the middle half: then the result is minus infinity too.
 
@@ -85,7 +85,7 @@ def interquartile_mean(values: Floats, axis: int = -1) -> Floats:
 
 
 def trimmed_interval(values: Sequence[float] | Floats, confidence: float = CONFIDENCE) -> Interval:
-    """Interquartile mean with the trimmed-mean t-interval.
+    """Return the interquartile mean with the trimmed-mean t-interval.
 
     With g = floor(n/4) values cut at each end, h = n - 2g left and SSD_w the squared deviations of the winsorised
     sample, the half-width is t(h-1) sqrt(SSD_w / (h (h-1))).
@@ -112,7 +112,7 @@ def bca_interval(
     seed: int = SEED,
     confidence: float = CONFIDENCE,
 ) -> Interval:
-    """Bias-corrected and accelerated bootstrap of a statistic of pooled strata, each resampled by itself.
+    """Bootstrap a statistic of pooled strata, each resampled by itself, with bias-corrected and accelerated limits.
 
     Args:
         strata: one array (n_i,) a stratum, for instance the scores of one task.
@@ -144,7 +144,7 @@ def bca_interval(
 
 
 def _acceleration(groups: Sequence[Floats], statistic: Statistic) -> float:
-    """Efron's acceleration: sum of U^3/n^3 over 6 (sum of U^2/n^2)^(3/2), U the jackknife influences."""
+    """Return Efron's acceleration: sum of U^3/n^3 over 6 (sum of U^2/n^2)^(3/2), U the jackknife influences."""
     cubes = squares = 0.0
     for position, group in enumerate(groups):
         n = group.size
@@ -162,7 +162,7 @@ def _acceleration(groups: Sequence[Floats], statistic: Statistic) -> float:
 
 
 def quantile(ordered: Floats, level: float) -> float:
-    """Linear quantile of an ordered sample that may begin with minus infinities; it is one where it falls on one.
+    """Return the linear quantile of an ordered sample that may begin with minus infinities; one where it falls on one.
 
     >>> quantile(np.array([-np.inf, 1.0, 2.0]), 0.25), quantile(np.array([-np.inf, 1.0, 2.0]), 0.75)
     (-inf, 1.5)
@@ -173,7 +173,7 @@ def quantile(ordered: Floats, level: float) -> float:
 
 
 def wilson_interval(hits: int, n: int, confidence: float = CONFIDENCE) -> Interval:
-    """Rate k/n with Wilson's score interval, which stays inside 0 to 1 and does not collapse at 0/n and n/n.
+    """Return the rate k/n with Wilson's score interval, which stays inside 0 to 1 and does not collapse at 0/n and n/n.
 
     Paper: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
     """
@@ -189,7 +189,7 @@ def wilson_interval(hits: int, n: int, confidence: float = CONFIDENCE) -> Interv
 
 
 def median(scores: Floats) -> float:
-    """Median in which a failure (minus infinity) under either middle value is a failure.
+    """Return the median in which a failure (minus infinity) under either middle value is a failure.
 
     >>> median(np.array([-np.inf, -np.inf, 1.0, 2.0]))
     -inf

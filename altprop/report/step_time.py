@@ -105,5 +105,5 @@ class TableTiming:
         return f"{text} Spread above {percent(GREY_ABOVE)}, hence no claim: {whose}." if grey else text
 
     def claims(self, *names: str) -> bool:
-        """Whether something may be said of these learners' seconds."""
+        """Return whether something may be said of these learners' seconds."""
         return self.complete and all(name in self.rows and not self.rows[name].grey for name in names)

@@ -66,7 +66,7 @@ class LearnerStyle:
 
 
 def assign(roles: Sequence[str], twins: Mapping[int, int] | None = None) -> list[LearnerStyle]:
-    """Styles for learners in their order; each role is "reference", "control" or "learner".
+    """Return styles for learners in their order; each role is "reference", "control" or "learner".
 
     Args:
         roles: one a learner.
@@ -106,5 +106,5 @@ def _twin(style: LearnerStyle, count: int) -> LearnerStyle:
 
 
 def variables(palette: dict[str, str]) -> str:
-    """CSS custom properties of a palette."""
+    """Return the CSS custom properties of a palette."""
     return "".join(f"--{name}:{value};" for name, value in palette.items())

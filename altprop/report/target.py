@@ -58,7 +58,7 @@ def outcome(status: str, interval: Sequence[float] | None, spent: float) -> Outc
 
 
 def cumulative_incidence(outcomes: Sequence[Outcome]) -> tuple[list[float], list[float]]:
-    """Share of runs that have hit by each time: jump times and the values from there on.
+    """Return the share of runs that have hit by each time: jump times and the values from there on.
 
     1 minus the product of (1 - hits/at risk); never-hitters stay at risk for ever. Censoring at a hit time takes
     effect after the hit.
@@ -77,7 +77,7 @@ def cumulative_incidence(outcomes: Sequence[Outcome]) -> tuple[list[float], list
 
 
 def restricted_mean(outcomes: Sequence[Outcome], horizon: float) -> float:
-    """Mean of min(T, horizon): the area above the cumulative incidence up to the horizon.
+    """Return the mean of min(T, horizon): the area above the cumulative incidence up to the horizon.
 
     >>> restricted_mean([Outcome(5.0, hit=True)] * 7 + [Outcome(math.inf)] * 3, 10.0)
     6.5
@@ -93,7 +93,7 @@ def restricted_mean(outcomes: Sequence[Outcome], horizon: float) -> float:
 
 
 def median_time(outcomes: Sequence[Outcome]) -> float:
-    """Median time to the target, infinite where half of the runs or more never hit it.
+    """Return the median time to the target, infinite where half of the runs or more never hit it.
 
     Where the curve stands at one half exactly, the middle of that step, which without censoring is the usual median.
     """

@@ -30,7 +30,7 @@ class TargetTimes:
 
 
 def outcomes(table: Table, learner: str, target: str, currency: str) -> list[Outcome]:
-    """Outcomes of a learner's runs against a target."""
+    """Return the outcomes of a learner's runs against a target."""
     found = []
     for run in table.tried(learner):
         one = outcome(run.status, run.hit(target, currency), run.spent(currency) or 0.0)
@@ -46,7 +46,7 @@ def horizon(table: Table, currency: str) -> float:
 
 
 def target_times(table: Table, currency: str) -> list[TargetTimes]:
-    """Rate and speed of every learner against every target."""
+    """Return the rate and speed of every learner against every target."""
     tau = horizon(table, currency)
     rows = []
     for target, value in table.targets.items():
@@ -63,7 +63,7 @@ def currencies(table: Table) -> list[str]:
 
 
 def ranking_flips(table: Table, target: str) -> list[tuple[str, str, str, str]]:
-    """Pairs whose order hangs on the currency: (ahead, behind, in this one, not in that one).
+    """Return the pairs whose order hangs on the currency: (ahead, behind, in this one, not in that one).
 
     Seconds count only where the timing pass lets something be claimed of both learners' steps.
     """
@@ -85,5 +85,5 @@ def ranking_flips(table: Table, target: str) -> list[tuple[str, str, str, str]]:
 
 
 def _told(table: Table, currency: str, a: str, b: str) -> bool:
-    """Whether the order of two learners may be told in a currency."""
+    """Return whether the order of two learners may be told in a currency."""
     return currency != "cpu_seconds" or (table.timing is not None and table.timing.claims(a, b))

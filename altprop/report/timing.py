@@ -73,7 +73,7 @@ def _cell(record: Record) -> Pair:
 
 
 def _match(table: Table, timing: Timing, owners: dict[Pair, str]) -> tuple[dict[str, Timed], str]:
-    """Learner -> its entry in a timing record, and a sentence on the entries that match no run."""
+    """Return learner -> its entry in a timing record, and a sentence on the entries that match no run."""
     cells = {cell: name for (cell, _), name in owners.items()}
     matched = {cells[one.cell]: one for one in timing.learners if not one.cpu and one.cell in cells}
     done = [one for one in timing.learners if one.cpu]

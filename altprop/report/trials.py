@@ -78,7 +78,7 @@ def unsearched(record: Record, searched: Sequence[str]) -> dict[str, Any]:
 
 
 def agreement(one: Record, other: Record, searched: Sequence[str]) -> int:
-    """In how many settings that are not searched two records agree."""
+    """Count the settings that are not searched in which two records agree."""
     ours, theirs = unsearched(one, searched), unsearched(other, searched)
     return sum(path in theirs and theirs[path] == value for path, value in ours.items())
 

@@ -126,7 +126,7 @@ def _caveats(report: Report, table: Table, ran: list[Row], refused: list[Row]) -
 
 
 def _flips(table: Table) -> list[str]:
-    """Whether the order of the learners depends on the currency, at the hardest target where it does."""
+    """Tell whether the order of the learners depends on the currency, at the hardest target where it does."""
     found = [(target, flips) for target in table.targets if (flips := ranking_flips(table, target))]
     if not found:
         return []
