@@ -16,6 +16,10 @@ from altprop.conformance.state import generator_states, global_generators
 from altprop.errors import AltpropError, near
 from altprop.harness.building import build_parts
 from altprop.harness.cell import make_cell
+from altprop.losses import NoLoss
+from altprop.noise import NoiseClock
+from altprop.objective import Objective
+from altprop.randomness import Random
 from altprop.resolve import build
 from altprop.task import Split, Task, TaskData
 
@@ -133,6 +137,26 @@ def fits_its_model(target: TaskTarget) -> str | None:
     return None
 
 
+def differentiates_its_loss(target: TaskTarget) -> str | None:
+    """Its loss's gradient and curvature products are the derivatives of its value, and so is what is reduced."""
+    task, data = _data(target)
+    if isinstance(task.loss, NoLoss):
+        raise NotApplicable("it has no loss of outputs")
+    batch = data.train.batch(torch.arange(min(5, len(data.train)), device="cpu"))
+    shape = batch.targets.shape[:-1] if batch.targets.is_floating_point() else batch.targets.shape
+    drawn = Random(0, torch.device("cpu"), torch.float64)
+    outputs, v = (drawn.normal(*shape, task.spec.outputs) for _ in range(2))
+    outputs.requires_grad_()
+    objective = Objective(torch.nn.Identity(), task.loss, NoiseClock(0))
+    (gradient,) = torch.autograd.grad(objective.output_loss(outputs, batch), outputs, create_graph=True)
+    (product,) = torch.autograd.grad((gradient * v).sum(), outputs)
+    if not torch.allclose(objective.output_gradient(outputs, batch), gradient, rtol=1e-9, atol=1e-12):
+        return f"`gradient` of its loss {task.loss.name} is not the derivative of `per_element`"
+    if not torch.allclose(objective.output_curvature(outputs, v, batch), product, rtol=1e-9, atol=1e-12):
+        return f"`curvature_product` of its loss {task.loss.name} is not that of the Hessian of `per_element`"
+    return None
+
+
 def states_its_figures(target: TaskTarget) -> str | None:
     """Chance and targets are on the metric's scale and in order."""
     task = make_task(target)
@@ -154,6 +178,7 @@ TASK_RULES: dict[str, TaskRule] = {
         keeps_its_splits_apart,
         splits_by_its_data_seed_alone,
         fits_its_model,
+        differentiates_its_loss,
         states_its_figures,
     )
 }

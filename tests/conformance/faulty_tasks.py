@@ -5,8 +5,10 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from altprop.capabilities import Capability
+from altprop.losses import CrossEntropy
 from altprop.randomness import generator_for
 from altprop.task import ModelSpec, Source, Split, Task
 
@@ -70,6 +72,38 @@ class HasAnotherLoss(_Base):
 
     def __init__(self, **options: object) -> None:
         super().__init__(**{**options, "loss": "one_hot_squared_error"})  # type: ignore[arg-type]
+
+
+class Doubled(CrossEntropy):
+    """Cross-entropy with twice its gradient."""
+
+    name = "doubled"
+
+    def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return 2 * super().gradient(outputs, targets)
+
+
+class Bent(CrossEntropy):
+    """Cross-entropy with another curvature."""
+
+    name = "bent"
+
+    def curvature_product(self, outputs: Tensor, vector: Tensor) -> Tensor:
+        return vector
+
+
+class DoublesTheGradientOfItsLoss(_Base):
+    losses = (Doubled, "cross_entropy")
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**{**options, "loss": "doubled"})  # type: ignore[arg-type]
+
+
+class BendsItsLoss(_Base):
+    losses = (Bent, "cross_entropy")
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**{**options, "loss": "bent"})  # type: ignore[arg-type]
 
 
 class AimsBelowChance(_Base):

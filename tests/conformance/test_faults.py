@@ -108,8 +108,10 @@ TASK_FAULTS: dict[str, set[str]] = {
     "DrawsItsData": {"splits_by_its_data_seed_alone"},
     "MovesAGenerator": {"splits_by_its_data_seed_alone"},
     "TestsOnItsTrainingRows": {"keeps_its_splits_apart"},
-    "NeedsOtherOutputs": {"fits_its_model"},
+    "NeedsOtherOutputs": {"fits_its_model", "differentiates_its_loss"},
     "HasAnotherLoss": {"says_whether_it_is_least_squares"},
+    "DoublesTheGradientOfItsLoss": {"differentiates_its_loss"},
+    "BendsItsLoss": {"differentiates_its_loss"},
     "AimsBelowChance": {"states_its_figures"},
 }
 
