@@ -10,8 +10,8 @@ from altprop.conformance.rules import RULES
 from altprop.conformance.suite import apply
 from altprop.conformance.task_rules import TASK_RULES, find_task
 
-HIDDEN = {"same_seed_same_bits", "leaves_global_generators_alone", "resumes_to_the_bit"}
-FORGOTTEN = {"declares_all_that_it_changes", "resumes_to_the_bit"}
+HIDDEN = {"same_seed_same_bits", "leaves_global_generators_alone", "resumes_to_the_bit", "restores_an_earlier_state"}
+FORGOTTEN = {"declares_all_that_it_changes", "resumes_to_the_bit", "restores_an_earlier_state"}
 
 FAULTS: dict[str, set[str]] = {
     "Honest": set(),
@@ -26,7 +26,12 @@ FAULTS: dict[str, set[str]] = {
     "ForgetsInAnObject": FORGOTTEN,
     "ForgetsItsOptimizer": FORGOTTEN,
     # Nothing of the learner itself changes, so only its bits give it away.
-    "RemembersEarlierRuns": {"same_seed_same_bits", "resumes_to_the_bit", "touches_no_task"},
+    "RemembersEarlierRuns": {
+        "same_seed_same_bits",
+        "resumes_to_the_bit",
+        "touches_no_task",
+        "restores_an_earlier_state",
+    },
     "HoldsAParameter": {"holds_no_parameter"},
     "NamesWhatIsNotThere": {"holds_no_parameter"},
     "OpensTheTask": {"touches_no_task"},
