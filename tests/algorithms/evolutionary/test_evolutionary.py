@@ -12,7 +12,7 @@ import torch
 from deap import algorithms, base, tools
 from torch import Tensor
 
-from altprop.algorithms.evolutionary import checks, genetic, population
+from altprop.algorithms.evolutionary import checks, genetic
 from altprop.algorithms.evolutionary.evolution_strategy import EvolutionStrategy
 from altprop.algorithms.evolutionary.genetic import Genetic, gaussian_mutation, two_point_crossover, uniform_crossover
 from altprop.algorithms.evolutionary.population import Individual, Minimised, evaluated, make_toolbox
@@ -496,11 +496,6 @@ def test_digits_within_half_the_budget_of_the_task(learner, low):
 def test_bad_values_are_refused(make, message):
     with pytest.raises(AltpropError, match=message):
         make()
-
-
-def test_population_module_checks_counts():
-    assert population.check_count("population", 3, 2) == 3
-    assert population.check_between("sigma", 1, 0, math.inf) == 1.0
 
 
 def test_crossover_rate_is_a_share_of_children_and_not_of_genes() -> None:
