@@ -131,7 +131,7 @@ def test_a_worker_that_is_lost_without_isolation_is_told(tmp_path: Path, capfd: 
     assert code == 1
     (line,) = [line for line in err.splitlines() if line.startswith("altprop: ")]
     assert "a worker of joblib died (" in line
-    assert "at work on: LeavesHard on digits" in line
+    assert "at work on: LeavesHard·hidden=[8] on digits" in line
     assert "with isolate=true" in line
     assert "Traceback" not in err
     kept = by_algorithm(folder)

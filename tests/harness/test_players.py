@@ -107,7 +107,7 @@ def test_a_player_has_its_own_names_and_losses(tmp_path: Path) -> None:
     assert list(problem.players) == ["x", "y"]
     assert [list(problem.gradient(batch, of=name)[1]) for name in "xy"] == [["value"], ["value"]]
     assert [float(problem.objective(batch, of=name)) for name in "xy"] == [12.0, -12.0]
-    with pytest.raises(AltpropError, match="z is no player of model linear"):
+    with pytest.raises(AltpropError, match="z is no player of model TwoNumbers"):
         problem.gradient(batch, of="z")
     with pytest.raises(Refused, match="no loss of outputs"):
         problem.objective(batch)

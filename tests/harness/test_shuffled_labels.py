@@ -121,7 +121,7 @@ def test_controls_end_at_chance_and_are_flagged(run: Callable[..., Any], tmp_pat
         run("budget.amount=200", "optimizer.lr=0.01", f"algorithm={algorithm}", "seeds=6")
     report = read([tmp_path / "runs"], "controls")
     (table,) = report.tables
-    found = {row.learner.name.partition("+")[0]: row for row in rows(report, table)}
+    found = {row.learner.name.partition("+")[0].partition("·")[0]: row for row in rows(report, table)}
     assert set(found) == {"backprop", *SUITE}
     assert found["backprop"].flags == ()
     assert found["backprop"].median is not None

@@ -87,7 +87,7 @@ def test_a_distribution_brings_every_kind_of_plugin(example: Any, tmp_path: Path
     done = example.run(tmp_path, "altprop", *everything, *SMALL[1:], *QUIET)
     assert done.returncode == 0, done.stderr
     ((label, record),) = example.records(tmp_path).items()
-    assert label == "sign_descent+halving·dropout=jitter"
+    assert label == "sign_descent+halving·dropout=jitter·model=squared"
     assert (record["status"], record["workload"]) == ("completed", "corner[squared, 6 steps]")
 
 

@@ -248,3 +248,10 @@ def test_refusals() -> None:
 def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(AltpropError, match=message):
         LevenbergMarquardt(**options)
+
+
+@pytest.mark.parametrize("damping", [0.01, 0.5])
+def test_the_ratio_is_one_where_the_model_is_the_function(damping: float) -> None:
+    """On a linear net with squared error the predicted decrease, of the objective without lambda, is the real one."""
+    rule, batch = ready({"damping": damping}, sizes=(4, 3), rows=20)
+    assert rule.step(batch).scalars["rho"] == pytest.approx(1.0, abs=1e-9)
