@@ -204,7 +204,9 @@ def _by_name(records: list[Record]) -> dict[tuple[str, str, int], dict[str, Reco
 
 
 def _setting(record: Record) -> str:
-    return canonical_json(relevant(record.data["config"]))
+    """Return what tells runs of one label and seed apart: a trial's values, or the whole configuration."""
+    trial = record.data.get("trial")
+    return canonical_json(trial["values"] if trial else relevant(record.data["config"]))
 
 
 def _run(old: Record, new: Record) -> RunComparison:

@@ -279,7 +279,7 @@ def test_odd_reports_render(name: str, synthetic: ModuleType, tmp_path: Path) ->
     words = Outline(page_of(build([runs], tmp_path / "out").parent)).words
     expected = {
         "one run": "No other learner ran here: nothing is compared.",
-        "one cell": "There is one task only: nothing can be said across tasks.",
+        "one cell": "There is one data set only: nothing can be said across tasks.",
         "no reference": "There is no reference learner to compare with",
         "all refused": "No learner ran digits: every cell was refused.",
         "all failed": "No run of digits came to its end: all 3 runs failed.",
