@@ -88,7 +88,7 @@ def test_a_distribution_brings_every_kind_of_plugin(example: Any, tmp_path: Path
     assert done.returncode == 0, done.stderr
     ((label, record),) = example.records(tmp_path).items()
     assert label == "sign_descent+halving·dropout=jitter·model=squared"
-    assert (record["status"], record["workload"]) == ("completed", "corner[squared, 6 steps]")
+    assert (record["status"], record["workload"]) == ("completed", "corner[6 steps]")
 
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
