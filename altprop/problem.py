@@ -449,6 +449,8 @@ class Problem:
             share: of a forward and a backward pass over the batch that `loss` takes, for the ledger.
             penalty: whether the terms of task and noise belong to the objective.
         """
+        if loss is None and of is None:
+            self._refuse_continued(batch)
         rows = batch.rows * share
         if of is None:
             names, values = self.named_parameters()
@@ -556,6 +558,18 @@ class Problem:
         return Linearization(
             value, outputs, grads, values, lambda v: self.output_curvature(here, v, batch), self.ledger, rows
         )
+
+    def _refuse_continued(self, batch: Batch) -> None:
+        """Refuse the gradient on a batch whose sequences began in the batch before: here each would start anew.
+
+        Raises:
+            Refused: unless every row starts anew.
+        """
+        if batch.reset is not None and not bool(batch.reset.all()):
+            raise Refused(
+                "the gradient goes back over whole sequences, and this batch continues one from the batch before; "
+                "try algorithm=truncated_bptt"
+            )
 
     def refuse_batch_norm(self, what: str) -> None:
         """Refuse what needs each row to have an output of its own, where batch normalisation ties rows together.

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from altprop import Batch, Capability, DirectionAlgorithm, Grads, Oracle, Refused
+from altprop import Batch, Capability, DirectionAlgorithm, Grads, Oracle
 from altprop.testing import central_differences, toy_sequence
 
 
@@ -39,11 +39,6 @@ class BPTT(DirectionAlgorithm):
     gradient_is_exact = True
 
     def _direction(self, batch: Batch) -> tuple[Tensor, Grads]:
-        if batch.reset is not None and not batch.reset.all():
-            raise Refused(
-                "bptt goes back over whole sequences, and this batch continues one from the batch before; "
-                "try algorithm=truncated_bptt"
-            )
         return self.problem.gradient(batch)
 
     @classmethod

@@ -97,7 +97,8 @@ def _not_taken(part: Mapping[str, Any], group: str) -> set[str]:
 
 def _set(overrides: Sequence[str], group: str, option: str) -> bool:
     """Return whether an option was set by hand."""
-    return any(override.lstrip("+").startswith(f"{group}.{option}") for override in overrides)
+    name = f"{group}.{option}"
+    return any(override.lstrip("+").startswith((f"{name}=", f"{name}.")) for override in overrides)
 
 
 def make_cell(

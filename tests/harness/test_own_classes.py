@@ -10,7 +10,7 @@ import pytest
 
 import altprop
 from altprop.conformance.case import composed
-from altprop.harness.cell import make_cell
+from altprop.harness.cell import _set, make_cell
 
 
 def cell(*overrides: str, folders: tuple[str, ...] = ()) -> Any:
@@ -25,6 +25,9 @@ def test_a_replaced_task_has_its_own_name_and_none_of_the_figures_of_the_other()
     assert own.config["task"]["batch_size"] == built_in.config["task"]["batch_size"]
     said = cell("task=iris", "task._target_=bare_models.MyFlowers", "task.chance=0.25")
     assert said.config["task"]["chance"] == 0.25
+    # What was set by hand is that option, and none whose name begins with it.
+    assert not _set(["task.targets={a:1}"], "task", "target")
+    assert _set(["+task.targets.a=1"], "task", "targets")
 
 
 def test_a_replaced_optimizer_and_algorithm_have_their_own_names() -> None:

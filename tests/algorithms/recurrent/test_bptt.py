@@ -191,6 +191,9 @@ def test_a_stream_is_refused():
     stream = Batch(batch.inputs, batch.targets, batch.index, reset=torch.tensor([True, True, False, True]))
     with pytest.raises(Refused, match=r"continues one from the batch before; try algorithm=truncated_bptt"):
         ready(problem).step(stream)
+    # An optimizer that differentiates the gradient goes the same way.
+    with pytest.raises(Refused, match=r"continues one from the batch before; try algorithm=truncated_bptt"):
+        problem.gradient(stream, create_graph=True)
 
 
 @pytest.mark.parametrize("cell", CELLS)
