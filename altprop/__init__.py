@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from altprop.capabilities import BatchMode, Capability, PredictorKind
     from altprop.checks import check_name, check_number, check_whole
     from altprop.cli.api import load, load_trace, run
+    from altprop.data import Batch, Feed, ModelSpec, Reference, Source, Split
     from altprop.derivatives import Grads
     from altprop.direction import DirectionAlgorithm
     from altprop.environment import Environment
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from altprop.oracle import Oracle
     from altprop.problem import Problem
     from altprop.randomness import Random
-    from altprop.task import Batch, Feed, ModelSpec, Reference, Source, Split, Task
+    from altprop.task import Task
 
 __all__ = [
     "Algorithm",

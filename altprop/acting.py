@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
+from altprop.data import Batch
 from altprop.environment import Environment, Policy, Rollout, Transition, mixed, roll_out
 from altprop.errors import Refused
 from altprop.randomness import derive_seed
-from altprop.task import Batch
 
 if TYPE_CHECKING:
     from altprop.workspace import Workspace

@@ -18,9 +18,9 @@ from altprop.errors import AltpropError, Refused
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from altprop.data import Batch, Feed
     from altprop.oracle import Oracle
     from altprop.problem import Problem
-    from altprop.task import Batch, Feed
 
 
 class StepResult(NamedTuple):

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import jvp, vjp, vmap
 
+from altprop.data import Batch
 from altprop.errors import Refused
 from altprop.noise import Draws
-from altprop.task import Batch
 
 if TYPE_CHECKING:
     from altprop.workspace import Workspace

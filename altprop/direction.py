@@ -12,10 +12,10 @@ from altprop.algorithm import Algorithm
 if TYPE_CHECKING:
     from torch import nn
 
+    from altprop.data import Batch
     from altprop.derivatives import Grads
     from altprop.optim import OptimizerFactory, Updater
     from altprop.problem import Problem
-    from altprop.task import Batch
 
 
 class DirectionAlgorithm(Algorithm):

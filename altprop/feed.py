@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from altprop.capabilities import BatchMode
+from altprop.data import Batch, Feed, Split
 from altprop.errors import AltpropError
 from altprop.randomness import derive_seed
 from altprop.ranks import Ranks
-from altprop.task import Batch, Feed, Split
 
 
 class EpochFeed(Feed):

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from altprop.data import Batch
 from altprop.losses import Loss
 from altprop.noise import Draws, Noise, NoiseClock
-from altprop.task import Batch
 
 Params = Mapping[str, Tensor]
 TaskPenalty = Callable[[Params], Tensor | None]

@@ -18,6 +18,7 @@ from altprop import derivatives, recurrence
 from altprop.acting import TrainingEnvironment
 from altprop.capabilities import Capability, refusal
 from altprop.chain import ChainWalk
+from altprop.data import Batch, ModelSpec
 from altprop.derivatives import Grads, Pulled
 from altprop.environment import Environment
 from altprop.errors import AltpropError, Refused, near
@@ -30,7 +31,6 @@ from altprop.optim import OptimizerFactory, Updater, role_of
 from altprop.randomness import Random, derive_seed
 from altprop.ranks import Ranks
 from altprop.recurrence import CellStep
-from altprop.task import Batch, ModelSpec
 
 if TYPE_CHECKING:
     from altprop.models.base import LayeredModel

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
+from altprop.data import Batch
 from altprop.derivatives import Grads, Pulled, cotangents, lifted, row_dims
 from altprop.noise import Draws
-from altprop.task import Batch
 
 if TYPE_CHECKING:
     from altprop.workspace import Workspace

@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from altprop.algorithm import Algorithm
+from altprop.data import Batch
 from altprop.losses import CrossEntropy
 from altprop.models.base import Dense, LayeredModel
 from altprop.optim import Updater
-from altprop.task import Batch
 
 
 class StackingMismatch(Exception):

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from altprop.data import Batch, ModelSpec
     from altprop.ledger import Ledger
     from altprop.noise import NoiseClock
     from altprop.objective import Objective
     from altprop.randomness import Random
-    from altprop.task import Batch, ModelSpec
 
 
 class Workspace(Protocol):

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from altprop.algorithms.backprop.backprop import Backprop
 from altprop.capabilities import Capability
+from altprop.data import ModelSpec, Source, Split, TaskData
 from altprop.feed import EpochFeed
 from altprop.harness.building import Parts
 from altprop.harness.module import LearnerModule, make_trainer
@@ -28,7 +29,7 @@ from altprop.harness.training_run import TrainingRun
 from altprop.models.mlp import MLP
 from altprop.optim import OptimizerFactory
 from altprop.randomness import generator_for
-from altprop.task import ModelSpec, Source, Split, Task, TaskData
+from altprop.task import Task
 from altprop.testing import make_problem
 from benchmarks.timing import Table, interleave
 

@@ -9,9 +9,9 @@ import torch
 
 from altprop.capabilities import BatchMode
 from altprop.conformance.case import NotApplicable, Target, by_name, make
+from altprop.data import Batch
 from altprop.flops import CountingMode, count_flops
 from altprop.harness.building import Parts
-from altprop.task import Batch
 
 COUNTED = 40
 SHARES = (1.0, 1.0, 0.6, 1.0, 0.4)

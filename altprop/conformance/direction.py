@@ -14,12 +14,12 @@ from altprop.capabilities import Capability
 from altprop.conformance.case import NotApplicable, Target, by_name, make, on_task, smallest, steps, suitable_task
 from altprop.conformance.gradients import check_gradient
 from altprop.conformance.noises import at
+from altprop.data import Batch
 from altprop.errors import Refused
 from altprop.harness.building import Parts
 from altprop.noise import SITES
 from altprop.optim import Updater
 from altprop.problem import Grads
-from altprop.task import Batch
 
 # Worst relative error of what may be called a gradient, in float64.
 EXACT = 1e-6

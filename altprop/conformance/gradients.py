@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from altprop.data import Batch
 from altprop.errors import AltpropError
 from altprop.problem import Problem
 from altprop.randomness import generator_for
-from altprop.task import Batch
 
 STEP = 1e-5
 # Below this error a coordinate is right; above it, it is measured once more with a smaller step.

@@ -22,9 +22,10 @@ from altprop.conformance.case import (
     suitable_task,
 )
 from altprop.conformance.state import global_generators
+from altprop.data import Split, TaskData
 from altprop.errors import AltpropError, Refused
 from altprop.harness.building import Parts
-from altprop.task import Split, Task, TaskData
+from altprop.task import Task
 
 # Problems of different kinds: a learner runs each of them or is refused.
 KINDS = (

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from altprop.algorithm import Algorithm, declared_state
 from altprop.conformance.case import NotApplicable, Target, by_name, difference, make, reloaded, snapshot, steps
+from altprop.data import Batch
 from altprop.errors import AltpropError, Refused
 from altprop.ledger import Ledger
 from altprop.problem import Problem
 from altprop.randomness import Random
 from altprop.stacked_learners import StackedLearners, StackingMismatch, stackable
-from altprop.task import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,6 +13,7 @@ from altprop import catalogue
 from altprop.capabilities import Capability, PredictorKind, evaluated_as
 from altprop.conformance.case import NotApplicable, composed, difference
 from altprop.conformance.state import generator_states, global_generators
+from altprop.data import Split, TaskData
 from altprop.errors import AltpropError, near
 from altprop.harness.building import build_parts
 from altprop.harness.cell import make_cell
@@ -21,7 +22,7 @@ from altprop.noise import NoiseClock
 from altprop.objective import Objective
 from altprop.randomness import Random
 from altprop.resolve import build
-from altprop.task import Split, Task, TaskData
+from altprop.task import Task
 
 
 @dataclass(frozen=True)

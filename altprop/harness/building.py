@@ -15,6 +15,7 @@ from torch import nn
 from altprop import catalogue
 from altprop.algorithm import Algorithm
 from altprop.capabilities import MODEL_OFFERS, Capability, evaluated_as, kind_refusal, together
+from altprop.data import Batch, Feed, ModelSpec, Split, TaskData
 from altprop.errors import AltpropError, Refused
 from altprop.feed import EpochFeed
 from altprop.flops import count_flops
@@ -27,7 +28,7 @@ from altprop.problem import Problem
 from altprop.randomness import Streams
 from altprop.ranks import Ranks
 from altprop.resolve import build, resolve_class
-from altprop.task import Batch, Feed, ModelSpec, Split, Task, TaskData
+from altprop.task import Task
 
 
 @dataclass

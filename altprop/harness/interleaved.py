@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
+from altprop.data import Feed
 from altprop.harness.building import Parts, build_parts, feed_of
 from altprop.harness.cell import Cell
 from altprop.randomness import derive_seed
 from altprop.records.timing import GROUPS, KINDS
-from altprop.task import Feed
 
 WARM_STEPS = 10
 SIZING_STEPS = 3

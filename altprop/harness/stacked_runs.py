@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from altprop.data import Batch
 from altprop.feed import EpochFeed
 from altprop.harness.training_run import TrainingRun
 from altprop.stacked_learners import StackedLearners, StackingMismatch
-from altprop.task import Batch
 
 
 class StackedRuns:

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from altprop.data import Split
 from altprop.harness.building import Parts
 from altprop.harness.settings import Settings
 from altprop.randomness import Random, derive_seed
 from altprop.records.status import RunStatus
-from altprop.task import Split
 
 COUNTERS = ("flops", "samples", "forward_equivalents", "forwards", "backwards", "hvps", "evaluations")
 

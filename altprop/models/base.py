@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from altprop.capabilities import Capability
+from altprop.data import ModelSpec
 from altprop.errors import AltpropError, Refused
 from altprop.models.parts import Activation, initialise, make_activation, make_normalisation
 from altprop.noise import Noise
-from altprop.task import ModelSpec
 
 
 class Block(nn.Module, ABC):

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from altprop.checks import ACTIVATIONS, INITIALISATIONS, NORMALISATIONS, check_name, check_sizes, check_widths
+from altprop.data import ModelSpec
 from altprop.errors import AltpropError
 from altprop.models.base import Block, Dense, LayeredModel
 from altprop.models.parts import initialise
 from altprop.noise import Noise
-from altprop.task import ModelSpec
 
 _FORWARD = {1: functional.conv1d, 2: functional.conv2d}
 _TRANSPOSED = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d}

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from altprop.capabilities import Capability
+from altprop.data import ModelSpec
 from altprop.errors import AltpropError
 from altprop.noise import Noise
-from altprop.task import ModelSpec
 
 
 class Point(nn.Module):

@@ -14,10 +14,10 @@ from torch.nn import functional
 
 from altprop.capabilities import Capability
 from altprop.checks import ACTIVATIONS, CELLS, INITIALISATIONS, check_name, check_number, check_widths
+from altprop.data import ModelSpec
 from altprop.errors import AltpropError, Refused
 from altprop.models.parts import initialise, make_activation
 from altprop.noise import MixingNoise, Noise
-from altprop.task import ModelSpec
 
 # Layers by which the noise of a recurrent model is keyed.
 INPUT, STATE, READOUT = 0, 1, 2

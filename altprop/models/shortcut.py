@@ -8,9 +8,9 @@ import torch
 
 from altprop.capabilities import Capability
 from altprop.checks import ACTIVATIONS, INITIALISATIONS, NORMALISATIONS, check_name, check_widths
+from altprop.data import ModelSpec
 from altprop.models.base import Block, Dense, LayeredModel
 from altprop.noise import Noise
-from altprop.task import ModelSpec
 
 
 class ShortcutMLP(LayeredModel):

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from altprop.capabilities import Capability
+from altprop.data import Batch
 from altprop.losses import NoLoss
 from altprop.probes.nullband import DRAWS, bound, isotropic_bound, isotropic_cosines, measured_cosines
 from altprop.problem import Problem
 from altprop.randomness import generator_for
-from altprop.task import Batch
 
 Value = float | str | None
 WHOLE = (

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from altprop.algorithm import Algorithm
+from altprop.data import Batch
 from altprop.direction import DirectionAlgorithm
 from altprop.optim import OptimizerFactory
 from altprop.problem import Problem
 from altprop.randomness import Random
-from altprop.task import Batch
 
 Learner = TypeVar("Learner", bound=Algorithm)
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from altprop.capabilities import Capability
+from altprop.data import Batch, ModelSpec
 from altprop.flops import count_flops
 from altprop.ledger import Ledger
 from altprop.losses import make_loss
@@ -15,7 +16,6 @@ from altprop.models.recurrent import RecurrentModel
 from altprop.noise import Noise, NoiseClock
 from altprop.problem import Problem
 from altprop.randomness import Random, derive_seed, generator_for
-from altprop.task import Batch, ModelSpec
 
 
 def make_problem(

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from altprop.algorithm import Algorithm, StepResult
 from altprop.capabilities import Capability
+from altprop.data import Batch
 from altprop.direction import DirectionAlgorithm
 from altprop.optim import OptimizerFactory
 from altprop.oracle import Oracle
 from altprop.problem import Grads, Problem
-from altprop.task import Batch
 from altprop.tasks.iris import Iris
 
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from altprop.capabilities import Capability
+from altprop.data import ModelSpec, Source, Split
 from altprop.losses import CrossEntropy
 from altprop.randomness import generator_for
-from altprop.task import ModelSpec, Source, Split, Task
+from altprop.task import Task
 
 
 class _Base(Task):

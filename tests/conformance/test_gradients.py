@@ -8,9 +8,9 @@ from torch import Tensor
 
 from altprop.algorithms.dropout.standard import StandardDropout
 from altprop.conformance.gradients import check_gradient
+from altprop.data import Batch
 from altprop.errors import AltpropError
 from altprop.problem import Grads, Problem
-from altprop.task import Batch
 from altprop.testing import toy
 
 RIGHT = 1e-7

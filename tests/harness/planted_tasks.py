@@ -8,8 +8,9 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from altprop.capabilities import Capability
+from altprop.data import ModelSpec, Source
 from altprop.errors import AltpropError
-from altprop.task import ModelSpec, Source, Task
+from altprop.task import Task
 from altprop.tasks.common import split_of
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from altprop.algorithm import Algorithm, StepResult
 from altprop.capabilities import Capability
+from altprop.data import Batch
 from altprop.optim import OptimizerFactory
 from altprop.problem import Problem
-from altprop.task import Batch
 
 
 class Honest(Algorithm):

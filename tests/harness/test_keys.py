@@ -47,6 +47,7 @@ USES = {
     "ranks": EVERY,
     "recurrence": EVERY,
     "resolve": DIRECTION,
+    "data": EVERY,
     "task": EVERY,
     "optim": DIRECTION,
     "optim.cost": DIRECTION,

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from altprop.algorithm import Algorithm, StepResult
+from altprop.data import Batch
 from altprop.problem import Problem
-from altprop.task import Batch
 
 
 class FakeTime:

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from altprop.algorithms.dropout.standard import StandardDropout
+from altprop.data import Batch, ModelSpec
 from altprop.models.cnn import CNN
 from altprop.noise import MultiplicativeNoise, Noise
 from altprop.randomness import generator_for
-from altprop.task import Batch, ModelSpec
 from altprop.testing import make_problem, toy
 
 

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
+from altprop.data import Batch, ModelSpec
 from altprop.flops import CountingMode
 from altprop.models.base import Dense
 from altprop.models.cnn import CNN, Conv
 from altprop.models.mlp import MLP
 from altprop.models.shortcut import ShortcutMLP
 from altprop.randomness import generator_for
-from altprop.task import Batch, ModelSpec
 from altprop.testing import make_problem, toy_sequence
 
 ROWS = 5

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from altprop.algorithm import Algorithm, StepResult
+from altprop.data import Batch, ModelSpec
 from altprop.errors import AltpropError
 from altprop.flops import FREE, OURS, CountingMode, count_flops
 from altprop.ledger import CURRENCIES, KINDS, Ledger
@@ -17,7 +18,6 @@ from altprop.models.cnn import CNN
 from altprop.optim import OptimizerFactory
 from altprop.problem import Problem
 from altprop.randomness import generator_for
-from altprop.task import Batch, ModelSpec
 from altprop.testing import make_problem, toy, toy_sequence
 
 SGD = OptimizerFactory("torch.optim.SGD", lr=0.1)

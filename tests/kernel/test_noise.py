@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from altprop.algorithms.backprop.backprop import Backprop
+from altprop.data import ModelSpec
 from altprop.errors import Refused
 from altprop.harness.building import _digest
 from altprop.models.cnn import CNN
 from altprop.models.recurrent import STATE, RecurrentModel
 from altprop.noise import MixingNoise, MultiplicativeNoise, Noise, NoiseClock
 from altprop.randomness import generator_for
-from altprop.task import ModelSpec
 from altprop.testing import central_differences, make_problem, set_up, sgd, toy, toy_sequence
 
 

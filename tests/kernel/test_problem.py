@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from altprop.data import Batch, ModelSpec
 from altprop.errors import Refused
 from altprop.losses import LOSSES
 from altprop.models.cnn import CNN
@@ -14,7 +15,6 @@ from altprop.noise import MultiplicativeNoise, Noise
 from altprop.optim import OptimizerFactory
 from altprop.problem import Problem
 from altprop.randomness import generator_for
-from altprop.task import Batch, ModelSpec
 from altprop.testing import make_problem, toy, toy_sequence
 
 

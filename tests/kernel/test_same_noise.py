@@ -7,12 +7,12 @@ from torch import nn
 from altprop.algorithms.backprop.backprop import Backprop
 from altprop.algorithms.dropout.standard import StandardDropout
 from altprop.algorithms.feedback.dfa import DirectFeedbackAlignment
+from altprop.data import Batch, ModelSpec
 from altprop.models.cnn import CNN
 from altprop.models.shortcut import ShortcutMLP
 from altprop.noise import MultiplicativeNoise, Noise
 from altprop.optim import OptimizerFactory
 from altprop.randomness import generator_for
-from altprop.task import Batch, ModelSpec
 from altprop.testing import make_problem, toy, toy_sequence
 
 SGD = OptimizerFactory("torch.optim.SGD", lr=0.1)

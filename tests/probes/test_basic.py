@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from altprop.data import Batch, ModelSpec
 from altprop.models.cnn import CNN
 from altprop.models.point import Point
 from altprop.models.recurrent import RecurrentModel
 from altprop.models.shortcut import ShortcutMLP
 from altprop.noise import MultiplicativeNoise
 from altprop.probes.basic import LAYER, WHOLE, BasicProbes, slope_and_verdict
-from altprop.task import Batch, ModelSpec
 from altprop.testing import make_problem, toy
 
 

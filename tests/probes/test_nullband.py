@@ -7,10 +7,10 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from altprop.data import Batch
 from altprop.probes import nullband
 from altprop.probes.basic import BasicProbes
 from altprop.problem import Problem
-from altprop.task import Batch
 from altprop.testing import toy
 
 WIDTHS = (64, 128, 128, 10)

@@ -7,9 +7,10 @@ import pytest
 import torch
 import yaml
 
+from altprop.data import TaskData
 from altprop.errors import AltpropError
 from altprop.resolve import build, resolve_class
-from altprop.task import Task, TaskData
+from altprop.task import Task
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from altprop.capabilities import Capability
+from altprop.data import ModelSpec, Source, Split
 from altprop.losses import CrossEntropy, HalfSquaredError, Loss
-from altprop.task import ModelSpec, Source, Split, Task
+from altprop.task import Task
 from altprop.tasks.common import split_of
 from altprop.tasks.iris import Iris
 

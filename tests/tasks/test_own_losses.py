@@ -14,12 +14,12 @@ from altprop.algorithms.recurrent.truncated_bptt import TruncatedBPTT
 from altprop.capabilities import Capability
 from altprop.catalogue import task_offers
 from altprop.conformance.case import composed
+from altprop.data import Batch
 from altprop.declared import find_class
 from altprop.errors import AltpropError, Refused
 from altprop.harness.building import Parts, build_parts
 from altprop.harness.cell import make_cell
 from altprop.stacked_learners import stackable
-from altprop.task import Batch
 from altprop.testing import central_differences
 
 SUMS = ("summed_error", "sequence_error")

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from altprop.algorithms.backprop.backprop import Backprop
 from altprop.algorithms.dropout.standard import StandardDropout
+from altprop.data import Batch
 from altprop.optim import OptimizerFactory
 from altprop.problem import Problem
-from altprop.task import Batch
 from altprop.testing import toy
 
 SGD = OptimizerFactory("torch.optim.SGD", lr=0.1)

@@ -12,6 +12,7 @@ from altprop.algorithms.backprop import manual_backprop
 from altprop.algorithms.backprop.backprop import Backprop
 from altprop.algorithms.backprop.manual_backprop import ACTIVATIONS, LOSSES, ManualBackprop
 from altprop.algorithms.dropout.standard import StandardDropout
+from altprop.data import Batch, ModelSpec
 from altprop.errors import AltpropError, Refused
 from altprop.flops import CountingMode
 from altprop.models.mlp import MLP
@@ -19,7 +20,6 @@ from altprop.noise import MultiplicativeNoise, Noise
 from altprop.optim import OptimizerFactory
 from altprop.problem import Problem
 from altprop.randomness import generator_for
-from altprop.task import Batch, ModelSpec
 from altprop.testing import make_problem, toy
 
 

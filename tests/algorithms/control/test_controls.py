@@ -12,12 +12,12 @@ from altprop.algorithms.control.null import Null
 from altprop.algorithms.control.random_direction import RandomDirection
 from altprop.algorithms.control.shuffled_labels import ShuffledLabels
 from altprop.algorithms.dropout.standard import StandardDropout
+from altprop.data import Batch, ModelSpec
 from altprop.errors import Refused
 from altprop.flops import CountingMode
 from altprop.models.point import Point
 from altprop.optim import OptimizerFactory
 from altprop.randomness import generator_for
-from altprop.task import Batch, ModelSpec
 from altprop.testing import make_problem, toy
 
 CONTROLS = [Null, RandomDirection, FrozenFeatures, ShuffledLabels]

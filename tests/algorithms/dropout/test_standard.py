@@ -8,6 +8,7 @@ import torch
 
 from altprop.algorithms.backprop.backprop import Backprop
 from altprop.algorithms.dropout.standard import StandardDropout
+from altprop.data import Batch, ModelSpec
 from altprop.errors import AltpropError
 from altprop.models.cnn import CNN
 from altprop.models.mlp import MLP
@@ -15,7 +16,6 @@ from altprop.noise import NoiseClock
 from altprop.optim import OptimizerFactory
 from altprop.randomness import generator_for
 from altprop.resolve import build
-from altprop.task import Batch, ModelSpec
 from altprop.testing import make_problem, toy, toy_sequence
 
 UNITS = 6

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from altprop.algorithms.feedback.dfa import DirectFeedbackAlignment, block_shapes, chained_weights
 from altprop.algorithms.feedback.feedback_alignment import FeedbackAlignment
+from altprop.data import Batch, ModelSpec
 from altprop.errors import AltpropError, Refused
 from altprop.models.cnn import CNN
 from altprop.models.mlp import MLP
@@ -17,7 +18,6 @@ from altprop.noise import MultiplicativeNoise, Noise
 from altprop.optim import OptimizerFactory
 from altprop.problem import Problem
 from altprop.randomness import generator_for
-from altprop.task import Batch, ModelSpec
 from altprop.tasks.digits import Digits
 from altprop.testing import make_problem, relative_error, toy
 

@@ -5,9 +5,9 @@ import torch
 
 from altprop.algorithms.dropout.standard import StandardDropout
 from altprop.algorithms.recurrent.bptt import BPTT
+from altprop.data import Batch
 from altprop.errors import Refused
 from altprop.optim import OptimizerFactory
-from altprop.task import Batch
 from altprop.testing import toy, toy_sequence
 
 CELLS = ("rnn", "gru", "lstm")

@@ -8,10 +8,10 @@ import torch
 from altprop.algorithms.dropout.standard import StandardDropout
 from altprop.algorithms.recurrent.bptt import BPTT
 from altprop.algorithms.recurrent.truncated_bptt import TruncatedBPTT
+from altprop.data import Batch
 from altprop.errors import AltpropError, Refused
 from altprop.noise import MultiplicativeNoise
 from altprop.optim import OptimizerFactory
-from altprop.task import Batch
 from altprop.testing import toy, toy_sequence
 
 CELLS = ("rnn", "gru", "lstm")

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from altprop.data import Batch, ModelSpec
 from altprop.ledger import Ledger
 from altprop.losses import Loss
 from altprop.models.point import Point
 from altprop.noise import NoiseClock
 from altprop.problem import Problem
 from altprop.randomness import Random, generator_for
-from altprop.task import Batch, ModelSpec
 
 
 class Function(Loss):

@@ -11,10 +11,10 @@ from torch import Tensor
 from altprop.algorithms.second_order import levenberg_marquardt
 from altprop.algorithms.second_order.levenberg_marquardt import LevenbergMarquardt
 from altprop.capabilities import BatchMode
+from altprop.data import Batch
 from altprop.errors import AltpropError, Refused
 from altprop.flops import count_flops
 from altprop.noise import MultiplicativeNoise
-from altprop.task import Batch
 from altprop.testing import make_problem, toy
 
 LOSSES = ["half_squared_error", "mse", "one_hot_squared_error"]

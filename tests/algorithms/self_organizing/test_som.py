@@ -9,9 +9,9 @@ from torch.nn import functional
 
 from altprop.algorithms.self_organizing import som as module
 from altprop.algorithms.self_organizing.som import SelfOrganizingMap, distances
+from altprop.data import Batch
 from altprop.errors import AltpropError
 from altprop.problem import Problem
-from altprop.task import Batch
 from altprop.testing import toy
 
 

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 
+from altprop.data import ModelSpec
 from altprop.models.base import LayeredModel
 from altprop.models.cnn import CNN
 from altprop.models.mlp import MLP
 from altprop.models.shortcut import ShortcutMLP
 from altprop.noise import MultiplicativeNoise, NoiseClock
 from altprop.randomness import generator_for
-from altprop.task import ModelSpec
 
 
 class Everywhere(MultiplicativeNoise):

@@ -10,10 +10,10 @@ from torch import nn
 
 import altprop
 from altprop import catalogue
+from altprop.data import ModelSpec
 from altprop.errors import AltpropError
 from altprop.randomness import generator_for
 from altprop.resolve import arguments, build, resolve_class
-from altprop.task import ModelSpec
 
 CONF = Path(altprop.__file__).parent / "conf" / "model"
 FILES = {path.stem: path for path in sorted(CONF.glob("*.yaml"))}

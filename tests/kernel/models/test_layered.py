@@ -7,13 +7,13 @@ import torch
 from torch.nn import functional
 
 from altprop.capabilities import Capability
+from altprop.data import Batch, ModelSpec
 from altprop.errors import AltpropError, Refused
 from altprop.models.cnn import CNN, Conv
 from altprop.models.mlp import MLP
 from altprop.models.parts import ACTIVATIONS
 from altprop.models.shortcut import ShortcutMLP
 from altprop.randomness import generator_for
-from altprop.task import Batch, ModelSpec
 from altprop.testing import make_problem
 
 

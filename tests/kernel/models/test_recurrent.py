@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from altprop.data import Batch, ModelSpec
 from altprop.errors import AltpropError, Refused
 from altprop.models.recurrent import RecurrentModel
 from altprop.randomness import generator_for
-from altprop.task import Batch, ModelSpec
 from altprop.testing import make_problem, toy_sequence
 
 CELLS = ("rnn", "gru", "lstm")

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from altprop.data import ModelSpec
 from altprop.errors import AltpropError, Refused
 from altprop.models.base import Dense
 from altprop.models.mlp import MLP
 from altprop.noise import Noise
 from altprop.randomness import generator_for
-from altprop.task import ModelSpec
 from altprop.testing import toy
 
 

@@ -9,10 +9,10 @@ import yaml
 from torch import Tensor
 
 from altprop.algorithms.backprop.backprop import Backprop
+from altprop.data import Batch
 from altprop.optim import OptimizerFactory
 from altprop.problem import Problem
 from altprop.resolve import arguments
-from altprop.task import Batch
 from altprop.testing import toy
 
 FOLDER = Path(__file__).parents[3] / "conf" / "optimizer"

@@ -9,13 +9,13 @@ from recipes import RECIPES, TORCH, Run, recipe
 from torch import Tensor, nn
 
 from altprop.algorithms.backprop.backprop import Backprop
+from altprop.data import Batch, ModelSpec
 from altprop.errors import AltpropError, Refused
 from altprop.models.point import Point
 from altprop.optim import OptimizerFactory
 from altprop.optim.schedule import Schedule
 from altprop.problem import Problem
 from altprop.randomness import generator_for
-from altprop.task import Batch, ModelSpec
 from altprop.testing import make_problem, toy
 
 OURS_ALONE = {"schedule", "warmup", "end", "clip_norm", "clip_value", "needs", "roles", "partner", "name", "search"}
