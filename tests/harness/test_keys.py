@@ -38,6 +38,7 @@ USES = {
     "errors": EVERY,
     "flops": EVERY,
     "ledger": EVERY,
+    "work": EVERY,
     "linearization": EVERY,
     "losses": EVERY,
     "noise": EVERY,
