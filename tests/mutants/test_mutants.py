@@ -10,7 +10,7 @@ import catalogue
 import pytest
 from catalogue import ROOT
 
-MIN_STACKED_SEEDS = 5
+MIN_MUTANTS = 5
 FAMILIES = sorted(path.parent.name for path in (ROOT / "algorithms").glob("*/__init__.py"))
 
 
@@ -142,12 +142,10 @@ def test_an_unusable_catalogue_is_told_in_one_line(tmp_path: Path, arguments: li
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_has_its_mutants(family: str) -> None:
     """A new folder in algorithms/ needs tests/mutants/families/FAMILY.toml, with mutants of each of its algorithms."""
-    assert family in catalogue.families(), (
-        f"write {MIN_STACKED_SEEDS} mutants into tests/mutants/families/{family}.toml"
-    )
+    assert family in catalogue.families(), f"write {MIN_MUTANTS} mutants into tests/mutants/families/{family}.toml"
     edited = Counter(mutant.file for mutant in catalogue.load([family]))
     own = {file: count for file, count in edited.items() if file.startswith(f"algorithms/{family}/")}
-    assert sum(own.values()) >= MIN_STACKED_SEEDS
+    assert sum(own.values()) >= MIN_MUTANTS
     for path in (ROOT / "conf").glob("*/*.yaml"):
         for module in re.findall(rf"^_target_: altprop[.](algorithms[.]{family}[.]\w+)[.]", path.read_text(), re.M):
             assert module.replace(".", "/") + ".py" in own, f"{module} has no mutant"
