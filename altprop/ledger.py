@@ -227,7 +227,6 @@ class Ledger:
         Args:
             blocks, forward_flops: of the model as it is now; passes that were counted stay as many as they were.
         """
-        self._learn()
         self._unit_base = self.forward_equivalents, self.flops
         for work in (self._kinds["block_forward"], self._kinds["block_backward"]):
             spent, scale = work.total(), max(1, blocks) / self.blocks

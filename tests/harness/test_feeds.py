@@ -51,6 +51,38 @@ def test_a_stream_gives_its_contexts_in_order_with_their_ends() -> None:
     assert sorted(rows.tolist()) == (parts.data.train.targets < 2).nonzero()[:, 0].tolist()
 
 
+def test_a_context_begins_its_own_epochs_whatever_came_before_it() -> None:
+    split = Iris(batch_size=10).data().train
+    late = torch.arange(20, 70)
+    plan = EpochFeed(split, 10, BatchMode.MINI, 0)
+    alone, behind = (
+        StreamFeed(plan, {"b": late}, epochs=2),
+        StreamFeed(plan, {"a": torch.arange(17), "b": late}, epochs=2),
+    )
+    for position in range(12):  # two epochs and the start of a third
+        one, other = alone.batch(position), behind.batch(position + 4)
+        assert one is not None
+        assert other is not None
+        assert torch.equal(one.index, other.index)
+        assert torch.equal(one.inputs, other.inputs)
+    orders = [torch.cat([alone.batch(start + k).index for k in range(5)]) for start in (0, 5)]  # type: ignore[union-attr]
+    assert all(torch.equal(order.sort().values, late) for order in orders)
+
+
+def test_every_epoch_has_all_rows_in_an_order_of_its_own() -> None:
+    split = Iris(batch_size=10).data().train
+    plan = EpochFeed(split, 16, BatchMode.MINI, 3)
+    epochs = []
+    for epoch in range(3):
+        fed = [plan.batch(epoch * plan.batches + place) for place in range(plan.batches)]
+        epochs.append(torch.cat([batch.index for batch in fed if batch is not None]))
+        assert torch.equal(epochs[-1].sort().values, torch.arange(len(split)))
+        assert torch.equal(epochs[-1], plan.order(epoch))
+    assert not torch.equal(epochs[0], epochs[1])
+    assert not torch.equal(epochs[1], epochs[2])
+    assert not torch.equal(epochs[0], EpochFeed(split, 16, BatchMode.MINI, 4).order(0))
+
+
 def test_a_context_that_is_not_revealed_has_no_name_and_ends_all_the_same() -> None:
     split = Iris(batch_size=10).data().train
     contexts = {"a": torch.arange(20), "b": torch.arange(20, 40)}

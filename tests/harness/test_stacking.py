@@ -115,6 +115,21 @@ def test_three_seeds_are_too_few(run: Callable[..., Any], tmp_path: Path) -> Non
     assert all("stacked" not in record["measured"] for record in records(tmp_path / "runs").values())
 
 
+def test_the_stacked_step_beside_an_audited_one_is_timed(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, bool]] = []
+    block = stacked_runs.StackedRuns.block
+
+    def watched(self: stacked_runs.StackedRuns) -> None:
+        block(self)
+        seen.append((self.ledger.untimed, self.ledger.learner_seconds == self.ledger.seconds > 0))
+
+    monkeypatch.setattr(stacked_runs.StackedRuns, "block", watched)
+    run(SEEDS)
+    assert set(seen) == {(0, True)}
+
+
 def test_seeds_that_diverge_end_each_at_its_own_step(both: Callable[..., bool], tmp_path: Path) -> None:
     assert both("task=diabetes", "optimizer=sgd", "optimizer.lr=3.0", "budget.amount=60")
     found = records(tmp_path / "at_once").values()

@@ -44,9 +44,12 @@ def _turned(state: Tensor, angle: Tensor, up: complex, down: complex = 1.0) -> T
 
 
 class Declared(OneQubit):
-    """Runs on a device, and says what a run costs."""
+    """Runs on a device, and says what a run costs; the product that stands for it here has a cost of its own."""
 
     flops_per_run: ClassVar[float | None] = 250.0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs) @ torch.eye(1, dtype=torch.float64)
 
 
 class ParameterShift(Algorithm):

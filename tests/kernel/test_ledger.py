@@ -552,7 +552,8 @@ def test_a_grown_net_costs_what_its_shape_says(grown_at: int, when: str, uneven:
         passed += rows
         steps.step(part(batch, rows))
     ledger = problem.ledger
-    assert ledger.flops_by_kind()["growth"] == move
+    assert ledger.flops_by_kind().get("growth") == move
+    assert ledger.live_bytes > 8 * 290 * (5 + 3)  # the grown net's gradient was seen, which is audited once at least
     assert ledger.flops == pytest.approx(expected + move, rel=1e-12)
     assert ledger.residual <= 1e-9
     assert (ledger.forward_flops, ledger.forward_rows, ledger.backward_rows) == (2 * 290 * 8, passed, passed)
@@ -628,6 +629,23 @@ def test_currencies() -> None:
     }
     with pytest.raises(AltpropError, match=r"unknown budget.currency 'euros'; known are: steps, epochs"):
         ledger.spent("euros")
+
+
+def test_audited_steps_last_as_long_as_the_others() -> None:
+    ledger = Ledger()
+    ledger.steps, ledger.seconds, ledger.untimed, ledger.audit_seconds = 8, 2.0, 4, 9.0
+    assert (ledger.learner_seconds, ledger.spent("seconds")) == (4.0, 4.0)
+    ledger.steps, ledger.seconds = 4, 0.25  # what lies between audited steps
+    assert (ledger.learner_seconds, ledger.spent("seconds")) == (9.25, 0.0)
+
+
+def test_who_is_audited_is_not_timed() -> None:
+    problem, batch = toy()
+    steps = Steps(STEP["gradient"])
+    steps.setup(problem)
+    for _ in range(9):
+        steps.step(batch)
+    assert problem.ledger.untimed == len(problem.ledger.audits) == 4
 
 
 def test_the_books_come_back() -> None:

@@ -106,6 +106,7 @@ def test_a_rule_with_a_direction_of_its_own_gets_it_too():
     assert against_backprop(rule, batch) < 1e-15
     problem.uncounted.charge(decay)
     assert against_backprop(rule, batch) < 1e-15
+    assert float(rule.direction(batch)[0]) == pytest.approx(float(problem.objective(batch)), rel=1e-14)
 
 
 def test_a_penalty_that_is_none_is_none():

@@ -75,6 +75,7 @@ def test_a_resized_block_keeps_the_weights_of_the_units_that_stay(units: int) ->
     assert bool((new.abs() <= 0.5).all())  # 1 / sqrt(4 inputs)
     assert bool((b.weight[:, kept:].abs() <= units**-0.5).all())
     assert len(new.unique()) == len(new)
+    assert units <= 5 or float(a.weight[kept:].detach().abs().max()) > 0.25
     assert all(p.requires_grad and p.dtype is torch.float64 for p in model.parameters())
     assert model(torch.ones(2, 4, dtype=torch.float64)).shape == (2, 3)
 
