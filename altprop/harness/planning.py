@@ -67,7 +67,8 @@ def plan(cell: Cell) -> Plan:
 def refuse(cell: Cell) -> str | None:
     """Return the sentence that refuses a cell before its classes are imported, or None; they are asked again later."""
     names = (cell.axes["algorithm"], cell.axes["task"], cell.axes["model"])
-    return catalogue.refusal_of(names, cell.config["algorithm"], cell.config["task"], cell.config["model"])
+    config = cell.config
+    return catalogue.refusal_of(names, config["algorithm"], config["task"], config["model"], cell.folders)
 
 
 def sources(cell: Cell) -> str:

@@ -219,6 +219,13 @@ def test_who_learns_no_policy_is_refused(tmp_path: Path) -> None:
         assert row.reason.startswith(f"{learner} learns outputs; task planted evaluates a policy; try task=")
 
 
+def test_the_hint_knows_the_folders_that_were_given(tmp_path: Path) -> None:
+    given, folder = options(tmp_path, *LEARNER, f"runs_dir={tmp_path / 'runs'}")
+    row = altprop.run([*(o for o in given if o != "task=planted"), "task=iris"], config_dir=folder).iloc[0]
+    assert row.status == "refused"
+    assert row.reason.endswith("; try task=planted")
+
+
 def test_probes_see_updates_and_claim_no_gradient(tmp_path: Path) -> None:
     """A policy of its own, whose updater steps the model: the model is watched, and there is no loss to align with."""
     row = row_of(tmp_path, *LEARNER, "probes=basic", "seeds=[0]")
