@@ -90,7 +90,9 @@ def test_a_pair_that_does_not_fit_is_refused(
 def test_a_sampler_is_refused_by_digits(planted: Callable[..., Any]) -> None:
     row = planted("Centred", "task=digits", *custom("Sampling"))
     assert row.status == "refused"
-    assert row.reason == "Sampling learns a sampler; task digits evaluates outputs or a parameter point"
+    assert row.reason == (
+        "Sampling learns a sampler; task digits evaluates outputs or a parameter point; try task=planted"
+    )
 
 
 def test_listings_read_it_in_the_class(tmp_path: Path) -> None:
