@@ -28,14 +28,15 @@ class StepResult(NamedTuple):
 
     Attributes:
         loss: the problem's objective on this batch *before* the update, detached, or None where a rule has none.
-        scalars: further numbers of this rule (a quantisation error, a damping), told at any step. For each block of
-            steps the trace holds the last ones, and the mean of each over the steps that told it.
+        scalars: further numbers of this rule (a quantisation error, a damping), told at any step, as numbers or as
+            scalar tensors, which spare the step the wait for them. For each block of steps the trace holds the last
+            ones, and the mean of each over the steps that told it.
         done: whether the rule has nothing left to do.
         samples: targets consumed, where that is not the environment steps taken or else what the batch holds.
     """
 
     loss: Tensor | None = None
-    scalars: Mapping[str, float] = MappingProxyType({})
+    scalars: Mapping[str, float | Tensor] = MappingProxyType({})
     done: bool = False
     samples: int | None = None
 
@@ -52,8 +53,9 @@ class Algorithm(ABC):
         trains_model: whether it trains the task's model, so that probes watch it and its initial weights are compared;
             None finds out: it does where the model predicts, or where an updater of the problem steps its parameters.
         distributed: whether all that it learns from is `Problem.gradient`, which is averaged over processes.
-        stacks: whether a step is `Problem.gradient` of its batch, handed whole to `self.updater`, and nothing else:
-            then many seeds may run as one (`altprop.stacked_learners`).
+        not_stacked: why the seeds of this rule run one by one, in a sentence: its code branches on the value of a
+            tensor, draws from another library or grows. Left empty, many seeds run as one
+            (`altprop.stacked_learners`), and a rule of the conformance suite holds that to single steps.
         exempt: name of a rule of the conformance suite about learning -> why this learner need not obey it.
     """
 
@@ -63,7 +65,7 @@ class Algorithm(ABC):
     kind: ClassVar[PredictorKind] = PredictorKind.OUTPUT
     trains_model: ClassVar[bool | None] = None
     distributed: ClassVar[bool] = False
-    stacks: ClassVar[bool] = False
+    not_stacked: ClassVar[str] = ""
     exempt: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     problem: Problem

@@ -17,6 +17,7 @@ from torch.func import jvp, vjp, vmap
 from altprop.data import Batch
 from altprop.errors import Refused
 from altprop.noise import Draws
+from altprop.vectorized import differentiate, leaf
 
 if TYPE_CHECKING:
     from altprop.workspace import Workspace
@@ -43,7 +44,7 @@ def pull(
     if parameters is None:
         parameters = dict(function.named_parameters()) if isinstance(function, nn.Module) else {}
     names, values = list(parameters), list(parameters.values())
-    x = x.detach().requires_grad_(x.is_floating_point())
+    x = leaf(x)
     ledger, rows = problem.ledger, int(x.shape[0])
     with torch.enable_grad(), ledger.graph(), ledger.primitive("block_forward", rows):
         y = function(x)
@@ -61,7 +62,7 @@ def pull(
 
 def cotangents(y: Tensor, wanted: list[Tensor], v: Tensor) -> tuple[Tensor, ...]:
     """Return the cotangents of what is wanted, shaped like it; the graph of y stays for other cotangents v."""
-    return torch.autograd.grad(y, wanted, v, retain_graph=True, allow_unused=True, materialize_grads=True)
+    return differentiate(y, wanted, v, retain_graph=True)
 
 
 def per_example_gradients(problem: Workspace, batch: Batch) -> Grads:

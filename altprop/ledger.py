@@ -214,6 +214,11 @@ class Ledger:
             return _NOTHING
         return _Section(mode, name if isinstance(mode, CountingMode) else kind)
 
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is counted at present."""
+        return self._paused > 0
+
     def charge(self, kind: str, flops: float) -> None:
         """Book FLOPs of work that torch does not see (numpy, DEAP, an own kernel)."""
         if not self._paused:

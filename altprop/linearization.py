@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from altprop.ledger import Ledger
+from altprop.vectorized import differentiate, has_graph, leaf
 
 
 class Linearization:
@@ -51,7 +52,7 @@ class Linearization:
 
     def hvp(self, vector: Tensor) -> Tensor:
         """Return the Hessian times `vector`."""
-        if not self._flat.requires_grad:
+        if not has_graph(self._flat):
             return torch.zeros_like(vector)
         with self._ledger.primitive("hvp", self._rows):
             return self._grad(self._flat, vector)
@@ -67,22 +68,13 @@ class Linearization:
         if self._pulled is None:
             # Once: a backward pass that all products share.
             with torch.enable_grad(), self._ledger.primitive("backward", self._rows):
-                dual = torch.zeros_like(self._graph_outputs, requires_grad=True)
-                pulled = torch.autograd.grad(
-                    self._graph_outputs,
-                    self._params,
-                    dual,
-                    create_graph=True,
-                    allow_unused=True,
-                    materialize_grads=True,
-                )
+                dual = leaf(torch.zeros_like(self._graph_outputs))
+                pulled = differentiate(self._graph_outputs, self._params, dual, create_graph=True)
                 self._pulled = dual, torch.cat([p.flatten() for p in pulled])
         dual, flat = self._pulled
-        (product,) = torch.autograd.grad(flat, dual, vector, retain_graph=True, materialize_grads=True)
+        (product,) = differentiate(flat, [dual], vector, retain_graph=True)
         return product
 
     def _grad(self, value: Tensor, vector: Tensor) -> Tensor:
-        found = torch.autograd.grad(
-            value, self._params, vector, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
+        found = differentiate(value, self._params, vector, retain_graph=True)
         return torch.cat([f.flatten() for f in found])

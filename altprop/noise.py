@@ -5,7 +5,7 @@ do not depend on the device, and `Problem.same_noise` repeats them simply by hol
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, final
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from altprop.errors import Refused
 from altprop.randomness import derive_seed
+from altprop.vectorized import Members
 
 SITES = frozenset({"input", "unit", "weight", "state", "carry", "branch"})
 
@@ -38,6 +39,7 @@ class NoiseClock:
         self.phase = 0
         self.time = 0
         self.progress = 0.0
+        self.seeds: Sequence[int] | None = None
         self._held = False
         self._recorded: Draws | None = None
         self._replayed: Draws | None = None
@@ -111,11 +113,24 @@ class NoiseClock:
             return self._replayed[key]
         # Uniform draws are keyed by their place alone, so that normal ones beside them leave them as they are.
         place = key[:-1] if kind == "uniform" else key
-        generator = torch.Generator(device="cpu").manual_seed(derive_seed(self.seed, self.step, self.phase, *place))
-        draw = _SAMPLERS[kind](shape, generator=generator, dtype=like.dtype, device="cpu").to(like.device)
+        draw = self._drawn(kind, shape, place, like)
         if self._recorded is not None:
             self._recorded[key] = draw
         return draw
+
+    def _drawn(self, kind: str, shape: torch.Size, place: tuple[object, ...], like: Tensor) -> Tensor:
+        """Draw from the seed, or from each of the seeds of stacked members."""
+
+        def draw(seed: int) -> Tensor:
+            generator = torch.Generator(device="cpu").manual_seed(derive_seed(seed, self.step, self.phase, *place))
+            return _SAMPLERS[kind](shape, generator=generator, dtype=like.dtype, device="cpu")
+
+        members = Members.entered
+        if members is None or self.seeds is None:
+            return draw(self.seed).to(like.device)
+        with members.outside():
+            stacked = torch.stack([draw(seed) for seed in self.seeds]).to(like.device)
+        return members.one(stacked)
 
 
 _SAMPLERS: dict[str, Callable[..., Tensor]] = {"uniform": torch.rand, "normal": torch.randn}

@@ -31,6 +31,7 @@ from altprop.optim import OptimizerFactory, Updater, role_of
 from altprop.randomness import Random, derive_seed
 from altprop.ranks import Ranks
 from altprop.recurrence import CellStep
+from altprop.vectorized import differentiate, has_graph
 
 if TYPE_CHECKING:
     from altprop.models.base import LayeredModel
@@ -124,6 +125,11 @@ class Problem:
         self._environment = TrainingEnvironment(environment, self)
 
     @property
+    def acts(self) -> bool:
+        """Whether the task has an environment."""
+        return self._environment is not None
+
+    @property
     def environment(self) -> TrainingEnvironment:
         """The task's environment, for algorithms that require ENVIRONMENT.
 
@@ -163,7 +169,7 @@ class Problem:
             flat: what to write.
             update: whether this is the learner's move, which counts as one update; a trial and the way back are none.
         """
-        self.ledger.updates += 1 if update and not self.ledger._paused else 0
+        self.ledger.updates += 1 if update and not self.ledger.paused else 0
         params = self.params
         with torch.no_grad():
             for name, value in self.unflatten(flat).items():
@@ -461,9 +467,7 @@ class Problem:
             with self._pass("forward", of, rows, share):
                 value = self.uncounted.value(None, batch, penalty=penalty) if loss is None else loss()
             with self._pass("backward", of, rows, share):
-                grads = torch.autograd.grad(
-                    value, values, create_graph=create_graph, allow_unused=True, materialize_grads=True
-                )
+                grads = differentiate(value, values, create_graph=create_graph)
         if self.ranks.size > 1:
             if create_graph:
                 raise Refused(
@@ -509,9 +513,9 @@ class Problem:
             if value is None:
                 return None
             params = self.params
-            if not value.requires_grad:
+            if not has_graph(value):
                 return value, {name: torch.zeros_like(p) for name, p in params.items()}
-            found = torch.autograd.grad(value, list(params.values()), allow_unused=True, materialize_grads=True)
+            found = differentiate(value, list(params.values()))
         return value.detach(), dict(zip(params, found, strict=True))
 
     def per_example_gradients(self, batch: Batch) -> Grads:
@@ -553,7 +557,7 @@ class Problem:
                 penalty = self.uncounted.penalty(None)
                 value = value if penalty is None else value + penalty
             with self.ledger.primitive("backward", rows):
-                grads = torch.autograd.grad(value, values, create_graph=True, allow_unused=True, materialize_grads=True)
+                grads = differentiate(value, values, create_graph=True)
         here = outputs.detach()
         return Linearization(
             value, outputs, grads, values, lambda v: self.output_curvature(here, v, batch), self.ledger, rows

@@ -5,13 +5,15 @@ All draws are made on the CPU and moved: the numbers of a run do not depend on t
 
 import hashlib
 import random as python_random_module
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from altprop.vectorized import Members, Unstackable
 
 STREAMS = ("initialisation", "order", "noise", "algorithm", "evaluation")
 
@@ -76,6 +78,15 @@ class Random:
         draw = torch.multinomial(weights.detach().cpu(), n, replacement, generator=self.generator)
         return draw.to(self.device)
 
+    def each(self, function: Callable[..., Tensor], *values: Tensor) -> Tensor:
+        """Return function(random, *values), for code that is not torch's: where seeds are stacked, seed by seed.
+
+        Args:
+            function: takes a `Random` and tensors, and returns a tensor of the same shape for all seeds.
+            values: tensors.
+        """
+        return function(self, *values)
+
     @property
     def seed(self) -> int:
         """The seed of this stream, from which others are derived."""
@@ -136,6 +147,62 @@ class Random:
         if state["numpy"] is not None:
             key, position, has_gauss, gauss = state["numpy"]
             self.numpy_random.set_state(("MT19937", np.array(key, dtype=np.uint32), position, has_gauss, gauss))
+
+
+class StackedRandom(Random):
+    """The streams of many members as one: each member draws from its own, as it would alone.
+
+    Args:
+        randoms: of the members.
+        members: opened.
+    """
+
+    def __init__(self, randoms: Sequence[Random], members: Members) -> None:
+        self.device, self.dtype = randoms[0].device, randoms[0].dtype
+        self._randoms, self._members = list(randoms), members
+
+    def _each(self, draw: Callable[[Random, int], Tensor]) -> Tensor:
+        with self._members.outside():
+            stacked = torch.stack([draw(random, place) for place, random in enumerate(self._randoms)])
+        return self._members.one(stacked)
+
+    def normal(self, *shape: int) -> Tensor:
+        return self._each(lambda random, _: random.normal(*shape))
+
+    def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        return self._each(lambda random, _: random.uniform(*shape, low=low, high=high))
+
+    def rademacher(self, *shape: int) -> Tensor:
+        return self._each(lambda random, _: random.rademacher(*shape))
+
+    def integers(self, low: int, high: int, *shape: int) -> Tensor:
+        return self._each(lambda random, _: random.integers(low, high, *shape))
+
+    def permutation(self, n: int) -> Tensor:
+        return self._each(lambda random, _: random.permutation(n))
+
+    def multinomial(self, weights: Tensor, n: int, replacement: bool = True) -> Tensor:
+        return self.each(lambda random, own: random.multinomial(own, n, replacement), weights)
+
+    def each(self, function: Callable[..., Tensor], *values: Tensor) -> Tensor:
+        every = [self._members.all(value) for value in values]
+        return self._each(lambda random, place: function(random, *(value[place] for value in every)))
+
+    @property
+    def generator(self) -> torch.Generator:  # type: ignore[override]
+        raise Unstackable("it draws from the stream's generator itself; `Random.each` gives it each seed's own")
+
+    @property
+    def seed(self) -> int:
+        raise Unstackable("it derives seeds of its own from the stream's")
+
+    @property
+    def python_random(self) -> python_random_module.Random:
+        raise Unstackable("it draws from Python's generator")
+
+    @property
+    def numpy_random(self) -> np.random.RandomState:
+        raise Unstackable("it draws from numpy's generator")
 
 
 class Streams:

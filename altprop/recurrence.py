@@ -15,6 +15,7 @@ from torch.func import functional_call, vjp, vmap
 from altprop.data import Batch
 from altprop.derivatives import Grads, Pulled, cotangents, lifted, row_dims
 from altprop.noise import Draws
+from altprop.vectorized import leaf
 
 if TYPE_CHECKING:
     from altprop.workspace import Workspace
@@ -101,7 +102,7 @@ def readout(problem: Workspace, states: Tensor, start: int) -> tuple[Tensor, Cal
     ledger, model = problem.ledger, problem.model
     own = {id(p) for p in model.readout.parameters()}
     params = {name: p for name, p in problem.params.items() if id(p) in own or name.startswith("noise.")}
-    seen = states.detach().requires_grad_()
+    seen = leaf(states)
     elements = states.shape[:-1].numel()
     with torch.enable_grad(), ledger.graph(), ledger.primitive("readout", elements):
         outputs: Tensor = model.readout(seen, start)

@@ -1,298 +1,335 @@
-"""Many seeds of one learner as one: parameters stacked, one product for all, bit for bit what each seed does alone.
+"""Many seeds of one learner as one: its own code, on tensors that are stacked over the seeds.
 
-A learner qualifies where its class says `stacks`, its model is a chain of dense blocks without noise, and its optimizer
-steps each element by its own numbers. Equality is not hoped for: products of each shape are compared with the single
-ones first and taken one by one where they round differently, every batch size is compared on all seeds when it first
-comes, and audited steps are also taken by the learner itself. `StackingMismatch` then sends the caller to its loop.
+Parameters, buffers and all tensors that a learner holds are stacked; each member draws from its own streams, so that
+what it draws does not depend on its company; updates are taken on the stack (`altprop.optim.stacked`). The members'
+models are views of the stack at all times, so that evaluations, probes and checkpoints find each as it is.
+
+A stacked step equals the single ones within rounding (a rule of the conformance suite), not bit for bit: products of
+other shapes are summed in another order.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Sequence
-from functools import cache
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
 from altprop.algorithm import Algorithm
 from altprop.data import Batch
-from altprop.losses import CrossEntropy
-from altprop.models.base import Dense, LayeredModel
+from altprop.ledger import Ledger
 from altprop.optim import Updater
+from altprop.optim.stacked import StackedUpdater
+from altprop.problem import Problem
+from altprop.randomness import StackedRandom
+from altprop.vectorized import Members, Unstackable, common
 
 
-class StackingMismatch(Exception):
-    """A stacked step would differ from the single ones."""
+class Stacked(NamedTuple):
+    """Values of all members in a tree of state, (S, ...), told from a tensor that they share."""
+
+    values: Tensor
 
 
-class _Batched(NamedTuple):
-    """Which of an affine map's four products come out of one batched call with the bits of the single calls."""
+class StackedStep(NamedTuple):
+    """What a step of all members tells.
 
-    forward: bool
-    weight: bool
-    inputs: bool
-    bias: bool
-
-
-def _batched(size: int, rows: int, inputs: int, outputs: int, dtype: torch.dtype) -> _Batched:
-    """Compare batched with single products of these shapes on random numbers.
-
-    Kernels, and so rounding, go by shape and by the number of threads.
+    Attributes:
+        losses: (S,), or None where the rule tells none.
+        scalars: name -> (S,) or a number that is every member's.
+        done: whether the rule has nothing left to do.
     """
-    return _compared(size, rows, inputs, outputs, dtype, torch.get_num_threads())
 
-
-@cache
-def _compared(size: int, rows: int, inputs: int, outputs: int, dtype: torch.dtype, _threads: int) -> _Batched:
-    generator = torch.Generator(device="cpu").manual_seed(0)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=dtype, device="cpu")
-
-    x, w, b, g = draw(size, rows, inputs), draw(size, outputs, inputs), draw(size, outputs), draw(size, rows, outputs)
-    every, none = _Batched(True, True, True, True), _Batched(False, False, False, False)
-    return _Batched(
-        torch.equal(_forward(x, w, b, every), _forward(x, w, b, none)),
-        torch.equal(_weight(g, x, every), _weight(g, x, none)),
-        torch.equal(_inputs(g, w, every), _inputs(g, w, none)),
-        torch.equal(_bias(g, every), _bias(g, none)),
-    )
-
-
-def _forward(x: Tensor, w: Tensor, b: Tensor, how: _Batched) -> Tensor:
-    if how.forward:
-        return torch.baddbmm(b[:, None], x, w.transpose(1, 2))
-    return torch.stack([functional.linear(*each) for each in zip(x, w, b, strict=True)])
-
-
-def _weight(g: Tensor, x: Tensor, how: _Batched) -> Tensor:
-    if how.weight:
-        return torch.bmm(g.transpose(1, 2), x)
-    return torch.stack([torch.mm(each.t(), seen) for each, seen in zip(g, x, strict=True)])
-
-
-def _inputs(g: Tensor, w: Tensor, how: _Batched) -> Tensor:
-    return torch.bmm(g, w) if how.inputs else torch.stack([torch.mm(a, b) for a, b in zip(g, w, strict=True)])
-
-
-def _bias(g: Tensor, how: _Batched) -> Tensor:
-    return g.sum(1) if how.bias else torch.stack([each.sum(0) for each in g])
-
-
-GROUP, MAX_FUSED_ROWS = 16, 256
-
-
-def _means(each: Tensor) -> Tensor:
-    """Return the means of (S, B) over B with the bits of torch's fused cross-entropy, up to 256 rows.
-
-    Its sum takes the first element apart and the others sixteen by sixteen, and adds the unfinished group, the whole
-    groups and the first element, in this order.
-    """
-    size, rows = each.shape
-    whole, rest = divmod(rows - 1, GROUP)
-    total = torch.zeros_like(each[:, 0])
-    if rows > 1:
-        padded = each.new_zeros(size, GROUP * (whole + bool(rest)))
-        padded[:, : rows - 1] = each[:, 1:]
-        sums, *others = padded.view(size, -1, GROUP).unbind(-1)
-        for other in others:
-            sums = sums + other
-        groups = sums.unbind(1)
-        if rest:
-            total = groups[-1]
-        if whole:
-            level = groups[0]
-            for group in groups[1:whole]:
-                level = level + group
-            total = total + level
-    return (total + each[:, 0]) / rows
-
-
-@cache
-def _summed_alike(rows: int, dtype: torch.dtype) -> bool:
-    """Compare `_means` with the fused kernel on random numbers: another version of torch may sum otherwise."""
-    if rows > MAX_FUSED_ROWS:
-        return False
-    generator = torch.Generator(device="cpu").manual_seed(0)
-    outputs = 3 * torch.randn((64, rows, 5), generator=generator, dtype=dtype, device="cpu")
-    targets = torch.randint(0, 5, (64, rows), generator=generator, device="cpu")
-    loss = CrossEntropy()
-    alone = [loss.mean(o, t) for o, t in zip(outputs, targets, strict=True)]
-    return torch.equal(_means(loss.per_element(outputs, targets)), torch.stack(alone))
-
-
-class _Affine(torch.autograd.Function):
-    """x W^T + b of all learners; torch's own derivative of `baddbmm` takes the weight's product the other way round."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-        ctx.save_for_backward(x, w)
-        size, rows, inputs = x.shape
-        ctx.how = _batched(size, rows, inputs, w.shape[1], x.dtype)
-        return _forward(x, w, b, ctx.how)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        (g,), (x, w), how = cotangents, ctx.saved_tensors, ctx.how
-        return _inputs(g, w, how) if ctx.needs_input_grad[0] else None, _weight(g, x, how), _bias(g, how)
-
-
-ARITHMETIC = frozenset({"identity", "relu", "leaky_relu", "sign"})
-"""Activations made of arithmetic and comparisons, which round alike wherever an element stands."""
-LANES = 64
-"""A multiple of the elements that vector instructions take at once. torch leaves the rest of a tensor to a scalar loop,
-whose exp and tanh differ from the vectorised ones now and then; other numbers of elements would leave other rests."""
-
-
-def stackable(learner: Algorithm, rows: Collection[int]) -> bool:
-    """Return whether a learner qualifies; its other seeds, which differ in numbers alone, then do too.
-
-    Args:
-        learner: set up.
-        rows: the sizes of the batches that will come.
-    """
-    model, updater = learner.problem.model, getattr(learner, "updater", None)
-    return (
-        type(learner).stacks
-        and isinstance(updater, Updater)
-        and updater.elementwise
-        and isinstance(model, LayeredModel)
-        and model.noise is None
-        and learner.problem.uncounted.task_penalty is None
-        and learner.problem.loss.is_mean
-        and all(type(one) is Dense and one.norm is None for one in _blocks(model))
-        and not learner.problem.spec.sequence
-        and all(_alike(one.activation.name in ARITHMETIC, one.bias.numel(), rows) for one in _blocks(model))
-        and _alike(learner.problem.loss.arithmetic, learner.problem.spec.outputs, rows)
-    )
-
-
-def _blocks(model: LayeredModel) -> list[Any]:
-    return list(model.blocks)
-
-
-def _alike(arithmetic: bool, width: int, rows: Collection[int]) -> bool:
-    return arithmetic or all(count * width % LANES == 0 for count in rows)
+    losses: Tensor | None
+    scalars: Mapping[str, Tensor | float]
+    done: bool
 
 
 class StackedLearners:
     """The learners of S seeds, stepped together. They share one ledger, which counts what each of them does.
 
     Args:
-        learners: set up, with models of one shape, all at the same step; `stackable` holds for them.
+        learners: set up, with models of one shape, all at the same step.
+
+    Raises:
+        Unstackable: where something in them cannot be stacked.
     """
 
     def __init__(self, learners: Sequence[Algorithm]) -> None:
-        self._learners = list(learners)
-        self._models = [learner.problem.model for learner in learners]
-        self._problem = learners[0].problem
-        for learner in learners:
-            learner.problem.ledger = self._problem.ledger
-        self._model: Any = copy.deepcopy(self._models[0])
-        self._params = dict(self._model.named_parameters())
-        for name, p in self._params.items():
-            p.data = torch.stack([learner.problem.params[name].detach() for learner in learners])
-        self._updater = _updater(learners[0]).like(self._model)
-        self._compared: set[int] = set()
+        self._learners, self._first = list(learners), learners[0]
+        self._members = Members(len(learners))
+        self._problem: Problem = self._first.problem
+        if self._first.not_stacked:
+            raise Unstackable(self._first.not_stacked)
+        if self._problem.players or self._problem.acts:
+            raise Unstackable("games and environments are played one by one")
+        self._book(self._problem.ledger)
+        self._modules = [_StackedModule(each) for each in _modules(self._learners)]
+        self._updaters: list[StackedUpdater] = []
+        self._state = {
+            name: self._stack([vars(learner)[name] for learner in learners], name)
+            for name in vars(self._first)
+            if name != "problem"
+        }
+        self._open, self._is_open = ExitStack(), False
+        self._seen: set[tuple[object, ...]] = set()
 
     def __len__(self) -> int:
         return len(self._learners)
 
-    def step(self, batch: Batch, single: Callable[[int], Batch]) -> Tensor:
-        """Take one step of every learner.
+    def step(self, batches: Sequence[Batch | None]) -> StackedStep:
+        """Take one step of every learner; they stay opened until `close`.
 
         Args:
-            batch: inputs (S, B, ...), targets (S, B) or (S, B, C), index (B,).
-            single: place of a learner -> the batch that it would have been fed, for the steps that are compared.
-
-        Returns:
-            (S,), the losses before the update.
+            batches: of each.
 
         Raises:
-            StackingMismatch: where the bits would differ from those of single steps.
+            Unstackable: where the code meets what it cannot do for all at once; the step is half taken then.
         """
-        ledger = self._problem.ledger
-        own = self._own_step(single(0)) if ledger.due_for_audit() else None
-        losses, grads = self._gradient(batch)
-        if batch.rows not in self._compared:
-            self._compared.add(batch.rows)
-            self._compare_gradients(losses, grads, single)
-        if own is None:
-            ledger.primitive("forward", batch.rows)
-            ledger.primitive("backward", batch.rows)
-            self._updater.apply(grads)
-            ledger.count_step(batch.rows)
-            return losses
-        updates = ledger.updates
-        with ledger.pause():
-            self._updater.apply(grads)
-        ledger.updates = updates
-        loss, after = own
-        if not (_same(losses[0], loss) and all(_same(p[0], after[name]) for name, p in self._params.items())):
-            raise StackingMismatch(f"step {ledger.steps} differs from the learner's own")
-        return losses
+        ledger, batch = self._problem.ledger, batches[0]
+        shape = () if batch is None else tuple(batch.inputs.shape)
+        if ledger.due_for_audit(batch is not None and batch.last) or shape not in self._seen:
+            self._seen.add(shape)
+            self.close()
+            step = ledger.steps
+            self._count(batch)
+            self._book(_scratch(ledger, step))
+        try:
+            if not self._is_open:
+                self._open.enter_context(self._opened())
+            return self._stacked_step(_stacked_batch(self._members, batches))
+        finally:
+            self._book(ledger)
 
-    def _gradient(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the losses (S,) and name -> gradients (S, *parameter)."""
-        loss, params, affine = self._problem.loss, self._params, cast("Callable[..., Tensor]", _Affine.apply)
-        x = batch.inputs
-        with torch.enable_grad():
-            for index, block in enumerate(self._model.blocks):
-                x = block.perturbed(x, 1)
-                z: Tensor = affine(x, params[f"blocks.{index}.weight"], params[f"blocks.{index}.bias"])
-                y = block.respond(z, 1)
-                x = torch.cat([x, y], -1) if block.shortcut else y
-            each = loss.per_element(x, batch.targets)
-            share = torch.ones((), dtype=each.dtype, device=each.device) / batch.rows
-            grads = torch.autograd.grad(each, list(params.values()), share.expand_as(each))
-        # The value of the mean rounds by how it is summed: as the learners sum it, or one by one.
-        if isinstance(loss, CrossEntropy) and _summed_alike(batch.rows, each.dtype):
-            values = _means(each.detach())
-        else:
-            alone = zip(x.detach().unbind(0), batch.targets.unbind(0), strict=True)
-            values = torch.stack([loss.mean(outputs, targets) for outputs, targets in alone])
-        return values, dict(zip(params, grads, strict=True))
+    def _book(self, ledger: Ledger) -> None:
+        for learner in self._learners:
+            learner.problem.ledger = ledger
 
-    def _compare_gradients(self, losses: Tensor, grads: dict[str, Tensor], single: Callable[[int], Batch]) -> None:
-        self.settle()
+    def _stacked_step(self, batch: Batch | None) -> StackedStep:
+        problem, members = self._problem, self._members
+        problem.begin_step(problem.ledger.steps)
+        auditing, problem.ledger.auditing = problem.ledger.auditing, False
+        try:
+            with members.inside():
+                result = self._first._counted_step(batch)
+                losses = None if result.loss is None else members.all(result.loss).detach()
+                told = {n: members.all(v).detach() if isinstance(v, Tensor) else v for n, v in result.scalars.items()}
+        except RuntimeError as error:
+            raise Unstackable(" ".join(str(error).split())) from error
+        finally:
+            problem.ledger.auditing = auditing
+        return StackedStep(losses, told, result.done)
+
+    def _count(self, batch: Batch | None) -> None:
+        """Let the first learner take the step by itself, audited where that is due, and undo all but the counts."""
+        learner, problem = self._first, self._problem
+        saved, random = learner.state_dict(), problem.random.state_dict()
+        with ExitStack() as undo:
+            for module in self._modules:
+                undo.enter_context(module.apart())
+            learner.step(batch)
+        learner.load_state_dict(saved)
+        problem.random.load_state_dict(random)
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        """Let the first learner see one member in the place of its own tensors."""
+        problem, members, first = self._problem, self._members, self._first
+        randoms = [learner.problem.random for learner in self._learners]
+        self._is_open = True
+        with members.opened(), ExitStack() as undo:
+            for module in self._modules:
+                undo.enter_context(module.shown(members))
+            problem.random = StackedRandom(randoms, members)
+            problem.clock.seeds = [learner.problem.clock.seed for learner in self._learners]
+            problem.look_up()
+            for name, tree in self._state.items():
+                setattr(first, name, _mapped(tree, members.one))
+            try:
+                yield
+            finally:
+                self._state = {name: _kept(value, members) for name, value in vars(first).items() if name != "problem"}
+                problem.random, problem.clock.seeds = randoms[0], None
+                self._is_open = False
+        problem.look_up()
+        self._settle()
+
+    def close(self) -> None:
+        """Let every learner be as if it had stepped alone."""
+        self._open.close()
+
+    def _settle(self) -> None:
+        """Give all learners their share of the state, and the first learner's place in the noise."""
+        for updater in self._updaters:
+            updater.settle()
+        here = self._problem
         for place, learner in enumerate(self._learners):
-            batch = single(place)
-            with learner.problem.observing():
-                loss, own = learner.problem.gradient(batch)
-            if not (_same(losses[place], loss) and all(_same(grads[name][place], g) for name, g in own.items())):
-                raise StackingMismatch(f"the gradient on {batch.rows} rows differs from the learner's own")
+            for name, tree in self._state.items():
+                if not _is_bound(tree):
+                    setattr(learner, name, _share(tree, place))
+            other = learner.problem
+            other.clock.step, other.clock.phase = here.clock.step, here.clock.phase
+            other._fresh_buffers = here._fresh_buffers
 
-    def _own_step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Let the first learner take its own, audited step, undo it, and return its loss and its parameters after."""
-        learner, params = self._learners[0], self._problem.params
-        self.settle(1)
-        before = {name: p.detach().clone() for name, p in params.items()}
-        result = learner.step(batch)
-        after = {name: p.detach().clone() for name, p in params.items()}
-        with torch.no_grad():
-            for name, p in params.items():
-                p.copy_(before[name])
-        if result.loss is None:
-            raise StackingMismatch("the learner tells no loss")
-        return result.loss, after
+    # State.
 
-    def settle(self, first: int | None = None) -> None:
-        """Write parameters and the optimizer's state back into the learners, all or the first few."""
-        with torch.no_grad():
-            for place, (learner, model) in enumerate(zip(self._learners[:first], self._models, strict=False)):
-                for name, p in model.named_parameters():
-                    p.copy_(self._params[name][place])
-                self._updater.share(place, _updater(learner))
-
-
-def _updater(learner: Any) -> Updater:
-    updater: Updater = learner.updater
-    return updater
+    def _stack(self, values: Sequence[Any], name: str) -> Any:
+        """Stack the like pieces of state of all members: tensors, and lists, tuples and dicts of them."""
+        first = values[0]
+        if isinstance(first, Tensor):
+            if len({(one.shape, one.dtype) for one in values}) > 1:
+                raise Unstackable(f"{name} has other shapes in other members")
+            return Stacked(torch.stack([one.detach() for one in values]))
+        if isinstance(first, Updater):
+            module = next((m for m in self._modules if m.serves(first)), None)
+            if module is not None:
+                self._updaters.append(StackedUpdater(values, module.stacked_part(first)))
+            return first
+        if isinstance(first, Mapping):
+            return {key: self._stack([one[key] for one in values], name) for key in first}
+        if type(first) in (list, tuple):
+            return type(first)(self._stack(each, name) for each in zip(*values, strict=True))
+        if isinstance(first, (bool, int, float, str)):
+            return common(values, name)
+        return first
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    """Return whether two tensors are equal bit for bit, NaN being equal to NaN."""
-    return bool(torch.equal(a, b) or torch.equal(torch.nan_to_num(a, 1.25), torch.nan_to_num(b, 1.25)))
+def _is_bound(value: Any) -> bool:
+    """Return whether a piece of a learner belongs to it alone: objects, and what holds them."""
+    if isinstance(value, Mapping):
+        return any(_is_bound(item) for item in value.values())
+    if type(value) in (list, tuple):
+        return any(_is_bound(item) for item in value)
+    return not isinstance(value, (Tensor, Stacked, bool, int, float, str, type(None)))
+
+
+def _mapped(tree: Any, one: Callable[[Tensor], Tensor]) -> Any:
+    """Return a tree of state with a function applied to what is stacked."""
+    if isinstance(tree, Stacked):
+        return one(tree.values)
+    if isinstance(tree, Mapping):
+        return {key: _mapped(item, one) for key, item in tree.items()}
+    if type(tree) in (list, tuple):
+        return type(tree)(_mapped(item, one) for item in tree)
+    return tree
+
+
+def _kept(value: Any, members: Members) -> Any:
+    """Return the stacked state behind what one member sees."""
+    if isinstance(value, Tensor):
+        return Stacked(members.all(value).detach()) if members.differ(value) else value
+    if isinstance(value, Mapping):
+        return {key: _kept(item, members) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_kept(item, members) for item in value)
+    return value
+
+
+def _share(tree: Any, place: int) -> Any:
+    """Return a member's own copy of its state."""
+    return _mapped(tree, lambda values: values[place].clone())
+
+
+def _modules(learners: Sequence[Algorithm]) -> list[list[nn.Module]]:
+    """Return the modules that learners train, each as the list of all members': the model, and those of their own."""
+    found = [[learner.problem.model for learner in learners]]
+    inside = {id(module) for module in found[0][0].modules()}
+    for name, value in vars(learners[0]).items():
+        if isinstance(value, nn.Module) and id(value) not in inside:
+            found.append([vars(learner)[name] for learner in learners])
+    return found
+
+
+class _StackedModule:
+    """Modules of one shape whose parameters and buffers are views of stacked ones.
+
+    Args:
+        modules: of the members.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._first = modules[0]
+        self._whole = copy.deepcopy(self._first)
+        self._places: list[tuple[nn.Module, str, str]] = []
+        mine = dict(self._whole.named_modules())
+        for path, each in zip(mine, zip(*(module.modules() for module in modules), strict=True), strict=True):
+            for kind in ("_parameters", "_buffers"):
+                for name, value in getattr(each[0], kind).items():
+                    if value is not None:
+                        self._places.append((each[0], kind, name))
+                        _become_views([getattr(one, kind)[name] for one in each], getattr(mine[path], kind)[name])
+
+    def serves(self, updater: Updater) -> bool:
+        """Return whether an updater of the first member steps parameters in here."""
+        return any(module is updater._module for module in self._first.modules())
+
+    def stacked_part(self, updater: Updater) -> nn.Module:
+        """Return the module with the stacked parameters that an updater of the first member steps."""
+        path = next(path for path, module in self._first.named_modules() if module is updater._module)
+        return self._whole.get_submodule(path)
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Give the first member tensors of its own inside, and forget what became of them."""
+        each = [getattr(module, kind)[name] for module, kind, name in self._places]
+        views = [one.data for one in each]
+        for one, view in zip(each, views, strict=True):
+            one.data = view.clone()
+        try:
+            yield
+        finally:
+            for one, view in zip(each, views, strict=True):
+                one.data = view
+
+    @contextmanager
+    def shown(self, members: Members) -> Iterator[None]:
+        """Put what one member sees into the first member's module."""
+        whole = {id(module): mine for module, mine in zip(self._first.modules(), self._whole.modules(), strict=True)}
+        kept = [(module, kind, name, getattr(module, kind)[name]) for module, kind, name in self._places]
+        for module, kind, name in self._places:
+            getattr(module, kind)[name] = members.one(getattr(whole[id(module)], kind)[name])
+        try:
+            yield
+        finally:
+            for module, kind, name, value in kept:
+                getattr(module, kind)[name] = value
+
+
+def _become_views(each: Sequence[Tensor], whole: Tensor) -> None:
+    """Let the members' tensors be views of one stack, which `whole` becomes."""
+    if len({(one.shape, one.dtype) for one in each}) > 1:
+        raise Unstackable("the members' modules have parameters of other shapes")
+    whole.data = torch.stack([one.detach() for one in each])
+    for one, view in zip(each, whole.data.unbind(0), strict=True):
+        one.data = view
+
+
+def _scratch(ledger: Ledger, step: int) -> Ledger:
+    """Return a ledger for a step that was counted already."""
+    scratch = Ledger(ledger.blocks, ledger.forward_flops)
+    scratch.steps = step
+    return scratch
+
+
+def _stacked_batch(members: Members, batches: Sequence[Batch | None]) -> Batch | None:
+    """Return what one member sees of the batches of all.
+
+    Raises:
+        Unstackable: where they differ in more than inputs, targets and index.
+    """
+    fed = [batch for batch in batches if batch is not None]
+    if not fed:
+        return None
+    if len({batch.inputs.shape for batch in fed}) > 1:
+        raise Unstackable("the members' batches differ in size")
+    common([batch.weights for batch in fed], "what counts in a batch")
+    common([batch.reset for batch in fed], "where sequences begin")
+
+    def seen(name: str) -> Any:
+        return members.one(torch.stack([getattr(batch, name) for batch in fed]))
+
+    return replace(fed[0], inputs=seen("inputs"), targets=seen("targets"), index=seen("index"))

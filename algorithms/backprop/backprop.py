@@ -28,7 +28,6 @@ class Backprop(DirectionAlgorithm):
     requires = frozenset({Capability.GRADIENT})
     gradient_is_exact = True
     distributed = True
-    stacks = True
 
     def _direction(self, batch: Batch) -> tuple[Tensor, Grads]:
         return self.problem.gradient(batch)

@@ -85,8 +85,8 @@ def staleness(make: Maker, steps: int = 6) -> float:
         seen.clear()
         scalars = learner.step(present).scalars
         fresh = plain(torch.cat(seen), present)
-        worst = max(worst, abs(float(fresh.min()) - scalars["best_fitness"]))
-        worst = max(worst, abs(float(fresh.mean()) - scalars["mean_fitness"]))
+        worst = max(worst, abs(float(fresh.min() - scalars["best_fitness"])))
+        worst = max(worst, abs(float(fresh.mean() - scalars["mean_fitness"])))
     return worst
 
 

@@ -57,6 +57,7 @@ class EvolutionStrategy(Algorithm):
     Brockhoff et al. 2010, Mirrored sampling and sequential selection for evolution strategies.
     """
 
+    not_stacked: ClassVar[str] = "DEAP selects individual by individual"
     kind: ClassVar[PredictorKind] = PredictorKind.MODEL
     state: ClassVar[tuple[str, ...]] = ("sigma", "path")
 

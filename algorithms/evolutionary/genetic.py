@@ -89,6 +89,7 @@ class Genetic(Algorithm):
     from global `random`; crossover and mutation here act on stacks and draw from the run's stream.
     """
 
+    not_stacked: ClassVar[str] = "DEAP selects individual by individual"
     kind: ClassVar[PredictorKind] = PredictorKind.MODEL
     state: ClassVar[tuple[str, ...]] = ("genomes", "fitness", "generation")
 

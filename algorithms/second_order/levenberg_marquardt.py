@@ -72,6 +72,7 @@ class LevenbergMarquardt(Algorithm):
     Marquardt scales the damping by the diagonal of J^T J; here it is the identity, as in Levenberg and Nielsen.
     """
 
+    not_stacked: ClassVar[str] = "each seed raises its damping as often as its own trials fail"
     requires: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENT, Capability.LEAST_SQUARES})
     batch: BatchMode = BatchMode.FULL
     state: ClassVar[tuple[str, ...]] = ("damping", "nu")

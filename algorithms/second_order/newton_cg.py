@@ -60,6 +60,7 @@ class NewtonCG(Algorithm):
     start); Nocedal and Wright, 2nd edition, section 7.1.
     """
 
+    not_stacked: ClassVar[str] = "conjugate gradients end, and trust is given, by the values that each seed meets"
     requires: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENT, Capability.CURVATURE})
     batch: BatchMode = BatchMode.FULL
     state: ClassVar[tuple[str, ...]] = ("damping",)

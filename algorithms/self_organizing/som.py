@@ -120,7 +120,7 @@ class SelfOrganizingMap(Algorithm):
         runner_up = nearest.indices[:, -1]
         torn = (~self._adjacent[winner, runner_up]).to(x.dtype).mean()
         error = nearest.values[:, 0].clamp(min=0).sqrt().mean()
-        return StepResult(scalars={"quantisation_error": float(error), "topographic_error": float(torn)})
+        return StepResult(scalars={"quantisation_error": error, "topographic_error": torn})
 
     def _predictor(self) -> Callable[[Tensor], Tensor]:
         return self._predict

@@ -195,25 +195,40 @@ def reloaded(saved: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def difference(a: Any, b: Any, path: str = "") -> str | None:
-    """Return the path of the first difference in bits between two snapshots, or None.
+def difference(a: Any, b: Any, path: str = "", tolerance: float = 0.0) -> str | None:
+    """Return the path of the first difference between two snapshots, or None.
+
+    Args:
+        a, b: snapshots.
+        path: of them in a larger one.
+        tolerance: of numbers that are not whole, relative to the largest of their tensor; 0 for a difference in bits.
 
     >>> difference({"w": [1.0, 2.0]}, {"w": [1.0, 2.5]})
     '.w[1]'
     """
     if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
         same = isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape and a.dtype == b.dtype
-        return None if same and bool(((a == b) | ((a != a) & (b != b))).all()) else path
+        return None if same and _equal(a, b, tolerance) else path
     if isinstance(a, dict) and isinstance(b, dict):
         if list(a) != list(b):
             return path
-        return next((d for key in a if (d := difference(a[key], b[key], f"{path}.{key}")) is not None), None)
+        return next((d for key in a if (d := difference(a[key], b[key], f"{path}.{key}", tolerance)) is not None), None)
     if isinstance(a, Sequence) and isinstance(b, Sequence) and not isinstance(a, str):
         if len(a) != len(b):
             return path
         pairs = enumerate(zip(a, b, strict=True))
-        return next((d for i, (x, y) in pairs if (d := difference(x, y, f"{path}[{i}]")) is not None), None)
-    return None if a == b or (a != a and b != b) else path
+        return next((d for i, (x, y) in pairs if (d := difference(x, y, f"{path}[{i}]", tolerance)) is not None), None)
+    if isinstance(a, float) and isinstance(b, float):
+        exact = [torch.tensor(value, dtype=torch.float64) for value in (a, b)]
+        return None if _equal(exact[0], exact[1], tolerance) else path
+    return None if a == b else path
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor, tolerance: float) -> bool:
+    same = (a == b) | ((a != a) & (b != b))
+    if tolerance and a.is_floating_point():
+        same |= (a - b).abs() <= tolerance * a.abs().max()
+    return bool(same.all())
 
 
 Rule = Callable[[Target], str | None]

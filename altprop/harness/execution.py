@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from altprop.harness.cell import Cell
@@ -30,7 +31,7 @@ def run_seeds(cell: Cell) -> list[Outcome]:
     outcomes = []
     for run in planned.runs:
         outcome = _recorded(run, store, run.seed in stacked.seeds) if stacked else _recorded(run, store)
-        outcome = outcome or _run(run, planned, store, stacked.problem if stacked else "")
+        outcome = outcome or _run(run, planned, store, stacked.told if stacked else {})
         outcomes.append(outcome)
         if outcome.status == RunStatus.INTERRUPTED:
             raise KeyboardInterrupt
@@ -43,7 +44,7 @@ def _recorded(run: RunIdentity, store: RunStore, executed: bool = False) -> Outc
     return None if settled is None else outcome_of(run, settled.data, executed)
 
 
-def _run(run: RunIdentity, planned: Plan, store: RunStore, stacking_problem: str) -> Outcome:
+def _run(run: RunIdentity, planned: Plan, store: RunStore, stacking: Mapping[str, str]) -> Outcome:
     """Claim a run and run it, unless another worker has it or has just ended it."""
     # Seconds of imports, before the claim.
     from altprop.harness import runner
@@ -64,7 +65,7 @@ def _run(run: RunIdentity, planned: Plan, store: RunStore, stacking_problem: str
 
             data = run_isolated(run, store)
         else:
-            data = runner.run_seed(run, store, {"stacking_problem": stacking_problem} if stacking_problem else {})
+            data = runner.run_seed(run, store, stacking)
         return outcome_of(run, data, executed=True)
 
 
@@ -99,8 +100,7 @@ def _may_stack(cell: Cell) -> bool:
     """Return whether the settings of a cell let its seeds run as one."""
     s = cell.settings
     plain = not (s.isolate or s.ranks > 1 or s.device_type != "cpu" or s.trainer.get("profiler"))
-    noiseless = cell.axes["dropout"] == "none"
-    return s.stack_seeds and plain and noiseless and s.budget.currency != "seconds" and s.logger.get("kind") is None
+    return s.stack_seeds and plain and s.budget.currency != "seconds" and s.logger.get("kind") is None
 
 
 def _held(run: RunIdentity, store: RunStore, leases: contextlib.ExitStack) -> bool:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from altprop.data import Batch
-from altprop.feed import EpochFeed
 from altprop.harness.training_run import TrainingRun
-from altprop.stacked_learners import StackedLearners, StackingMismatch
+from altprop.stacked_learners import StackedLearners, StackedStep
 
 
 class StackedRuns:
@@ -32,8 +31,6 @@ class StackedRuns:
         self.stop_requested = False
         self.trace: list[dict[str, Any]] = []
         self._finish = finish
-        self._epoch = -1
-        self._orders = torch.empty(0, device="cpu")
 
     @property
     def live(self) -> list[TrainingRun]:
@@ -58,97 +55,65 @@ class StackedRuns:
 
     def block(self) -> None:
         """Take steps up to the next mark, at most `budget.block`, as `TrainingRun.block` does."""
+        try:
+            self._block()
+        finally:
+            self.learners.close()
+
+    def _block(self) -> None:
         live, ledger, budget = self.live, self.ledger, self.settings.budget
-        leader = live[0]
+        leader, first = live[0], ledger.steps
         threshold = budget.amount * leader.mark / budget.grid
-        losses: list[Tensor] = []
-        first, share = ledger.steps, 1 / len(self.training_runs)
-        cpu, wall, audited = time.process_time(), time.perf_counter(), ledger.audit_seconds
-
-        def stop() -> None:
-            # The audited step was one more, of the first learner alone; the stacked step beside it is timed.
-            ledger.seconds += (time.process_time() - cpu - (ledger.audit_seconds - audited)) * share
-            ledger.untimed = 0
-            for training_run in live:
-                training_run.wall_seconds += (time.perf_counter() - wall) * share
-
+        steps: list[StackedStep] = []
         for count in range(budget.block):
             probed = count == 0 and leader.probed
-            if probed:
-                for training_run in live:
-                    training_run.before_probe()
-                cpu, wall, audited = time.process_time(), time.perf_counter(), ledger.audit_seconds
-            losses.append(self._step(leader.position + count))
-            if probed:
-                stop()
-                self.learners.settle()
-                for training_run in live:
-                    training_run.probe()
-                cpu, wall, audited = time.process_time(), time.perf_counter(), ledger.audit_seconds
+            for training_run in live if probed else ():
+                training_run.before_probe()
+            with self._timed():
+                batches = [one.parts.feed.batch(leader.position + count) for one in self.training_runs]
+                steps.append(self.learners.step(batches))
+                if probed:
+                    self.learners.close()
+            for training_run in live if probed else ():
+                training_run.probe()
             spent = leader.spent
-            for training_run in live:
+            for training_run in self.training_runs:
                 training_run.parts.problem.progress = min(1.0, spent / budget.amount)
-            if spent >= threshold:
+            if spent >= threshold or steps[-1].done:
                 break
-        stop()
-        self.learners.settle()
-        told = torch.stack(losses).unbind(1)
-        for training_run in live:
-            training_run.position += len(losses)
-            training_run.close(list(told[self.training_runs.index(training_run)]), [], first, False)
+        with self._timed():
+            self.learners.close()
+        losses, told = _by_member(steps, len(self.training_runs))
+        for place, training_run in enumerate(self.training_runs):
+            if training_run in live:
+                training_run.position += len(steps)
+                training_run.close(losses[place], told[place], first, steps[-1].done)
         self._end(live)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Book what passes inside as the learners' time, each its share; an audited step is of the first one alone."""
+        ledger, share = self.ledger, 1 / len(self.training_runs)
+        cpu, wall, audited = time.process_time(), time.perf_counter(), ledger.audit_seconds
+        yield
+        ledger.seconds += (time.process_time() - cpu - (ledger.audit_seconds - audited)) * share
+        ledger.untimed = 0
+        for training_run in self.live:
+            training_run.wall_seconds += (time.perf_counter() - wall) * share
 
     def _end(self, live: Sequence[TrainingRun]) -> None:
         for training_run in live:
             if training_run.over:
                 self._finish(training_run)
 
-    def _step(self, position: int) -> Tensor:
-        feeds = [training_run.parts.feed for training_run in self.training_runs]
 
-        def single(place: int) -> Batch:
-            batch = feeds[place].batch(position)
-            assert batch is not None  # `stacks` learners are fed.
-            return batch
-
-        return self.learners.step(self._batch(position), single)
-
-    def _batch(self, position: int) -> Batch:
-        """Return the batches of all seeds at a position, stacked: inputs (S, B, ...)."""
-        feeds = [training_run.parts.feed for training_run in self.training_runs]
-        feed, size = feeds[0], len(feeds)
-        if not isinstance(feed, EpochFeed):
-            return _stacked([one.batch(position) for one in feeds])
-        if feed.batches == 1:
-            whole = feed.batch(position)
-            assert whole is not None
-            return Batch(
-                whole.inputs.expand(size, *whole.inputs.shape),
-                whole.targets.expand(size, *whole.targets.shape),
-                whole.index,
-            )
-        epoch, place = divmod(position, feed.batches)
-        if epoch != self._epoch:
-            plans = [one for one in feeds if isinstance(one, EpochFeed)]
-            self._epoch, self._orders = epoch, torch.stack([one.order(epoch) for one in plans])
-        split = feed.split
-        rows = self._orders[:, place * feed.batch_size : (place + 1) * feed.batch_size]
-        return Batch(_rows(split.inputs, rows), _rows(split.targets, rows), rows[0])
-
-
-def _rows(values: Tensor, rows: Tensor) -> Tensor:
-    """Return the rows (S, B) of values (N, ...) as (S, B, ...)."""
-    return values.index_select(0, rows.reshape(-1)).reshape(*rows.shape, *values.shape[1:])
-
-
-def _stacked(batches: Sequence[Batch | None]) -> Batch:
-    """Return the batches of all seeds as one: inputs (S, B, ...).
-
-    Raises:
-        StackingMismatch: where they hold more than inputs and targets, or differ in size.
-    """
-    fed = [batch for batch in batches if batch is not None]
-    if len({batch.rows for batch in fed}) != 1 or any(batch.weights is not None for batch in fed):
-        raise StackingMismatch("the seeds' batches cannot be stacked")
-    inputs, targets = (torch.stack([getattr(batch, name) for batch in fed]) for name in ("inputs", "targets"))
-    return Batch(inputs, targets, fed[0].index, context=fed[0].context, last=fed[0].last)
+def _by_member(steps: Sequence[StackedStep], members: int) -> tuple[list[list[Tensor]], list[list[dict[str, float]]]]:
+    """Return, for each member, the losses and the scalars of the steps that told any."""
+    told = [step.losses for step in steps if step.losses is not None]
+    losses = [list(row) for row in torch.stack(told, 1).unbind(0)] if told else [[] for _ in range(members)]
+    scalars: list[list[dict[str, float]]] = [[] for _ in range(members)]
+    for step in steps:
+        lists = {n: v.tolist() if isinstance(v, Tensor) else [v] * members for n, v in step.scalars.items()}
+        for place, found in enumerate(scalars if lists else ()):
+            found.append({name: values[place] for name, values in lists.items()})
+    return losses, scalars

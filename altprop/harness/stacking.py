@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from altprop.algorithm import Algorithm
@@ -17,7 +17,7 @@ from altprop.harness.surroundings import quiet, stoppable
 from altprop.harness.training_run import TrainingRun
 from altprop.records.store import RunStore
 from altprop.resolve import resolve_class
-from altprop.stacked_learners import StackingMismatch, stackable
+from altprop.vectorized import Unstackable
 
 MAX_STACKED_PARAMETERS = 2e7
 """Numbers in the parameters of all seeds; above, processes side by side are the better way, and memory is short."""
@@ -29,11 +29,12 @@ class StackedEnd:
 
     Attributes:
         seeds: those that got a record; the others are left for the loop.
-        problem: what stopped the stacked step and was not meant to, in one line; the loop's records say it.
+        told: what the loop's records say of it: `not_stacked`, what cannot be done for many at once; or
+            `stacking_problem`, what was raised and was not meant to be.
     """
 
     seeds: frozenset[int] = frozenset()
-    problem: str = ""
+    told: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_stacked(runs: Sequence[RunIdentity], store: RunStore) -> StackedEnd:
@@ -44,23 +45,26 @@ def run_stacked(runs: Sequence[RunIdentity], store: RunStore) -> StackedEnd:
         store: where the records go.
 
     Returns:
-        Which seeds got a record, interrupted ones too. Where a stacked step would differ from the single ones
-        (`StackingMismatch`) the rest is left for the loop. So it is where an error is raised, and the error is told:
-        in the loop each seed meets it again by itself, or it is a fault of stacking.
+        Which seeds got a record, interrupted ones too. Where something cannot be stacked, or an error is raised, the
+        rest is left for the loop, and what it was is told: in the loop each seed meets it again by itself, or it is a
+        fault of stacking.
     """
     cell = runs[0].cell
-    if not resolve_class(cell.config["algorithm"]["_target_"], Algorithm).stacks:  # type: ignore[type-abstract]
-        return StackedEnd()
+    why = resolve_class(cell.config["algorithm"]["_target_"], Algorithm).not_stacked  # type: ignore[type-abstract]
+    if why:
+        return StackedEnd(told={"not_stacked": why})
     recorded: set[int] = set()
-    problem = ""
+    told: dict[str, str] = {}
     try:
         with quiet(cell.settings.threads, min(run.seed for run in runs)):
             _run(runs, store, recorded)
-    except (StackingMismatch, AltpropError):
+    except AltpropError:
         pass
+    except Unstackable as error:
+        told = {"not_stacked": str(error)}
     except (Exception, SystemExit) as error:
-        problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return StackedEnd(frozenset(recorded), problem)
+        told = {"stacking_problem": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+    return StackedEnd(frozenset(recorded), told)
 
 
 def _run(runs: Sequence[RunIdentity], store: RunStore, recorded: set[int]) -> None:
@@ -92,8 +96,7 @@ def _training_runs(runs: Sequence[RunIdentity]) -> list[TrainingRun]:
     cell = runs[0].cell
     first = build_parts(cell, runs[0].seed)
     numbers = sum(p.numel() for p in first.model.parameters()) * len(runs)
-    plain = first.data.train.mask is None and first.data.train.labelled is None and not first.feed.contexts
-    if numbers > MAX_STACKED_PARAMETERS or not plain or not stackable(first.algorithm, first.feed.sizes):
+    if numbers > MAX_STACKED_PARAMETERS or first.feed.contexts:
         return []
     parts = [first, *(build_parts(cell, run.seed, first.data) for run in runs[1:])]
     tested = cell.role != "trial"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -96,7 +96,7 @@ class TrainingRun:
         problem, budget = self.parts.problem, self.budget
         threshold = budget.amount * self.mark / budget.grid
         losses: list[Tensor] = []
-        told: list[Mapping[str, float]] = []
+        told: list[Mapping[str, float | Tensor]] = []
         first = ledger.steps
         seconds = budget.currency == "seconds"
         base, cpu, wall = ledger.seconds + ledger.audit_seconds, time.process_time(), time.perf_counter()
@@ -133,7 +133,7 @@ class TrainingRun:
         if context_ended:
             self._end_context()
 
-    def close(self, losses: list[Tensor], told: list[Mapping[str, float]], first: int, done: bool) -> None:
+    def close(self, losses: list[Tensor], told: Sequence[Mapping[str, float | Tensor]], first: int, done: bool) -> None:
         """Write down what a block showed, and evaluate where it ends at a mark.
 
         Args:
@@ -156,7 +156,7 @@ class TrainingRun:
 
     # What is written down.
 
-    def _note_losses(self, losses: list[Tensor], told: list[Mapping[str, float]], first: int) -> None:
+    def _note_losses(self, losses: list[Tensor], told: Sequence[Mapping[str, float | Tensor]], first: int) -> None:
         mean = None
         step = self.parts.problem.ledger.steps
         if losses:
@@ -178,7 +178,8 @@ class TrainingRun:
                 )
         if mean is not None or told:
             row = {"kind": "train", "step": step, "fraction": self.fraction, "loss": mean}
-            scalars = {"scalars": dict(told[-1]), "scalar_means": _means(told)} if told else {"scalars": {}}
+            numbers = [{name: float(value) for name, value in each.items()} for each in told]
+            scalars = {"scalars": numbers[-1], "scalar_means": _means(numbers)} if told else {"scalars": {}}
             self.trace.append({**row, **scalars})
 
     @property
@@ -330,10 +331,10 @@ class TrainingRun:
             setattr(self, name, state[name])
 
 
-def _means(told: list[Mapping[str, float]]) -> dict[str, float]:
+def _means(told: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return the mean of each scalar over the steps that told it."""
     names = dict.fromkeys(name for scalars in told for name in scalars)
-    return {name: fmean(float(scalars[name]) for scalars in told if name in scalars) for name in names}
+    return {name: fmean(scalars[name] for scalars in told if name in scalars) for name in names}
 
 
 _SAVED = (

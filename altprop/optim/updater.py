@@ -16,6 +16,7 @@ from altprop.optim.factory import ROLES, OptimizerFactory
 from altprop.optim.foreign import IsolatedRandomState
 from altprop.optim.state import export, restore
 from altprop.randomness import derive_seed
+from altprop.vectorized import Members
 
 if TYPE_CHECKING:
     from altprop.workspace import Workspace
@@ -112,6 +113,7 @@ class Updater:
         self._meter = CostMeter() if kinds and not self.wants_closure else None
         self._clips = factory.clip_norm is not None or factory.clip_value is not None
         self._copies = bool(kinds) or self._clips or self.wants_closure
+        self._stacked: Callable[[Mapping[str, Tensor], Members], None] | None = None
         self.rebind()
         self._seed = derive_seed(problem.random.seed, "optimizer", *self._params)
 
@@ -120,37 +122,11 @@ class Updater:
         """What it steps."""
         return tuple(self._params.values())
 
-    # Many seeds as one.
-
     @property
     def elementwise(self) -> bool:
         """Whether each element is stepped by its own numbers alone, so that parameters of many seeds can be stacked."""
         factory = self._factory
         return factory.kind in ELEMENTWISE and factory.roles is None and not self._clips and not self.wants_closure
-
-    def like(self, module: nn.Module) -> Updater:
-        """Return a fresh updater of the same recipe on another module."""
-        return Updater(self._factory, module, self._roles, self._problem, self.direction)
-
-    def share(self, place: int, other: Updater) -> None:
-        """Give an updater on one of the modules whose parameters are stacked here this one's state of it.
-
-        Args:
-            place: of that module in the first dimension of the parameters here.
-            other: its updater, of the same recipe.
-        """
-        for part, theirs in zip(self._parts, other._parts, strict=True):
-            for name, p in part.params.items():
-                state = part.optimizer.state.get(p, {})
-                theirs.optimizer.state[theirs.params[name]] = {
-                    key: (value[place] if value.shape == p.shape else value).clone()
-                    if isinstance(value, Tensor)
-                    else value
-                    for key, value in state.items()
-                }
-            for group, given in zip(theirs.optimizer.param_groups, part.optimizer.param_groups, strict=True):
-                group["lr"] = given["lr"]
-        other._steps, other._fresh = self._steps, self._fresh
 
     # What a rule asks before and after its gradient.
 
@@ -188,6 +164,9 @@ class Updater:
             AltpropError: for a direction of an unknown parameter.
             Refused: for an optimizer that evaluates the objective again, with a rule that gives no `evaluate`.
         """
+        if self._stacked is not None and Members.entered is not None:
+            self._stacked(direction, Members.entered)
+            return
         params, factory, ledger = self._params, self._factory, self._problem.ledger
         if direction.keys() != params.keys():
             self._check_names(direction)
@@ -210,7 +189,7 @@ class Updater:
             for p in params.values():
                 p.grad = None
         self._steps += 1
-        ledger.updates += 1
+        ledger.updates += 0 if ledger.paused else 1
 
     def _check_names(self, direction: Mapping[str, Tensor]) -> None:
         for name in direction:

@@ -4,6 +4,7 @@ import random
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -68,25 +69,17 @@ class HonestUnused(_Base):
         self.draws, self.table = problem.random, np.ones(3)
 
 
-class HonestStacked(_Base):
-    """No fault: many seeds of it can be stepped as one."""
+class HidesItsDraws(_Base):
+    """It keeps what it drew for its seed in an object, where nobody finds it who stacks seeds."""
 
-    stacks = True
-
-
-class StacksAndClips(_Base):
-    """It hands another gradient to the updater than the one that stacked seeds take, now and then."""
-
-    state = ("updater", "count")
-    stacks = True
+    direction = "other"
 
     def _setup(self, problem: Problem) -> None:
         super()._setup(problem)
-        self.count = 0
+        self.drawn = SimpleNamespace(factor=problem.random.uniform())
 
     def _bend(self, grads: Grads) -> Grads:
-        self.count += 1
-        return self._scaled(grads, 1.0) if self.count == 4 else grads
+        return {name: g * self.drawn.factor for name, g in grads.items()}
 
 
 class DrawsFromTorch(_Base):
@@ -302,6 +295,7 @@ class HonestGrowth(_Base):
     """No fault: its first layer gains a unit now and then, the first after two steps."""
 
     state = ("updater", "units")
+    not_stacked = "it grows"
     direction = "other"  # the step that grows moves nothing
 
     def _setup(self, problem: Problem) -> None:

@@ -1,7 +1,8 @@
-"""Seeds at once: bit for bit what the loop over seeds does, and the loop wherever that cannot be."""
+"""Seeds at once: within rounding what the loop over seeds does, and the loop wherever that cannot be."""
 
 import json
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,10 @@ from altprop.harness import stacked_runs, stacking
 from altprop.harness.cell import make_cell
 from altprop.harness.composition import compose_cell
 from altprop.harness.execution import run_seeds
-from altprop.losses import CrossEntropy
 from altprop.records.store import RunStore
-from altprop.stacked_learners import _Batched
 
 SEEDS = "seeds=5"
-# Under "algorithm" of the records: what is equal bit for bit.
-EXACT = ("label", "workload", "seed", "status", "reason", "result", "axes", "key")
+ROUNDING = 1e-8
 
 
 def records(folder: Path) -> dict[int, dict[str, Any]]:
@@ -28,28 +26,44 @@ def records(folder: Path) -> dict[int, dict[str, Any]]:
     return {record["seed"]: record for record in found}
 
 
-def traces(folder: Path) -> dict[str, str]:
-    return {path.parent.name: path.read_text() for path in folder.glob("*/trace.jsonl")}
+def traces(folder: Path) -> dict[str, Any]:
+    found = folder.glob("*/trace.jsonl")
+    return {path.parent.name: [json.loads(line) for line in path.read_text().splitlines()] for path in found}
+
+
+def close(a: Any, b: Any, where: str = "") -> str:
+    """Return where two trees of numbers differ by more than rounding, or nothing."""
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        keys = [key for key in a if key != "trace_sha256"]
+        return next((d for key in keys if (d := close(a[key], b[key], f"{where}.{key}"))), "")
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return next((d for i, (x, y) in enumerate(zip(a, b, strict=True)) if (d := close(x, y, f"{where}[{i}]"))), "")
+    if isinstance(a, float) and isinstance(b, float):
+        return "" if math.isclose(a, b, rel_tol=ROUNDING, abs_tol=ROUNDING) else f"{where}: {a} and {b}"
+    return "" if a == b else f"{where}: {a} and {b}"
 
 
 @pytest.fixture
 def both(run: Callable[..., Any], tmp_path: Path) -> Callable[..., bool]:
-    """Run seeds at once and one by one, hold them against each other, and say whether they ran at once."""
+    """Run seeds at once and one by one in float64, hold them against each other, and say whether they ran at once."""
 
     def go(*overrides: str) -> bool:
-        run(SEEDS, *overrides, runs="at_once")
-        run(SEEDS, *overrides, "stack_seeds=false", runs="loop")
+        words = (SEEDS, "dtype=float64", *overrides)
+        run(*words, runs="at_once")
+        run(*words, "stack_seeds=false", runs="loop")
         ours, theirs = records(tmp_path / "at_once"), records(tmp_path / "loop")
         assert sorted(ours) == sorted(theirs) == list(range(5))
         for seed, record in theirs.items():
             assert "stacked" not in record["measured"]
-            for name in EXACT:
+            for name in ("label", "workload", "seed", "status", "axes", "key"):
                 assert ours[seed][name] == record[name], (seed, name)
+            assert not close(ours[seed]["result"], record["result"]), seed
             same = ("live_bytes", "saved_bytes", "state_bytes")
             assert [ours[seed]["measured"].get(n) for n in same] == [record["measured"].get(n) for n in same]
-        assert traces(tmp_path / "at_once") == traces(tmp_path / "loop")
+        assert not close(traces(tmp_path / "at_once"), traces(tmp_path / "loop"))
         marks = {record["measured"].get("stacked") for record in ours.values()}
         assert marks in ({5}, {None})
+        assert all("stacking_problem" not in record["measured"] for record in ours.values())
         return marks == {5}
 
     return go
@@ -57,61 +71,87 @@ def both(run: Callable[..., Any], tmp_path: Path) -> Callable[..., bool]:
 
 @pytest.mark.parametrize(
     "optimizer",
-    "sgd momentum nesterov adagrad rmsprop adadelta adam adamw nadam radam adamax rprop".split(),
+    "sgd momentum nesterov adagrad rmsprop adadelta adam adamw nadam radam adamax rprop lion muon adan".split(),
 )
-def test_every_element_wise_optimizer(both: Callable[..., bool], optimizer: str) -> None:
-    assert both(f"optimizer={optimizer}", "task=digits")  # 719 rows in batches of 64 and one of 15
+def test_every_optimizer(both: Callable[..., bool], optimizer: str) -> None:
+    """719 rows in batches of 64 and one of 15; Muon, Lion and Adan see each seed's own parameters."""
+    assert both(f"optimizer={optimizer}", "task=digits", "model.hidden=[8,8]")
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
         ("task=wine", "model.hidden=[7,5]"),
-        ("task=breast_cancer",),
         ("task=digits", "model.hidden=[]", "model=linear"),
         ("task=digits", "task.batch_size=full"),
         ("task=iris", "task.batch_size=1"),
-        ("task=iris", "dtype=float64"),
         ("task=digits", "task.loss=one_hot_squared_error"),
-        ("task=digits", "model.activation=tanh", "model.hidden=[64]", "task.batch_size=full"),
+        ("task=diabetes", "model.activation=tanh", "model.hidden=[64]", "task.batch_size=full"),
         ("task=digits", "optimizer.schedule=cosine"),
         ("task=digits", "probes=basic"),
         ("task=digits", "task.validation=none"),
-        ("task=iris",),
+        ("task=iris", "dropout=standard"),
+        ("task=iris", "model.normalisation=layer"),
+        ("task=iris", "model.normalisation=batch"),
+        ("task=iris", "optimizer=sgd", "optimizer.clip_norm=0.1"),
+        ("task=iris", "model=shortcut_mlp"),
+        ("task=xor",),
     ],
     ids="-".join,
 )
-def test_every_kind_of_dense_workload(both: Callable[..., bool], overrides: tuple[str, ...]) -> None:
+def test_every_kind_of_workload(both: Callable[..., bool], overrides: tuple[str, ...]) -> None:
     assert both(*overrides)
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("dropout=standard",),
-        ("model.normalisation=layer",),
-        ("optimizer.clip_norm=1.0",),
-        ("optimizer=lbfgs",),
-        ("algorithm=dfa",),
-        ("algorithm=frozen_features",),
-        ("isolate=true",),
-        # The scalar loop at the end of a tensor takes tanh and log1p otherwise than the vectorised one.
-        ("task=two_spirals",),
-        ("task=digits", "model.activation=tanh"),
-        ("task=breast_cancer", "model.activation=gelu"),
+        ("algorithm=dfa", "task=iris"),
+        ("algorithm=dfa", "task=iris", "dropout=standard", "probes=basic"),
+        ("algorithm=feedback_alignment", "task=iris"),
+        ("algorithm=frozen_features", "task=iris"),
+        ("algorithm=random_direction", "task=iris"),
+        ("algorithm=shuffled_labels", "task=iris"),
+        ("algorithm=manual_backprop", "task=iris"),
+        ("algorithm=som", "task=iris", "algorithm.mode=online"),
+        ("algorithm=som", "task=iris"),
+        ("algorithm=null", "task=iris"),
     ],
     ids="-".join,
 )
-def test_what_does_not_qualify_goes_to_the_loop(both: Callable[..., bool], overrides: tuple[str, ...]) -> None:
-    assert not both(*overrides)
+def test_every_kind_of_learner(both: Callable[..., bool], overrides: tuple[str, ...]) -> None:
+    assert both(*overrides)
 
 
-def test_a_workload_that_rounds_otherwise_goes_to_the_loop_by_itself(both: Callable[..., bool]) -> None:
-    both("task=diabetes")  # one output: at once or not, nothing differs
+@pytest.mark.parametrize("algorithm", ["bptt", "truncated_bptt"])
+@pytest.mark.parametrize("model", ["rnn", "gru", "lstm"])
+def test_recurrent_learners(both: Callable[..., bool], algorithm: str, model: str) -> None:
+    words = ("task=adding", "task.length=8", "task.samples=50", "task.test_samples=20", f"model={model}")
+    assert both(f"algorithm={algorithm}", *words, "model.hidden=[5]", "budget.amount=10", "dropout=standard")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        (("optimizer=lbfgs",), "optimizer LBFGS evaluates or differentiates the objective again"),
+        (("algorithm=newton_cg",), "by the values that each seed meets"),
+    ],
+    ids=["optimizer", "learner"],
+)
+def test_what_cannot_be_stacked_says_why(
+    run: Callable[..., Any], tmp_path: Path, overrides: tuple[str, ...], why: str
+) -> None:
+    run(SEEDS, "task=iris", *overrides)
+    assert all(why in record["measured"]["not_stacked"] for record in records(tmp_path / "runs").values())
 
 
 def test_three_seeds_are_too_few(run: Callable[..., Any], tmp_path: Path) -> None:
     run("seeds=3")
+    assert all("stacked" not in record["measured"] for record in records(tmp_path / "runs").values())
+
+
+def test_isolated_seeds_run_one_by_one(run: Callable[..., Any], tmp_path: Path) -> None:
+    run(SEEDS, "task=iris", "isolate=true")
     assert all("stacked" not in record["measured"] for record in records(tmp_path / "runs").values())
 
 
@@ -144,70 +184,23 @@ def test_seeds_that_reach_the_target_end_each_at_its_own_mark(both: Callable[...
     assert "reached_target" in {record["status"] for record in found}
 
 
-@pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
+def test_the_same_seeds_at_once_give_the_same_bits(run: Callable[..., Any], tmp_path: Path) -> None:
+    for runs in ("one", "two"):
+        run(SEEDS, "task=digits", "dropout=standard", runs=runs)
+    one, two = records(tmp_path / "one"), records(tmp_path / "two")
+    assert [one[seed]["result"] for seed in range(5)] == [two[seed]["result"] for seed in range(5)]
+    assert traces(tmp_path / "one") == traces(tmp_path / "two")
 
 
-@pytest.mark.parametrize("count", [1, 2])  # a comparison with one thread says nothing about two
-def test_products_that_round_differently_are_taken_one_by_one(threads: Callable[[int], None], count: int) -> None:
-    threads(count)
-    shapes = [(5, rows, i, o) for rows in (1, 15, 37, 64) for i in (4, 13, 64) for o in (1, 3, 10)]
-    found = {shape: stacked_learners._batched(*shape, torch.float32) for shape in shapes}
-    assert _Batched(True, True, True, True) in found.values()  # else nothing would be gained
-    for (size, rows, inputs, outputs), how in found.items():
-        generator = torch.Generator().manual_seed(1)
-        x, w, b, g = (
-            torch.randn(shape, generator=generator)
-            for shape in ((size, rows, inputs), (size, outputs, inputs), (size, outputs), (size, rows, outputs))
-        )
-        single = [torch.nn.functional.linear(*each) for each in zip(x, w, b, strict=True)]
-        assert torch.equal(stacked_learners._forward(x, w, b, how), torch.stack(single))
-        assert torch.equal(
-            stacked_learners._weight(g, x, how), torch.stack([e.t() @ v for e, v in zip(g, x, strict=True)])
-        )
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_means_at_once_have_the_bits_of_each(dtype: torch.dtype) -> None:
-    for rows in (1, 2, 15, 16, 17, 33, 37, 64, 65, 200, 256):
-        outputs = 5 * torch.randn((40, rows, 7), generator=torch.Generator().manual_seed(rows), dtype=dtype)
-        targets = torch.randint(0, 7, (40, rows), generator=torch.Generator().manual_seed(rows))
-        pairs = zip(outputs, targets, strict=True)
-        alone = torch.stack([torch.nn.functional.cross_entropy(o, t) for o, t in pairs])
-        each = CrossEntropy().per_element(outputs, targets)
-        assert torch.equal(stacked_learners._means(each), alone), rows
-        assert stacked_learners._summed_alike(rows, dtype)
-        if rows > 17:
-            assert not torch.equal(each.mean(1), alone), "then the plain mean would do"
-    assert not stacked_learners._summed_alike(257, dtype)
-
-
-def test_a_product_that_lies_is_found_out(
-    run: Callable[..., Any], both: Callable[..., bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = stacked_learners._weight
-    monkeypatch.setattr(stacked_learners, "_weight", lambda g, x, how: real(g, x, how) * (1 + 2**-23))
-    assert not both("task=iris")
-
-
-def test_an_update_that_lies_is_found_out(both: Callable[..., bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    real = stacked_learners.Updater.apply
-
-    def apply(self: Any, grads: Any, *rest: Any, **more: Any) -> None:
-        real(self, grads, *rest, **more)
-        for p in self._params.values():
-            if p.dim() == 3 and self._steps == 4:  # the stacked weights, at an audited step
-                p.data[0, 0, 0] += 1e-6
-
-    monkeypatch.setattr(stacked_learners.Updater, "apply", apply)
-    assert not both("task=iris")
+def test_what_a_seed_draws_does_not_depend_on_its_company(both: Callable[..., bool], tmp_path: Path) -> None:
+    """The losses of a rule that draws at every step; each seed has others."""
+    assert both("task=iris", "algorithm=random_direction", "optimizer=sgd", "optimizer.lr=1.0")
+    ends = {record["result"]["validation"] for record in records(tmp_path / "at_once").values()}
+    assert len(ends) > 1
 
 
 @pytest.mark.parametrize("blocks", [0, 1, 3])
-def test_an_interrupt_leaves_every_seed_resumable_to_the_bit(
+def test_an_interrupt_leaves_every_seed_resumable(
     run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int
 ) -> None:
     real, done = stacked_runs.StackedRuns.block, []
@@ -218,7 +211,7 @@ def test_an_interrupt_leaves_every_seed_resumable_to_the_bit(
         if len(done) > blocks:
             self.stop_requested = True
 
-    words = ("task=digits", "optimizer=momentum", "probes=basic", SEEDS)
+    words = ("task=digits", "optimizer=momentum", "probes=basic", "dtype=float64", SEEDS)
     with monkeypatch.context() as patched:
         patched.setattr(stacked_runs.StackedRuns, "block", block)
         with pytest.raises(KeyboardInterrupt):
@@ -227,16 +220,8 @@ def test_an_interrupt_leaves_every_seed_resumable_to_the_bit(
     run(*words)
     run(*words, "stack_seeds=false", runs="loop")
     resumed, loop = records(tmp_path / "runs"), records(tmp_path / "loop")
-    assert [resumed[s]["result"] for s in range(5)] == [loop[s]["result"] for s in range(5)]
-    assert traces(tmp_path / "runs") == traces(tmp_path / "loop")
-
-
-def test_an_error_of_the_group_costs_nothing(both: Callable[..., bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*rest: Any) -> None:
-        raise RuntimeError("boom")
-
-    monkeypatch.setattr(stacking, "StackedRuns", fail)
-    assert not both("task=iris")
+    assert not close([resumed[s]["result"] for s in range(5)], [loop[s]["result"] for s in range(5)])
+    assert not close(traces(tmp_path / "runs"), traces(tmp_path / "loop"))
 
 
 def test_seeds_that_are_there_are_left_alone(run: Callable[..., Any], tmp_path: Path) -> None:
@@ -262,17 +247,18 @@ def test_a_seed_that_another_worker_has_is_left_to_it(run: Callable[..., Any], t
     assert {record["measured"]["stacked"] for record in found.values()} == {5}
 
 
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError])
 def test_an_error_that_was_not_meant_is_told_and_the_seeds_run_one_by_one(
-    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
-    def broken(self: Any, *given: Any) -> Any:
-        raise ValueError("a planted\nbug")
+    def broken(*given: Any) -> Any:
+        raise kind("a planted\nbug")
 
-    monkeypatch.setattr(stacked_learners.StackedLearners, "step", broken)
+    monkeypatch.setattr(stacking, "StackedRuns", broken)
     run(SEEDS, "task=digits")
     found = records(tmp_path / "runs")
     assert {record["status"] for record in found.values()} == {"completed"}
-    assert {record["measured"]["stacking_problem"] for record in found.values()} == {"ValueError: a planted bug"}
+    assert {record["measured"]["stacking_problem"] for record in found.values()} == {f"{kind.__name__}: a planted bug"}
 
 
 def test_seeds_that_ended_before_the_error_count_as_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,10 +283,11 @@ def test_seeds_that_ended_before_the_error_count_as_run(tmp_path: Path, monkeypa
     assert told == set(range(5)) - stacked
 
 
-def test_a_mismatch_is_no_error(run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def mismatch(self: Any, *given: Any) -> Any:
-        raise stacked_learners.StackingMismatch("planted")
-
-    monkeypatch.setattr(stacked_learners.StackedLearners, "step", mismatch)
-    run(SEEDS, "task=digits")
-    assert all("stacking_problem" not in record["measured"] for record in records(tmp_path / "runs").values())
+def test_stacked_parameters_are_those_of_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A view each: what is written into one is seen in the other, so nothing has to be copied back."""
+    whole, each = torch.empty(0), [torch.full((2, 3), float(i)) for i in range(3)]
+    stacked_learners._become_views(each, whole)
+    whole[1] += 1
+    each[2].zero_()
+    assert [float(one.mean()) for one in each] == [0.0, 2.0, 0.0]
+    assert whole.mean((1, 2)).tolist() == [0.0, 2.0, 0.0]

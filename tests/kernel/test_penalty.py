@@ -3,13 +3,11 @@
 import pytest
 import torch
 
-from altprop.algorithms.backprop.backprop import Backprop
 from altprop.algorithms.backprop.manual_backprop import ManualBackprop
 from altprop.algorithms.feedback.feedback_alignment import FeedbackAlignment
 from altprop.conformance.case import find_target, make, on_task
 from altprop.errors import Refused
 from altprop.noise import Noise
-from altprop.stacked_learners import stackable
 from altprop.tasks.iris import Iris
 from altprop.testing import against_backprop, central_differences, set_up, sgd, toy, toy_sequence
 
@@ -87,16 +85,12 @@ def test_every_way_to_the_objective_holds_it(decayed):
 
 
 def test_a_task_brings_it(monkeypatch):
-    """It reaches the run, and seeds that are stepped as one, which know no penalty, are not."""
+    """It reaches the run."""
     backprop, here = find_target("backprop"), on_task("iris")
     assert make(backprop, *here).problem.penalty() is None
     monkeypatch.setattr(Iris, "_penalty", lambda self, params: decay(params))
     problem = make(backprop, *here).problem
     assert problem.penalty()[0] == decay(problem.params)
-    rule, _ = learner = set_up(Backprop(sgd()), toy(activation="relu")[0]), {8}
-    assert stackable(*learner)
-    rule.problem.uncounted.charge(decay)
-    assert not stackable(*learner)
 
 
 def test_a_rule_with_a_direction_of_its_own_gets_it_too():

@@ -19,7 +19,6 @@ from altprop.declared import find_class
 from altprop.errors import AltpropError, Refused
 from altprop.harness.building import Parts, build_parts
 from altprop.harness.cell import make_cell
-from altprop.stacked_learners import stackable
 from altprop.testing import central_differences
 
 SUMS = ("summed_error", "sequence_error")
@@ -129,13 +128,6 @@ def test_a_learner_that_takes_a_mean_refuses_another_reduction() -> None:
         built("SummedIris", "algorithm=manual_backprop")
     with pytest.raises(Refused, match=r"processes average means, and the loss summed_entropy reduces otherwise"):
         built("SummedIris", "algorithm=backprop", "trainer=ddp")
-
-
-def test_seeds_of_another_reduction_are_not_stacked() -> None:
-    mean = built("SummedIris", "algorithm=backprop", "task.loss=cross_entropy")
-    assert stackable(mean.algorithm, mean.feed.sizes)
-    ours = built("SummedIris", "algorithm=backprop")
-    assert not stackable(ours.algorithm, ours.feed.sizes)
 
 
 def test_losses_are_read_from_the_source() -> None:

@@ -1,0 +1,100 @@
+"""The updaters of many members on their stacked parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from altprop.optim.updater import Updater
+from altprop.vectorized import Members, Unstackable
+
+
+class StackedUpdater:
+    """What steps the parameters of all members at once, in the place of the first member's updater.
+
+    An optimizer that steps each element by its own numbers alone steps the stacked parameters as if they were one
+    module's. Any other (clipping by a norm, Muon, LAMB) sees each member's own parameters, which are views of the
+    stack, and its own norms.
+
+    Args:
+        updaters: of the members, of one recipe, each on its own module.
+        module: whose parameters are theirs, stacked: (S, *parameter).
+
+    Raises:
+        Unstackable: for an optimizer that evaluates or differentiates the objective again.
+    """
+
+    def __init__(self, updaters: Sequence[Updater], module: nn.Module) -> None:
+        first = updaters[0]
+        if first._factory.needs & {"closure", "graph"}:
+            raise Unstackable(f"optimizer {first._factory.name} evaluates or differentiates the objective again")
+        self._updaters = list(updaters)
+        self._whole = _like(first, module) if first.elementwise else None
+        if self._whole is not None:
+            _stack(self._updaters, self._whole)
+        first._stacked = self.apply
+
+    def apply(self, direction: Mapping[str, Tensor], members: Members) -> None:
+        """Step all members along minus their directions, parameter name -> what one member sees."""
+        stacked = {name: members.all(value) for name, value in direction.items()}
+        with members.outside(), torch.no_grad():
+            if self._whole is not None:
+                self._whole.apply(stacked)
+                return
+            self._apply_each(stacked)
+
+    def _apply_each(self, stacked: Mapping[str, Tensor]) -> None:
+        """Step each member's own updater; the first one's work is counted, and may be measured, for all."""
+        first, *others = self._updaters
+        ledger = first._problem.ledger
+        auditing, ledger.auditing = ledger.auditing, True
+        first.apply({name: value[0] for name, value in stacked.items()})
+        ledger.auditing = auditing
+        with ledger.pause():
+            for place, updater in enumerate(others, 1):
+                updater.apply({name: value[place] for name, value in stacked.items()})
+
+    def settle(self) -> None:
+        """Give each member's updater the state that it would have alone."""
+        for place, updater in enumerate(self._updaters):
+            if self._whole is not None:
+                _share(self._whole, place, updater)
+            elif updater._meter is not None and self._updaters[0]._meter is not None:
+                updater._meter.seen = list(self._updaters[0]._meter.seen)
+
+
+def _like(updater: Updater, module: nn.Module) -> Updater:
+    """Return a fresh updater of the same recipe on another module."""
+    return Updater(updater._factory, module, updater._roles, updater._problem, updater.direction)
+
+
+def _stack(updaters: Sequence[Updater], whole: Updater) -> None:
+    """Give the updater on stacked parameters the members' state."""
+    whole._steps, whole._fresh = updaters[0]._steps, updaters[0]._fresh
+    for number, part in enumerate(whole._parts):
+        each = [updater._parts[number] for updater in updaters]
+        for name, p in part.params.items():
+            states = [one.optimizer.state.get(one.params[name], {}) for one in each]
+            part.optimizer.state[p] = {key: _stacked([s[key] for s in states], p) for key in states[0]}
+
+
+def _stacked(values: Sequence[object], p: Tensor) -> object:
+    """Return a piece of state on stacked parameters: what has a parameter's shape is stacked, the rest is common."""
+    first = values[0]
+    if not isinstance(first, Tensor):
+        return first
+    return torch.stack(values) if first.shape == p.shape[1:] else first.clone()  # type: ignore[arg-type]
+
+
+def _share(whole: Updater, place: int, updater: Updater) -> None:
+    for part, theirs in zip(whole._parts, updater._parts, strict=True):
+        for name, p in part.params.items():
+            theirs.optimizer.state[theirs.params[name]] = {
+                key: (value[place] if value.shape == p.shape else value).clone() if isinstance(value, Tensor) else value
+                for key, value in part.optimizer.state.get(p, {}).items()
+            }
+        for group, given in zip(theirs.optimizer.param_groups, part.optimizer.param_groups, strict=True):
+            group["lr"] = given["lr"]
+    updater._steps, updater._fresh = whole._steps, whole._fresh
