@@ -46,6 +46,12 @@ class EpochFeed(Feed):
         self._epoch = -1
         self._shuffled = self._all
 
+    @property
+    def plain(self) -> bool:
+        """Whether a batch is rows in the epoch's order and nothing else: no sequences, and all are labelled."""
+        fed = self.batch_mode is BatchMode.MINI and self.batches > 1 and self.ranks.size == 1
+        return fed and not self.split.sequence and self.split.labelled is None
+
     def order(self, epoch: int) -> Tensor:
         """Return the rows of an epoch in their order, int64 on the CPU."""
         generator = torch.Generator(device="cpu").manual_seed(derive_seed(self.seed, "order", epoch))

@@ -81,27 +81,28 @@ class StackedLearners:
     def __len__(self) -> int:
         return len(self._learners)
 
-    def step(self, batches: Sequence[Batch | None]) -> StackedStep:
+    def step(self, batch: Batch | None, single: Callable[[], Batch | None]) -> StackedStep:
         """Take one step of every learner; they stay opened until `close`.
 
         Args:
-            batches: of each.
+            batch: of all members, its inputs, targets and index stacked, (S, ...); the rest is common to all.
+            single: what the first member would be fed alone, asked for in steps that are measured.
 
         Raises:
             Unstackable: where the code meets what it cannot do for all at once; the step is half taken then.
         """
-        ledger, batch = self._problem.ledger, batches[0]
+        ledger = self._problem.ledger
         shape = () if batch is None else tuple(batch.inputs.shape)
         if ledger.due_for_audit(batch is not None and batch.last) or shape not in self._seen:
             self._seen.add(shape)
             self.close()
             step = ledger.steps
-            self._count(batch)
+            self._count(single())
             self._book(_scratch(ledger, step))
         try:
             if not self._is_open:
                 self._open.enter_context(self._opened())
-            return self._stacked_step(_stacked_batch(self._members, batches))
+            return self._stacked_step(None if batch is None else mapped(batch, self._members.one))
         finally:
             self._book(ledger)
 
@@ -315,8 +316,8 @@ def _scratch(ledger: Ledger, step: int) -> Ledger:
     return scratch
 
 
-def _stacked_batch(members: Members, batches: Sequence[Batch | None]) -> Batch | None:
-    """Return what one member sees of the batches of all.
+def stacked_batch(batches: Sequence[Batch | None]) -> Batch | None:
+    """Return the batches of all members as one, as `StackedLearners.step` takes it.
 
     Raises:
         Unstackable: where they differ in more than inputs, targets and index.
@@ -328,8 +329,14 @@ def _stacked_batch(members: Members, batches: Sequence[Batch | None]) -> Batch |
         raise Unstackable("the members' batches differ in size")
     common([batch.weights for batch in fed], "what counts in a batch")
     common([batch.reset for batch in fed], "where sequences begin")
+    return replace(
+        fed[0],
+        inputs=torch.stack([batch.inputs for batch in fed]),
+        targets=torch.stack([batch.targets for batch in fed]),
+        index=torch.stack([batch.index for batch in fed]),
+    )
 
-    def seen(name: str) -> Any:
-        return members.one(torch.stack([getattr(batch, name) for batch in fed]))
 
-    return replace(fed[0], inputs=seen("inputs"), targets=seen("targets"), index=seen("index"))
+def mapped(batch: Batch, function: Callable[[Tensor], Tensor]) -> Batch:
+    """Return a batch with a function applied to what differs between members."""
+    return replace(batch, inputs=function(batch.inputs), targets=function(batch.targets), index=function(batch.index))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from altprop.errors import AltpropError, Refused
 from altprop.ledger import Ledger
 from altprop.problem import Problem
 from altprop.randomness import Random
-from altprop.stacked_learners import StackedLearners
+from altprop.stacked_learners import StackedLearners, stacked_batch
 from altprop.vectorized import Unstackable
 
 if TYPE_CHECKING:
@@ -208,7 +209,8 @@ def stacks_as_it_steps(target: Target) -> str | None:
     try:
         group = StackedLearners([parts.algorithm for parts in stacked])
         for position in range(STACKED):
-            group.step([parts.feed.batch(position) for parts in stacked])
+            batches = [parts.feed.batch(position) for parts in stacked]
+            group.step(stacked_batch(batches), partial(next, iter(batches)))
             for parts in stacked:
                 parts.problem.progress = min(1.0, (position + 1) / 40)
     except Unstackable as error:

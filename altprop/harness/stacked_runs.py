@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from altprop.data import Batch, Feed
+from altprop.feed import EpochFeed
 from altprop.harness.training_run import TrainingRun
-from altprop.stacked_learners import StackedLearners, StackedStep
+from altprop.stacked_learners import StackedLearners, StackedStep, stacked_batch
 
 
 class StackedRuns:
@@ -31,6 +33,7 @@ class StackedRuns:
         self.stop_requested = False
         self.trace: list[dict[str, Any]] = []
         self._finish = finish
+        self._feed = _StackedFeed([one.parts.feed for one in training_runs])
 
     @property
     def live(self) -> list[TrainingRun]:
@@ -70,8 +73,7 @@ class StackedRuns:
             for training_run in live if probed else ():
                 training_run.before_probe()
             with self._timed():
-                batches = [one.parts.feed.batch(leader.position + count) for one in self.training_runs]
-                steps.append(self.learners.step(batches))
+                steps.append(self._step(leader.position + count))
                 if probed:
                     self.learners.close()
             for training_run in live if probed else ():
@@ -90,6 +92,9 @@ class StackedRuns:
                 training_run.close(losses[place], told[place], first, steps[-1].done)
         self._end(live)
 
+    def _step(self, position: int) -> StackedStep:
+        return self.learners.step(self._feed(position), lambda: self.training_runs[0].parts.feed.batch(position))
+
     @contextmanager
     def _timed(self) -> Iterator[None]:
         """Book what passes inside as the learners' time, each its share; an audited step is of the first one alone."""
@@ -105,6 +110,33 @@ class StackedRuns:
         for training_run in live:
             if training_run.over:
                 self._finish(training_run)
+
+
+class _StackedFeed:
+    """The batches of all members as one. From plain index plans they are gathered at once."""
+
+    def __init__(self, feeds: Sequence[Feed]) -> None:
+        self._feeds = list(feeds)
+        self._plans = [feed for feed in feeds if isinstance(feed, EpochFeed) and feed.plain]
+        self._epoch = -1
+        self._orders = torch.empty(0, dtype=torch.int64, device="cpu")
+
+    def __call__(self, position: int) -> Batch | None:
+        """Return the batch at a position, (S, B, ...)."""
+        if len(self._plans) < len(self._feeds):
+            return stacked_batch([feed.batch(position) for feed in self._feeds])
+        plan = self._plans[0]
+        epoch, place = divmod(position, plan.batches)
+        if epoch != self._epoch:
+            orders = torch.stack([one.order(epoch) for one in self._plans])
+            self._epoch, self._orders = epoch, orders.to(plan.split.inputs.device)
+        rows = self._orders[:, place * plan.batch_size : (place + 1) * plan.batch_size]
+        return Batch(_rows(plan.split.inputs, rows), _rows(plan.split.targets, rows), rows)
+
+
+def _rows(values: Tensor, rows: Tensor) -> Tensor:
+    """Return the rows (S, B) of values (N, ...) as (S, B, ...)."""
+    return values.index_select(0, rows.reshape(-1)).reshape(*rows.shape, *values.shape[1:])
 
 
 def _by_member(steps: Sequence[StackedStep], members: int) -> tuple[list[list[Tensor]], list[list[dict[str, float]]]]:

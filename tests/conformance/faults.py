@@ -53,7 +53,7 @@ class _Base(Algorithm):
 
     def _scaled(self, grads: Grads, factor: float) -> Grads:
         """So close to 1 that it is still a gradient, and yet another number."""
-        return {name: g * (1 + 1e-9 * factor) for name, g in grads.items()}
+        return {name: g * (1 + 1e-8 * factor) for name, g in grads.items()}
 
 
 class Honest(_Base):
@@ -147,7 +147,7 @@ class RemembersEarlierRuns(_Base):
 
     def _bend(self, grads: Grads) -> Grads:
         self.seen.append(1)
-        return self._scaled(grads, len(self.seen))
+        return self._scaled(grads, len(self.seen) / 10)
 
 
 class HoldsAParameter(_Base):
