@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -106,6 +107,23 @@ class StackedLearners:
         finally:
             self._book(ledger)
 
+    def observed(self, function: Callable[[], Any]) -> list[Any]:
+        """Call a function that looks at the first learner's problem, and return what it would give for each learner.
+
+        Args:
+            function: returns tensors, or lists and tuples of them.
+
+        Raises:
+            Unstackable: where it does what cannot be done for all at once.
+        """
+        with self._opened() if not self._is_open else nullcontext():
+            try:
+                with self._members.inside():
+                    found = _kept(function(), self._members)
+            except RuntimeError as error:
+                raise Unstackable(" ".join(str(error).split())) from error
+        return [_mapped(found, partial(_place, place)) for place in range(len(self))]
+
     def _book(self, ledger: Ledger) -> None:
         for learner in self._learners:
             learner.problem.ledger = ledger
@@ -192,8 +210,8 @@ class StackedLearners:
             return first
         if isinstance(first, Mapping):
             return {key: self._stack([one[key] for one in values], name) for key in first}
-        if type(first) in (list, tuple):
-            return type(first)(self._stack(each, name) for each in zip(*values, strict=True))
+        if isinstance(first, (list, tuple)):
+            return _like(first, [self._stack(each, name) for each in zip(*values, strict=True)])
         if isinstance(first, (bool, int, float, str)):
             return common(values, name)
         return first
@@ -203,7 +221,7 @@ def _is_bound(value: Any) -> bool:
     """Return whether a piece of a learner belongs to it alone: objects, and what holds them."""
     if isinstance(value, Mapping):
         return any(_is_bound(item) for item in value.values())
-    if type(value) in (list, tuple):
+    if isinstance(value, (list, tuple)) and not isinstance(value, Stacked):
         return any(_is_bound(item) for item in value)
     return not isinstance(value, (Tensor, Stacked, bool, int, float, str, type(None)))
 
@@ -214,8 +232,8 @@ def _mapped(tree: Any, one: Callable[[Tensor], Tensor]) -> Any:
         return one(tree.values)
     if isinstance(tree, Mapping):
         return {key: _mapped(item, one) for key, item in tree.items()}
-    if type(tree) in (list, tuple):
-        return type(tree)(_mapped(item, one) for item in tree)
+    if isinstance(tree, (list, tuple)):
+        return _like(tree, [_mapped(item, one) for item in tree])
     return tree
 
 
@@ -225,9 +243,18 @@ def _kept(value: Any, members: Members) -> Any:
         return Stacked(members.all(value).detach()) if members.differ(value) else value
     if isinstance(value, Mapping):
         return {key: _kept(item, members) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_kept(item, members) for item in value)
+    if isinstance(value, (list, tuple)):
+        return _like(value, [_kept(item, members) for item in value])
     return value
+
+
+def _like(value: Any, items: Sequence[Any]) -> Any:
+    """Return items as a list or tuple of the same kind."""
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+
+
+def _place(place: int, values: Tensor) -> Tensor:
+    return values[place]
 
 
 def _share(tree: Any, place: int) -> Any:

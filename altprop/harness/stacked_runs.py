@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from altprop.capabilities import OUTPUT_KINDS, PredictorKind, evaluated_as
 from altprop.data import Batch, Feed
 from altprop.feed import EpochFeed
 from altprop.harness.training_run import TrainingRun
@@ -70,14 +71,14 @@ class StackedRuns:
         steps: list[StackedStep] = []
         for count in range(budget.block):
             probed = count == 0 and leader.probed
-            for training_run in live if probed else ():
-                training_run.before_probe()
+            if probed:
+                self._before_probe()
             with self._timed():
                 steps.append(self._step(leader.position + count))
                 if probed:
                     self.learners.close()
-            for training_run in live if probed else ():
-                training_run.probe()
+            if probed:
+                self._probe()
             spent = leader.spent
             for training_run in self.training_runs:
                 training_run.parts.problem.progress = min(1.0, spent / budget.amount)
@@ -85,12 +86,55 @@ class StackedRuns:
                 break
         with self._timed():
             self.learners.close()
+        if leader.spent >= threshold or steps[-1].done:
+            self._predict()
         losses, told = _by_member(steps, len(self.training_runs))
         for place, training_run in enumerate(self.training_runs):
             if training_run in live:
                 training_run.position += len(steps)
                 training_run.close(losses[place], told[place], first, steps[-1].done)
         self._end(live)
+
+    def _before_probe(self) -> None:
+        probes = self.training_runs[0].probes
+        looks = self._shared_probe(probes.look) if probes.watching else [None] * len(self.training_runs)
+        self.learners.close()
+        for place, training_run in enumerate(self.training_runs):
+            if not training_run.over:
+                training_run.before_probe(looks[place])
+
+    def _probe(self) -> None:
+        probes = self.training_runs[0].probes
+        losses = self._shared_probe(probes.look_again) if probes.watching else [None] * len(self.training_runs)
+        for place, training_run in enumerate(self.training_runs):
+            if not training_run.over:
+                training_run.probe(losses[place])
+
+    def _shared_probe(self, look: Callable[[], Any]) -> list[Any]:
+        """Look at all members at once, and book to each its share of the time."""
+        started = time.perf_counter()
+        found = self.learners.observed(look)
+        for training_run in self.training_runs:
+            training_run.probe_seconds += (time.perf_counter() - started) / len(self.training_runs)
+        return found
+
+    def _predict(self) -> None:
+        """Run all members on the split of the mark that follows, where their model predicts."""
+        first = self.training_runs[0]
+        name, split = first.guide
+        algorithm, problem = first.parts.algorithm, first.parts.problem
+        outputs_of_model = evaluated_as(algorithm.kind, first.parts.task.kinds) in OUTPUT_KINDS
+        if not outputs_of_model or algorithm._predictor() is not None or split.mask is not None:
+            return
+
+        def outputs() -> Tensor:
+            with torch.no_grad(), problem.evaluating():
+                return (problem.predictor if algorithm.kind is PredictorKind.OUTPUT else problem.model)(split.inputs)
+
+        started = time.perf_counter()
+        for training_run, found in zip(self.training_runs, self.learners.observed(outputs), strict=True):
+            training_run.outputs[name] = found
+            training_run.evaluation_seconds += (time.perf_counter() - started) / len(self.training_runs)
 
     def _step(self, position: int) -> StackedStep:
         return self.learners.step(self._feed(position), lambda: self.training_runs[0].parts.feed.batch(position))

@@ -16,6 +16,7 @@ from altprop.harness.building import Parts
 from altprop.harness.settings import Settings
 from altprop.randomness import Random, derive_seed
 from altprop.records.status import RunStatus
+from altprop.task import Predictor
 
 COUNTERS = ("flops", "samples", "forward_equivalents", "forwards", "backwards", "hvps", "evaluations")
 
@@ -45,12 +46,13 @@ class TrainingRun:
         self.probe_seconds = 0.0
         self.evaluation_seconds = 0.0
         self.stop_requested = False
+        self.outputs: dict[str, Tensor] = {}
         self.own_model = parts.algorithm.own_model
-        self._probes: Any = None
+        self.probes: Any = None
         if settings.probes != "off":
             from altprop.probes.basic import BasicProbes
 
-            self._probes = BasicProbes(parts.problem, parts.probe_batch, parts.task.data_seed)
+            self.probes = BasicProbes(parts.problem, parts.probe_batch, parts.task.data_seed)
 
     # Where the run stands.
 
@@ -81,6 +83,12 @@ class TrainingRun:
         """Whether the run has ended."""
         return self.status is not None
 
+    @property
+    def guide(self) -> tuple[str, Split]:
+        """Name and rows of the split that is evaluated at every mark."""
+        validation = self.parts.data.validation
+        return ("train", self.parts.data.train) if validation is None else ("validation", validation)
+
     def begin(self) -> None:
         """Evaluate the untrained learner, once."""
         if self.mark == 0 and not self.trace:
@@ -102,14 +110,14 @@ class TrainingRun:
         base, cpu, wall = ledger.seconds + ledger.audit_seconds, time.process_time(), time.perf_counter()
         done = context_ended = False
         for count in range(budget.block):
-            if count == 0 and self._probes is not None:
+            if count == 0 and self.probes is not None:
                 self.before_probe()
                 cpu, wall = time.process_time(), time.perf_counter()
             batch = feed.batch(self.position)
             result = algorithm.step(batch)
             self.position += 1
             context_ended = batch is not None and batch.last and bool(feed.contexts)
-            if count == 0 and self._probes is not None:
+            if count == 0 and self.probes is not None:
                 base += time.process_time() - cpu
                 self.wall_seconds += time.perf_counter() - wall
                 self.probe()
@@ -185,18 +193,29 @@ class TrainingRun:
     @property
     def probed(self) -> bool:
         """Whether the first step of each block is probed."""
-        return self._probes is not None
+        return self.probes is not None
 
-    def before_probe(self) -> None:
-        """Look at the learner before a step that is probed."""
+    def before_probe(self, look: Any = None) -> None:
+        """Look at the learner before a step that is probed.
+
+        Args:
+            look: what the probes see, where that is known already (of stacked seeds).
+        """
         started = time.perf_counter()
-        self._probes.before()
+        if look is None:
+            self.probes.before()
+        else:
+            self.probes.remember(look)
         self.probe_seconds += time.perf_counter() - started
 
-    def probe(self) -> None:
-        """Look at it afterwards, and write down what the step did."""
+    def probe(self, loss: Tensor | None = None) -> None:
+        """Look at it afterwards, and write down what the step did.
+
+        Args:
+            loss: on the probe batch after the step, where that is known already.
+        """
         started = time.perf_counter()
-        row = self._probes.after(self.own_model)
+        row = self.probes.after(self.own_model, loss)
         ledger = self.parts.problem.ledger
         where = {"step": ledger.steps, "fraction": self.fraction, "flops": ledger.flops}
         self.trace.append({"kind": "probe", **where, **row})
@@ -210,16 +229,17 @@ class TrainingRun:
         started = time.perf_counter()
         algorithm, problem = self.parts.algorithm, self.parts.problem
         random = Random(derive_seed(self.parts.evaluation_seed, name), problem.device, problem.dtype)
+        outputs = self.outputs.pop(name, None)
         with algorithm.predictor() as predict:
-            metrics = self.parts.task.evaluate(predict, split, algorithm.kind, random)
+            given = predict if outputs is None else _known(predict, split.inputs, outputs)
+            metrics = self.parts.task.evaluate(given, split, algorithm.kind, random)
         self.evaluation_seconds += time.perf_counter() - started
         return metrics
 
     def _evaluate(self) -> None:
         """Evaluate at the present mark, and end the run where that says so."""
-        guide = self.parts.data.validation
-        name = "train" if guide is None else "validation"
-        metrics = self.evaluate(self.parts.data.train if guide is None else guide, name)
+        name, guide = self.guide
+        metrics = self.evaluate(guide, name)
         self._row(name, metrics)
         ledger, budget, task = self.parts.problem.ledger, self.budget, self.parts.task
         self.clock.append(
@@ -318,17 +338,26 @@ class TrainingRun:
         return {
             "problem": self.parts.problem.state_dict(),
             "algorithm": self.parts.algorithm.state_dict(),
-            "probes": self._probes.state_dict() if self._probes is not None else {},
+            "probes": self.probes.state_dict() if self.probes is not None else {},
             **{name: getattr(self, name) for name in _SAVED},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put a state of `state_dict` back."""
         self.parts.algorithm.restore(state)
-        if self._probes is not None:
-            self._probes.load_state_dict(state["probes"])
+        if self.probes is not None:
+            self.probes.load_state_dict(state["probes"])
         for name in _SAVED:
             setattr(self, name, state[name])
+
+
+def _known(predict: Predictor, inputs: Tensor, outputs: Tensor) -> Predictor:
+    """Return a predictor whose outputs on these inputs are known."""
+
+    def answer(x: Tensor, **named: Any) -> Tensor:
+        return outputs if x is inputs else predict(x, **named)
+
+    return answer
 
 
 def _means(told: Sequence[Mapping[str, float]]) -> dict[str, float]:

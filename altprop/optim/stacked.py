@@ -35,6 +35,7 @@ class StackedUpdater:
         if self._whole is not None:
             _stack(self._updaters, self._whole)
         first._stacked = self.apply
+        self._held: list[int] = []
 
     def apply(self, direction: Mapping[str, Tensor], members: Members) -> None:
         """Step all members along minus their directions, parameter name -> what one member sees."""
@@ -58,11 +59,29 @@ class StackedUpdater:
 
     def settle(self) -> None:
         """Give each member's updater the state that it would have alone."""
-        for place, updater in enumerate(self._updaters):
-            if self._whole is not None:
-                _share(self._whole, place, updater)
-            elif updater._meter is not None and self._updaters[0]._meter is not None:
+        if self._whole is not None:
+            self._settle_shares(self._whole)
+            return
+        for updater in self._updaters[1:]:
+            if updater._meter is not None and self._updaters[0]._meter is not None:
                 updater._meter.seen = list(self._updaters[0]._meter.seen)
+
+    def _settle_shares(self, whole: Updater) -> None:
+        """Let the members' state be views of the stack, made anew where that holds other tensors than before.
+
+        The first member's is a copy, made every time: it takes steps alone, which nobody else may see.
+        """
+        held = [
+            id(value)
+            for part in whole._parts
+            for p in part.params.values()
+            for value in part.optimizer.state.get(p, {}).values()
+        ]
+        known, self._held = held == self._held, held
+        for place, updater in enumerate(self._updaters):
+            if place == 0 or not known:
+                _share(whole, place, updater)
+            _follow(whole, updater)
 
 
 def _like(updater: Updater, module: nn.Module) -> Updater:
@@ -89,12 +108,24 @@ def _stacked(values: Sequence[object], p: Tensor) -> object:
 
 
 def _share(whole: Updater, place: int, updater: Updater) -> None:
+    """Let a member's state be its part of the stacked one, for the first member a copy of it."""
+
+    def own(value: object, p: Tensor) -> object:
+        if not isinstance(value, Tensor):
+            return value
+        part = value[place] if value.shape == p.shape else value
+        return part if place else part.clone()
+
     for part, theirs in zip(whole._parts, updater._parts, strict=True):
         for name, p in part.params.items():
             theirs.optimizer.state[theirs.params[name]] = {
-                key: (value[place] if value.shape == p.shape else value).clone() if isinstance(value, Tensor) else value
-                for key, value in part.optimizer.state.get(p, {}).items()
+                key: own(value, p) for key, value in part.optimizer.state.get(p, {}).items()
             }
+
+
+def _follow(whole: Updater, updater: Updater) -> None:
+    """Give a member's updater the rates and the counts of the stacked one."""
+    for part, theirs in zip(whole._parts, updater._parts, strict=True):
         for group, given in zip(theirs.optimizer.param_groups, part.optimizer.param_groups, strict=True):
             group["lr"] = given["lr"]
     updater._steps, updater._fresh = whole._steps, whole._fresh

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -63,6 +63,23 @@ class _Group:
     weights: list[int] = field(default_factory=list)
 
 
+class Look(NamedTuple):
+    """What is computed on the probe batch before a step, as tensors alone: where seeds are stacked, for all at once.
+
+    Attributes:
+        loss: scalar.
+        theta: (D,), the parameters.
+        gradient: (D,), of the loss.
+        inputs, outputs: what enters and what leaves each block of a layered model, (n, ...).
+    """
+
+    loss: Tensor
+    theta: Tensor
+    gradient: Tensor
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+
+
 @dataclass
 class _Seen:
     """What stood before the step."""
@@ -92,34 +109,55 @@ class BasicProbes:
         self._seen: _Seen | None = None
         self._bounds: dict[str, float] = {}
 
+    @property
+    def watching(self) -> bool:
+        """Whether there is a model to look at."""
+        return not self._own_model
+
     def before(self) -> None:
         """Look at the model before the step."""
-        if self._own_model:
-            return
+        if self.watching:
+            self.remember(self.look())
+
+    def look(self) -> Look:
+        """Return what the model does on the probe batch."""
         with self._looking():
             inputs: list[Tensor] = []
             outputs: list[Tensor] = []
             loss, grads = self._gradient(inputs, outputs)
+            return Look(loss, self._problem.flat(), self._problem.flatten(grads), inputs, outputs)
+
+    def remember(self, look: Look) -> None:
+        """Keep what was seen before the step, and measure the null band where that is due."""
+        with self._looking():
             shapes = [(name, p.shape) for name, p in self._problem.params.items()]
-            gradient = self._problem.flatten(grads)
-            units = {f"blocks.{i}": self._units(i, y) for i, y in enumerate(outputs)}
-            self._seen = _Seen(shapes, self._problem.flat(), gradient, float(loss), units)
+            units = {f"blocks.{i}": self._units(i, y) for i, y in enumerate(look.outputs)}
+            self._seen = _Seen(shapes, look.theta, look.gradient, float(look.loss), units)
             if self._count % self._refresh == 0 or self._count == self._refresh // 4:
-                self._measure_null(inputs, outputs, gradient)
+                self._measure_null(look.inputs, look.outputs, look.gradient)
         self._count += 1
 
-    def after(self, own_model: bool) -> dict[str, Any]:
+    def look_again(self) -> Tensor | None:
+        """Return the objective on the probe batch after the step; None where there is none, or one of each player."""
+        if self._blind or Capability.PLAYERS in self._problem.offers:
+            return None
+        with self._looking():
+            return self._problem.objective(self._batch)
+
+    def after(self, own_model: bool, loss: Tensor | None = None) -> dict[str, Any]:
         """Return the trace row of the step, with "values", "layers" and "note".
 
         Args:
             own_model: whether the learner trains a model of its own, so that these probes do not apply.
+            loss: what `look_again` returned, where it was called already.
         """
         seen, self._seen = self._seen, None
         self._own_model = own_model
         if own_model or seen is None:
             return {"values": dict.fromkeys(WHOLE), "layers": {}, "note": "not applicable"}
         theta, old, gradient, shapes = self._common(seen)
-        drop = self._drop(seen.loss)
+        loss = self.look_again() if loss is None else loss
+        drop = None if loss is None else seen.loss - float(loss)
         groups, layered = _groups(shapes), bool(seen.units)
         whole, layers = _norms(groups, shapes, old, theta - old, gradient)
         values: dict[str, Value] = dict.fromkeys(WHOLE)
@@ -194,13 +232,6 @@ class BasicProbes:
     def _blind(self) -> bool:
         """Whether there is no loss to differentiate, as in an environment: updates are seen, and no gradient."""
         return isinstance(self._problem.loss, NoLoss) and Capability.PLAYERS not in self._problem.offers
-
-    def _drop(self, before: float) -> float | None:
-        """Return by how much the objective fell, or None where there is no loss, or one of each player."""
-        if self._blind or Capability.PLAYERS in self._problem.offers:
-            return None
-        with self._looking():
-            return before - float(self._problem.objective(self._batch))
 
     def _gradient_of_each_player(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Return each parameter's gradient of the loss of the player that it belongs to; a game has no one loss."""

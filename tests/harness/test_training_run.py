@@ -157,7 +157,7 @@ def test_probes_and_evaluations_are_not_timed(monkeypatch: pytest.MonkeyPatch, c
     """Each takes .2 s a block: none of it is the learner's, whose clock stands still."""
     run = begun("probes=basic")
     for name in ("before", "after"):
-        monkeypatch.setattr(run._probes, name, clock.slow(getattr(run._probes, name), lambda: 0.1))
+        monkeypatch.setattr(run.probes, name, clock.slow(getattr(run.probes, name), lambda: 0.1))
     monkeypatch.setattr(run, "evaluate", clock.slow(run.evaluate, lambda: 0.2))
     run.block()
     assert clock.now == pytest.approx(0.4)
