@@ -7,11 +7,12 @@ rate yet or occurs with another size than before. So counting costs almost nothi
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from altprop.errors import AltpropError
 from altprop.flops import CountingMode
@@ -278,6 +279,14 @@ class Ledger:
         Work under `torch.func` must stay outside: its transforms refuse the hooks.
         """
         return self._measured_graph() if isinstance(self._mode, CountingMode) and not self._paused else _NOTHING
+
+    def keeps(self, tensors: Iterable[Tensor]) -> None:
+        """In an audited step, measure the bytes that a way back without a graph keeps."""
+        if isinstance(self._mode, CountingMode) and not self._paused:
+            saved = SavedBytes()
+            for tensor in tensors:
+                saved.pack(tensor)
+            self.saved_bytes = max(self.saved_bytes, saved.total)
 
     @contextmanager
     def _measured_graph(self) -> Iterator[None]:

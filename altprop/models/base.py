@@ -262,6 +262,20 @@ class LayeredModel(nn.Module):
         block.bias = _resized(block.bias, (units,), fan_in, generator)
         after.weight = _resized(after.weight, (after.weight.shape[0], units), units, generator)
 
+    @property
+    def plain(self) -> bool:
+        """Whether it is a chain of affine maps and activations and nothing else, as its class has it."""
+        return (
+            self.noise is None
+            and type(self).forward is LayeredModel.forward
+            and all(type(b) is Dense and b.norm is None and not b.shortcut for b in self._listed())
+        )
+
+    @property
+    def hooked(self) -> bool:
+        """Whether somebody watches a block's passes by a hook."""
+        return any(block._forward_hooks or block._forward_pre_hooks for block in self._listed())
+
     def _listed(self) -> list[Block]:
         blocks: list[Any] = list(self.blocks)
         return blocks

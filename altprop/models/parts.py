@@ -24,6 +24,7 @@ class Activation:
         slope: (z, f(z)) -> f'(z), for rules without autograd.
         gain: the factor that keeps the variance of a layer's output, for initialisations.
         bounds: (low, high) of the range where it saturates, or None.
+        keeps_z: whether the slope needs z, which then is kept for the way back beside f(z).
     """
 
     name: str
@@ -31,6 +32,7 @@ class Activation:
     slope: Callable[[Tensor, Tensor], Tensor]
     gain: float = 1.0
     bounds: tuple[float, float] | None = None
+    keeps_z: bool = False
 
 
 def _normal_cdf(z: Tensor) -> Tensor:
@@ -50,22 +52,22 @@ ACTIVATIONS: dict[str, Activation] = {
     a.name: a
     for a in (
         Activation("identity", lambda z: z, lambda z, y: torch.ones_like(z)),
-        Activation("relu", torch.relu, lambda z, y: (z > 0).to(z.dtype), math.sqrt(2), (0.0, math.inf)),
+        Activation("relu", torch.relu, lambda z, y: (y > 0).to(y.dtype), math.sqrt(2), (0.0, math.inf)),
         Activation("tanh", torch.tanh, lambda z, y: 1 - y * y, 5 / 3, (-1.0, 1.0)),
         Activation("sigmoid", torch.sigmoid, lambda z, y: y * (1 - y), 1.0, (0.0, 1.0)),
         Activation(
             "leaky_relu",
             lambda z: functional.leaky_relu(z, 0.01),
-            # Not torch.where(z > 0, 1.0, 0.01): that rounds .01 to the default dtype.
-            lambda z, y: (z > 0).to(z.dtype) * 0.99 + 0.01,
+            # Not torch.where(y > 0, 1.0, 0.01): that rounds .01 to the default dtype.
+            lambda z, y: (y > 0).to(y.dtype) * 0.99 + 0.01,
             math.sqrt(2 / (1 + 0.01**2)),
         ),
         Activation(
-            "elu", functional.elu, lambda z, y: torch.where(z > 0, torch.ones_like(z), y + 1), 1.0, (-1.0, math.inf)
+            "elu", functional.elu, lambda z, y: torch.where(y > 0, torch.ones_like(y), y + 1), 1.0, (-1.0, math.inf)
         ),
-        Activation("softplus", functional.softplus, lambda z, y: z.sigmoid()),
-        Activation("gelu", functional.gelu, _gelu_slope, math.sqrt(2)),
-        Activation("silu", functional.silu, _silu_slope, math.sqrt(2)),
+        Activation("softplus", functional.softplus, lambda z, y: z.sigmoid(), keeps_z=True),
+        Activation("gelu", functional.gelu, _gelu_slope, math.sqrt(2), keeps_z=True),
+        Activation("silu", functional.silu, _silu_slope, math.sqrt(2), keeps_z=True),
         Activation("sign", torch.sign, lambda z, y: torch.zeros_like(z), 1.0, (-1.0, 1.0)),
     )
 }

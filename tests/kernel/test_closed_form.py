@@ -1,0 +1,112 @@
+"""The gradient of a dense chain written out: automatic differentiation's, alone and stacked."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from altprop import closed_form
+from altprop.losses import LOSSES
+from altprop.models.parts import ACTIVATIONS
+from altprop.problem import Problem
+from altprop.testing import relative_error, toy
+from altprop.vectorized import Members
+
+SMOOTH = [name for name in ACTIVATIONS if name != "sign"]  # whose gradient is zero below the last block
+
+
+def autograd(problem: Problem, batch: object) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the gradient of a model whose blocks are watched."""
+    hook = problem.model.blocks[0].register_forward_hook(lambda *_: None)
+    try:
+        return problem.gradient(batch)
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("sizes", [(5, 3), (5, 7, 3), (5, 7, 6, 4, 3)], ids=str)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", SMOOTH)
+def test_it_is_automatic_differentiation(activation: str, loss: str, sizes: tuple[int, ...]) -> None:
+    problem, batch = toy(sizes, activation=activation, loss=loss)
+    (value, grads), (expected, reference) = problem.gradient(batch), autograd(problem, batch)
+    assert float(value) == pytest.approx(float(expected), rel=1e-14)
+    assert list(grads) == list(reference)
+    assert relative_error(grads, reference) < 1e-13
+    assert not value.requires_grad
+
+
+def test_a_sign_sends_nothing_down() -> None:
+    problem, batch = toy(activation="sign")
+    assert relative_error(problem.gradient(batch)[1], autograd(problem, batch)[1]) < 1e-13
+
+
+def test_large_outputs_do_not_overflow() -> None:
+    problem, batch = toy()
+    with torch.no_grad():
+        problem.model.blocks[-1].weight.mul_(1e4)
+    value, grads = problem.gradient(batch)
+    assert math.isfinite(float(value))
+    assert all(bool(g.isfinite().all()) for g in grads.values())
+
+
+def test_both_ways_cost_the_same() -> None:
+    """One forward and one backward pass; of the FLOPs only the slopes of the activations are booked otherwise."""
+    found = []
+    for way in (Problem.gradient, autograd):
+        problem, batch = toy((5, 70, 60, 3), activation="identity")
+        with problem.ledger.audit():
+            way(problem, batch)
+        problem.ledger.count_step(8)
+        found.append(problem.ledger.summary())
+    ours, theirs = found
+    assert (ours["forwards"], ours["backwards"]) == (theirs["forwards"], theirs["backwards"]) == (1, 1)
+    assert ours["flops"] == pytest.approx(theirs["flops"], rel=0.002)
+
+
+def test_gradients_are_the_callers_to_keep() -> None:
+    problem, batch = toy()
+    first = problem.gradient(batch)[1]
+    kept = {name: g.clone() for name, g in first.items()}
+    with torch.no_grad():
+        problem.model.blocks[0].weight.add_(1.0)
+    problem.gradient(batch)
+    assert all(torch.equal(first[name], kept[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalisation": "layer"},
+        {"normalisation": "batch"},
+    ],
+    ids=str,
+)
+def test_what_is_no_plain_chain_is_left_to_autograd(change: dict[str, str]) -> None:
+    problem, _ = toy(**change)
+    assert not closed_form.applies(problem.model, problem.loss)
+
+
+def test_stacked_it_is_each_learners_own() -> None:
+    learners = [toy(seed=seed, activation="silu") for seed in range(4)]
+    first, batch = learners[0]
+    members = Members(4)
+    names = list(first.params)
+    stacks = {name: torch.stack([p.params[name].detach() for p, _ in learners]) for name in names}
+    inputs = torch.stack([b.inputs for _, b in learners])
+    targets = torch.stack([b.targets for _, b in learners])
+    with members.opened():
+        for index, block in enumerate(first.model.blocks):
+            for part in ("weight", "bias"):
+                block._parameters[part] = members.one(stacks[f"blocks.{index}.{part}"])
+        first.look_up()
+        seen = type(batch)(members.one(inputs), members.one(targets), batch.index)
+        with members.inside():
+            value, grads = first.gradient(seen)
+            values, found = members.all(value), {name: members.all(g) for name, g in grads.items()}
+    for place in range(1, 4):
+        problem, own = learners[place]
+        expected, reference = autograd(problem, own)
+        assert float(values[place]) == pytest.approx(float(expected), rel=1e-14)
+        assert relative_error({name: g[place] for name, g in found.items()}, reference) < 1e-13
