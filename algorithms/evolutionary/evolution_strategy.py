@@ -4,7 +4,6 @@ import math
 from typing import ClassVar
 
 import torch
-from deap import tools
 from torch import Tensor
 
 from altprop import (
@@ -19,12 +18,7 @@ from altprop import (
     check_whole,
 )
 from altprop.algorithms.evolutionary import checks
-from altprop.algorithms.evolutionary.population import (
-    Individual,
-    evaluated,
-    make_toolbox,
-    refresh_statistics,
-)
+from altprop.algorithms.evolutionary.population import fitness, refresh_statistics
 
 
 class EvolutionStrategy(Algorithm):
@@ -57,7 +51,6 @@ class EvolutionStrategy(Algorithm):
     Brockhoff et al. 2010, Mirrored sampling and sequential selection for evolution strategies.
     """
 
-    not_stacked: ClassVar[str] = "DEAP selects individual by individual"
     kind: ClassVar[PredictorKind] = PredictorKind.MODEL
     state: ClassVar[tuple[str, ...]] = ("sigma", "path")
 
@@ -65,7 +58,8 @@ class EvolutionStrategy(Algorithm):
         self.population = check_whole(population, "algorithm.population", 4)
         if population % 2:
             raise AltpropError(f"algorithm.population must be even, for mirrored pairs; got {population}")
-        self.sigma = check_number(sigma, "algorithm.sigma", above=0.0)
+        self._start = check_number(sigma, "algorithm.sigma", above=0.0)
+        self.sigma: Tensor
         self.path: Tensor
 
     def _setup(self, problem: Problem) -> None:
@@ -80,8 +74,7 @@ class EvolutionStrategy(Algorithm):
         self.length = math.sqrt(size) * (1 - 1 / (4 * size) + 1 / (21 * size * size))
         self.weights = torch.tensor(weights, dtype=problem.dtype, device=problem.device)
         self.path = torch.zeros(size, dtype=problem.dtype, device=problem.device)
-        self.toolbox = make_toolbox(problem)
-        self.toolbox.register("select", tools.selBest, k=self.parents)
+        self.sigma = torch.tensor(self._start, dtype=problem.dtype, device=problem.device)
 
     def _step(self, batch: Batch | None) -> StepResult:
         assert batch is not None
@@ -89,23 +82,20 @@ class EvolutionStrategy(Algorithm):
         loss = refresh_statistics(problem, batch)
         mean = problem.flat()
         draws = self.draws(mean.numel())
-        individuals = evaluated(self.toolbox, mean + self.sigma * draws, batch)
-        chosen: list[Individual] = self.toolbox.select(individuals)
-        move = self.weights @ draws[[individual.row for individual in chosen]]
+        values = fitness(problem, mean + self.sigma * draws, batch)
+        chosen = values.argsort(stable=True)[: self.parents]
+        move = self.weights @ draws[chosen]
         problem.assign(mean + self.sigma * move)
         self.path = (1 - self.rate) * self.path + math.sqrt(self.rate * (2 - self.rate) * self.effective) * move
-        scalars = {
-            "best_fitness": chosen[0].fitness.values[0],
-            "mean_fitness": sum(i.fitness.values[0] for i in individuals) / len(individuals),
-            "sigma": self.sigma,
-        }
-        self.sigma *= math.exp(min(1.0, self.rate / self.damping * (float(self.path.norm()) / self.length - 1)))
+        scalars = {"best_fitness": values.min(), "mean_fitness": values.mean(), "sigma": self.sigma}
+        growth = self.rate / self.damping * (self.path.norm() / self.length - 1)
+        self.sigma = self.sigma * growth.clamp(max=1.0).exp()
         return StepResult(loss, scalars)
 
     def draws(self, size: int) -> Tensor:
         """Return standard normal draws (lambda, D) in mirrored pairs, in random order.
 
-        The order settles ties: without it DEAP's stable sort would prefer one of each pair on a flat fitness.
+        The order settles ties: without it the stable sort would prefer one of each pair on a flat fitness.
         """
         random = self.problem.random
         half = random.normal(self.population // 2, size)

@@ -1,7 +1,7 @@
 """A generational genetic algorithm on real-valued parameters."""
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from deap import tools
@@ -21,12 +21,7 @@ from altprop import (
     check_whole,
 )
 from altprop.algorithms.evolutionary import checks
-from altprop.algorithms.evolutionary.population import (
-    Individual,
-    evaluated,
-    make_toolbox,
-    refresh_statistics,
-)
+from altprop.algorithms.evolutionary.population import Individual, fitness, individuals, refresh_statistics
 
 SELECTIONS = ("tournament", "truncation")
 
@@ -89,7 +84,6 @@ class Genetic(Algorithm):
     from global `random`; crossover and mutation here act on stacks and draw from the run's stream.
     """
 
-    not_stacked: ClassVar[str] = "DEAP selects individual by individual"
     kind: ClassVar[PredictorKind] = PredictorKind.MODEL
     state: ClassVar[tuple[str, ...]] = ("genomes", "fitness", "generation")
 
@@ -125,50 +119,41 @@ class Genetic(Algorithm):
         self.genomes = start + self.sigma * problem.random.normal(self.population, start.numel())
         self.genomes[0] = start
         self.fitness = torch.full((self.population,), math.inf, dtype=torch.float64, device="cpu")
-        self.toolbox = self._toolbox(problem)
-
-    def _toolbox(self, problem: Problem) -> Any:
-        toolbox = make_toolbox(problem)
-        if self.selection == "tournament":
-            toolbox.register("select", tools.selTournament, tournsize=self.pressure)
-        else:
-            toolbox.register("select", self._truncation)
-        toolbox.register("mate", CROSSOVERS[self.crossover], random=problem.random)
-        toolbox.register("mutate", gaussian_mutation, rate=self.mutation_rate, random=problem.random)
-        return toolbox
-
-    def _truncation(self, individuals: list[Individual], k: int) -> list[Individual]:
-        best = tools.selBest(individuals, self.pressure)
-        return [best[i] for i in self.problem.random.integers(0, len(best), k).tolist()]
 
     def _step(self, batch: Batch | None) -> StepResult:
         assert batch is not None
         problem = self.problem
         loss = refresh_statistics(problem, batch)
-        individuals = evaluated(self.toolbox, self.genomes, batch)
-        values = [individual.fitness.values[0] for individual in individuals]
+        values = fitness(problem, self.genomes, batch)
         if loss is None and (self.elites > 0 or self.generation == 0):
-            loss = torch.tensor(values[0], dtype=problem.dtype, device=problem.device)
-        ranked: list[Individual] = tools.selBest(individuals, max(1, self.elites))
-        problem.assign(ranked[0].genome)
-        self.fitness = torch.tensor(values, dtype=torch.float64, device="cpu")
-        survivors = [individual.row for individual in ranked[: self.elites]]
-        self.genomes = torch.cat([self.genomes[survivors], self._children(individuals)])
+            loss = values[0].clone()
+        ranked = values.argsort(stable=True)
+        problem.assign(self.genomes[ranked[:1]][0])
+        self.fitness = values.to("cpu", torch.float64)
+        self.genomes = torch.cat([self.genomes[ranked[: self.elites]], self._children(values)])
         self.generation += 1
-        return StepResult(loss, {"best_fitness": min(values), "mean_fitness": sum(values) / len(values)})
+        return StepResult(loss, {"best_fitness": values.min(), "mean_fitness": values.mean()})
 
-    def _children(self, individuals: list[Individual]) -> Tensor:
-        count = self.population - self.elites
-        with self.problem.random.as_global():
-            chosen: list[Individual] = self.toolbox.select(individuals, 2 * count)
-        parents = self.genomes[[individual.row for individual in chosen]]
+    def _children(self, values: Tensor) -> Tensor:
+        random, count = self.problem.random, self.population - self.elites
+        parents = self.genomes[random.each(self._selected, values)]
         first, second = parents[:count], parents[count:]
-        children: Tensor = self.toolbox.mate(first, second)
+        children = CROSSOVERS[self.crossover](first, second, random)
         if self.crossover_rate < 1:
-            crossed = self.problem.random.uniform(count, 1) < self.crossover_rate
+            crossed = random.uniform(count, 1) < self.crossover_rate
             children = torch.where(crossed, children, first)
-        mutated: Tensor = self.toolbox.mutate(children, self.sigma * (1 - self.problem.progress))
-        return mutated
+        return gaussian_mutation(children, self.sigma * (1 - self.problem.progress), self.mutation_rate, random)
+
+    def _selected(self, random: Random, values: Tensor) -> Tensor:
+        """Let DEAP choose two parents for each child, from the fitness of each row (P,); return their rows."""
+        candidates, count = individuals(values), 2 * (self.population - self.elites)
+        if self.selection == "truncation":
+            best: list[Individual] = tools.selBest(candidates, self.pressure)
+            chosen = [best[place] for place in random.integers(0, len(best), count).tolist()]
+        else:
+            with random.as_global():
+                chosen = tools.selTournament(candidates, count, tournsize=self.pressure)
+        return torch.tensor([one.row for one in chosen], device=values.device)
 
     @classmethod
     def oracles(cls) -> tuple[Oracle, ...]:

@@ -1,13 +1,9 @@
-"""Individuals and DEAP's toolbox with batched fitness, for all population learners of this family.
+"""Fitness of a whole population, and individuals as DEAP's selections take them.
 
-DEAP's `creator` makes classes in a global registry; here an individual is a class of our own, a row of a stack and its
-fitness. DEAP's `map` gets all individuals of a generation at once, so that they are evaluated as one stack, on one
-batch and under one noise. DEAP's own draws come from the run's stream (`Random.as_global`).
+DEAP's `creator` makes classes in a global registry, and its own loops evaluate those without a valid fitness only; here
+an individual is a class of our own, a row of a stack with the fitness that it has on the present batch. The stack is
+evaluated as one, on one batch and under one noise. DEAP's own draws come from the run's stream (`Random.as_global`).
 """
-
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
 
 import torch
 from deap import base
@@ -23,49 +19,31 @@ class Minimised(base.Fitness):  # type: ignore[misc]
 
 
 class Individual:
-    """A parameter point and its fitness, as DEAP's selections take it.
+    """A row of a population, as DEAP's selections take it.
 
     Attributes:
-        genome: (D,), a row of the generation's stack.
-        fitness: the objective on the present batch.
         row: position in the stack.
+        fitness: the objective on the present batch.
     """
 
-    __slots__ = ("fitness", "genome", "row")
+    __slots__ = ("fitness", "row")
 
-    def __init__(self, genome: Tensor, row: int) -> None:
-        self.genome, self.row, self.fitness = genome, row, Minimised()
-
-
-def batched_map(function: Callable[[Tensor], Tensor], individuals: Sequence[Individual]) -> list[tuple[float]]:
-    """Apply a function of a stack (P, D) -> (P,) to all individuals at once: DEAP's `toolbox.map`.
-
-    A value that is no number ranks last.
-    """
-    values = function(torch.stack([individual.genome for individual in individuals]))
-    return [(value,) for value in torch.nan_to_num(values, nan=torch.inf, posinf=torch.inf).tolist()]
+    def __init__(self, row: int, value: float) -> None:
+        self.row, self.fitness = row, Minimised((value,))
 
 
-def make_toolbox(problem: Problem) -> Any:
-    """Return DEAP's toolbox with `map` and `evaluate` (individuals, batch=...) registered."""
-    toolbox = base.Toolbox()
-    toolbox.register("map", batched_map)
-    toolbox.register("evaluate", problem.population_objective)
-    return toolbox
+def individuals(values: Tensor) -> list[Individual]:
+    """Return the rows of a population as individuals, from the fitness of each, (P,)."""
+    return [Individual(row, value) for row, value in enumerate(values.tolist())]
 
 
-def evaluated(toolbox: Any, stack: Tensor, batch: Batch) -> list[Individual]:
-    """Return the rows of a stack (P, D) as individuals, every one evaluated on this batch.
+def fitness(problem: Problem, stack: Tensor, batch: Batch) -> Tensor:
+    """Return the objective of each row of a stack (P, D) on this batch, (P,); a value that is no number ranks last.
 
     DEAP's own loops evaluate those without a valid fitness only, so on mini-batches survivors would keep the value of
     an earlier batch. Here nobody brings a fitness along.
     """
-    individuals = [Individual(genome, row) for row, genome in enumerate(stack)]
-    for individual, values in zip(
-        individuals, toolbox.map(partial(toolbox.evaluate, batch=batch), individuals), strict=True
-    ):
-        individual.fitness.values = values
-    return individuals
+    return torch.nan_to_num(problem.population_objective(stack, batch), nan=torch.inf, posinf=torch.inf)
 
 
 def refresh_statistics(problem: Problem, batch: Batch) -> Tensor | None:

@@ -127,7 +127,10 @@ def test_only_kills_by_sound_checks_count(examples: subprocess.CompletedProcess[
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["no_such_family"], "tests.mutants: unknown family no_such_family; known are: backprop, circuit, control, "),
+        (
+            ["no_such_family"],
+            "tests.mutants: unknown family no_such_family; known are: backprop, circuit, closed_form, ",
+        ),
         (["--catalogue", "{folder}"], "tests.mutants: half.toml, 'x': a mutant has file, old, new and killers"),
     ],
 )

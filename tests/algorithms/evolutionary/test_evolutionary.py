@@ -15,7 +15,7 @@ from torch import Tensor
 from altprop.algorithms.evolutionary import checks, genetic
 from altprop.algorithms.evolutionary.evolution_strategy import EvolutionStrategy
 from altprop.algorithms.evolutionary.genetic import Genetic, gaussian_mutation, two_point_crossover, uniform_crossover
-from altprop.algorithms.evolutionary.population import Individual, Minimised, evaluated, make_toolbox
+from altprop.algorithms.evolutionary.population import Individual, Minimised, fitness, individuals
 from altprop.errors import AltpropError
 from altprop.models.mlp import MLP
 from altprop.noise import MultiplicativeNoise
@@ -93,17 +93,15 @@ def test_the_toy_problem_is_learnt():
 
 def test_stale_fitness_is_detected(monkeypatch):
     """The trap of DEAP's own loops: who has a fitness keeps it. Survivors' values are then of an earlier batch."""
-    kept: dict[bytes, tuple[float]] = {}
+    kept: dict[bytes, float] = {}
 
-    def stale(toolbox: Any, stack: Tensor, batch: Any) -> list[Individual]:
-        individuals = evaluated(toolbox, stack, batch)
-        for individual in individuals:
-            values = kept.setdefault(individual.genome.numpy().tobytes(), individual.fitness.values)
-            individual.fitness.values = values
-        return individuals
+    def stale(problem: Any, stack: Tensor, batch: Any) -> Tensor:
+        values = fitness(problem, stack, batch)
+        pairs = zip(stack, values.tolist(), strict=True)
+        return values.new_tensor([kept.setdefault(genome.numpy().tobytes(), value) for genome, value in pairs])
 
     assert checks.staleness(Genetic) <= 1e-14
-    monkeypatch.setattr(genetic, "evaluated", stale)
+    monkeypatch.setattr(genetic, "fitness", stale)
     assert checks.staleness(Genetic) > 0.01  # observed .40
 
 
@@ -181,12 +179,10 @@ class Half(MultiplicativeNoise):
 
 def test_individuals_of_a_generation_share_their_masks():
     problem, batch = toy(noise=Half())
-    toolbox = make_toolbox(problem)
-    individuals = evaluated(toolbox, problem.flat().repeat(4, 1), batch)
-    values = {individual.fitness.values for individual in individuals}
-    assert len(values) == 1
-    again = evaluated(toolbox, problem.flat().repeat(4, 1), batch)
-    assert again[0].fitness.values != individuals[0].fitness.values
+    stack = problem.flat().repeat(4, 1)
+    values = fitness(problem, stack, batch)
+    assert len(set(values.tolist())) == 1
+    assert fitness(problem, stack, batch)[0] != values[0]
 
 
 @pytest.mark.parametrize("learner", LEARNERS)
@@ -203,8 +199,9 @@ def test_running_statistics_see_each_batch_once(learner):
 def test_a_value_that_is_no_number_ranks_last():
     problem, batch = toy()
     problem.population_objective = lambda flat, batch: torch.tensor([math.nan, 2.0, math.inf, 1.0])
-    individuals = evaluated(make_toolbox(problem), problem.flat().repeat(4, 1), batch)
-    assert [i.row for i in tools.selBest(individuals, 4)][:2] == [3, 1]
+    values = fitness(problem, problem.flat().repeat(4, 1), batch)
+    assert [one.row for one in tools.selBest(individuals(values), 4)][:2] == [3, 1]
+    assert values.argsort(stable=True).tolist() == [3, 1, 0, 2]
 
 
 def test_draws_are_mirrored_pairs_in_random_order():
@@ -247,7 +244,7 @@ def test_path_and_width_follow_the_moves():
         path = (1 - c) * path + math.sqrt(c * (2 - c) * mu) * (problem.flat() - mean) / sigma
         sigma *= math.exp(c / damping * (float(path.norm()) / expected_norm - 1))
         assert torch.allclose(strategy.path, path, rtol=0, atol=1e-3)  # Hansen's E|N(0, I)| is good to 3e-5
-        assert strategy.sigma == pytest.approx(sigma, rel=1e-3)
+        assert float(strategy.sigma) == pytest.approx(sigma, rel=1e-3)
 
 
 def test_the_first_population_surrounds_the_start():
@@ -392,7 +389,7 @@ def test_nothing_is_registered_globally():
         learner.setup(problem)
         learner.step(batch)
     assert set(vars(creator)) == before
-    assert Individual(problem.flat(), 0).fitness.weights == Minimised.weights == (-1.0,)
+    assert Individual(0, 1.0).fitness.weights == Minimised.weights == (-1.0,)
 
 
 # Contract.
