@@ -47,6 +47,11 @@ class EpochFeed(Feed):
         self._shuffled = self._all
 
     @property
+    def whole(self) -> bool:
+        """Whether every batch is the whole split, the same in runs of all seeds."""
+        return self.batch_mode is BatchMode.FULL or (self.batch_mode is BatchMode.MINI and self.batches == 1)
+
+    @property
     def plain(self) -> bool:
         """Whether a batch is rows in the epoch's order and nothing else: no sequences, and all are labelled."""
         fed = self.batch_mode is BatchMode.MINI and self.batches > 1 and self.ranks.size == 1

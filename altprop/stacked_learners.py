@@ -82,11 +82,14 @@ class StackedLearners:
     def __len__(self) -> int:
         return len(self._learners)
 
-    def step(self, batch: Batch | None, single: Callable[[], Batch | None]) -> StackedStep:
+    def step(
+        self, batch: Batch | None, single: Callable[[], Batch | None], *, common_batch: bool = False
+    ) -> StackedStep:
         """Take one step of every learner; they stay opened until `close`.
 
         Args:
             batch: of all members, its inputs, targets and index stacked, (S, ...); the rest is common to all.
+            common_batch: whether it is one and the same batch for all members instead, and nothing is stacked.
             single: what the first member would be fed alone, asked for in steps that are measured.
 
         Raises:
@@ -103,7 +106,8 @@ class StackedLearners:
         try:
             if not self._is_open:
                 self._open.enter_context(self._opened())
-            return self._stacked_step(None if batch is None else mapped(batch, self._members.one))
+            shared = batch is None or common_batch
+            return self._stacked_step(batch if shared or batch is None else mapped(batch, self._members.one))
         finally:
             self._book(ledger)
 

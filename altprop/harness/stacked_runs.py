@@ -137,7 +137,10 @@ class StackedRuns:
             training_run.evaluation_seconds += (time.perf_counter() - started) / len(self.training_runs)
 
     def _step(self, position: int) -> StackedStep:
-        return self.learners.step(self._feed(position), lambda: self.training_runs[0].parts.feed.batch(position))
+        first = self.training_runs[0].parts.feed
+        return self.learners.step(
+            self._feed(position), lambda: first.batch(position), common_batch=self._feed.common_batch
+        )
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -157,16 +160,23 @@ class StackedRuns:
 
 
 class _StackedFeed:
-    """The batches of all members as one. From plain index plans they are gathered at once."""
+    """The batches of all members as one. From plain index plans they are gathered at once.
+
+    Attributes:
+        common_batch: whether all members are fed the whole split, one batch for all.
+    """
 
     def __init__(self, feeds: Sequence[Feed]) -> None:
         self._feeds = list(feeds)
         self._plans = [feed for feed in feeds if isinstance(feed, EpochFeed) and feed.plain]
+        self.common_batch = all(isinstance(feed, EpochFeed) and feed.whole for feed in feeds)
         self._epoch = -1
         self._orders = torch.empty(0, dtype=torch.int64, device="cpu")
 
     def __call__(self, position: int) -> Batch | None:
         """Return the batch at a position, (S, B, ...)."""
+        if self.common_batch:
+            return self._feeds[0].batch(position)
         if len(self._plans) < len(self._feeds):
             return stacked_batch([feed.batch(position) for feed in self._feeds])
         plan = self._plans[0]
