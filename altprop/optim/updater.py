@@ -68,6 +68,13 @@ def _renamed(old: Mapping[str, nn.Parameter], new: Mapping[str, nn.Parameter]) -
     return {**{name if name not in followed else f"{name} (gone)": p for name, p in gone.items()}, **followed}
 
 
+def _laid_out(value: Tensor | None, p: Tensor) -> Tensor | None:
+    """Return a direction in the memory order of its parameter: torch's fused kernels read it as if it were that."""
+    if value is None or value.stride() == p.stride():
+        return value
+    return torch.empty_like(p, requires_grad=False).copy_(value)
+
+
 class Updater:
     """One optimizer on one module's parameters.
 
@@ -200,7 +207,7 @@ class Updater:
         """Hand the direction over as `.grad`, clipped; as a copy where it would be written into."""
         if not self._copies:
             for name, p in self._params.items():
-                p.grad = direction.get(name)
+                p.grad = _laid_out(direction.get(name), p)
             return
         with torch.enable_grad():
             for name, p in self._params.items():

@@ -13,6 +13,7 @@ from altprop.data import Batch, ModelSpec
 from altprop.errors import AltpropError, Refused
 from altprop.models.point import Point
 from altprop.optim import OptimizerFactory
+from altprop.optim.factory import FUSED
 from altprop.optim.schedule import Schedule
 from altprop.problem import Problem
 from altprop.randomness import generator_for
@@ -23,15 +24,15 @@ OURS_ALONE |= {"_target_"}
 
 
 def plain(name: str, model: nn.Module) -> list[torch.optim.Optimizer]:
-    """What a user of torch would write for this recipe."""
+    """What a user of torch would write for this recipe, with the kernels that we take."""
     config = {k: tuple(v) if isinstance(v, list) else v for k, v in RECIPES[name].items() if k not in OURS_ALONE}
     kind = getattr(torch.optim, config.pop("optimizer").rpartition(".")[2])
     params = dict(model.named_parameters())
     if name != "muon":
-        return [kind(list(params.values()), **config)]
+        return [kind(list(params.values()), **config, **({"fused": True} if kind in FUSED else {}))]
     hidden = [p for n, p in params.items() if n == "blocks.1.weight"]
     rest = [p for n, p in params.items() if n != "blocks.1.weight"]
-    return [kind(hidden, **config), torch.optim.AdamW(rest, lr=0.001, weight_decay=0.0)]
+    return [kind(hidden, **config), torch.optim.AdamW(rest, lr=0.001, weight_decay=0.0, fused=True)]
 
 
 def by_hand(run: Run, optimizers: list[torch.optim.Optimizer], steps: int, clip: float | None = None) -> Tensor:
@@ -68,6 +69,30 @@ def test_bitwise_plain_torch(name: str, dtype: torch.dtype) -> None:
     assert torch.equal(after, by_hand(theirs, plain(name, theirs.problem.model), 12))
     assert not torch.equal(after, before)
     assert all(p.grad is None for p in ours.problem.params.values())
+
+
+@pytest.mark.parametrize("name", ["adagrad", "adam", "adamw"])
+def test_fused_kernels_take_the_steps_of_the_plain_ones(name: str) -> None:
+    fused, plain_ones = Run(recipe(name, weight_decay=0.01)), Run(recipe(name, weight_decay=0.01, foreach=False))
+    assert fused.rule.updater._parts[0].optimizer.param_groups[0]["fused"]
+    assert not plain_ones.rule.updater._parts[0].optimizer.param_groups[0]["fused"]
+    difference = (fused.take(12) - plain_ones.take(12)).abs().max()
+    assert float(difference) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["adagrad", "adam"])
+def test_a_direction_in_another_memory_order_is_the_same_direction(name: str) -> None:
+    """A product's transpose is a view of it; a fused kernel that read its memory would step along another matrix."""
+    ends = []
+    for turned in (False, True):
+        run = Run(recipe(name))
+        for _ in range(3):
+            grads = run.problem.gradient(run.batch())[1]
+            run.rule.updater.apply(
+                {n: g.mT.contiguous().mT if turned and g.dim() == 2 else g for n, g in grads.items()}
+            )
+        ends.append(run.problem.flat())
+    assert torch.equal(*ends)
 
 
 @pytest.mark.parametrize("clip", [0.05, 1e6])
