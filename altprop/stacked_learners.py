@@ -71,8 +71,9 @@ class StackedLearners:
         self._book(self._problem.ledger)
         self._modules = [_StackedModule(each) for each in _modules(self._learners)]
         self._updaters: list[StackedUpdater] = []
+        self._numbers: set[str] = set()
         self._state = {
-            name: self._stack([vars(learner)[name] for learner in learners], name)
+            name: self._stack_attribute([vars(learner)[name] for learner in learners], name)
             for name in vars(self._first)
             if name != "problem"
         }
@@ -192,13 +193,22 @@ class StackedLearners:
         here = self._problem
         for place, learner in enumerate(self._learners):
             for name, tree in self._state.items():
-                if not _is_bound(tree):
+                if name in self._numbers:
+                    setattr(learner, name, float(tree.values[place]))
+                elif not _is_bound(tree):
                     setattr(learner, name, _share(tree, place))
             other = learner.problem
             other.clock.step, other.clock.phase = here.clock.step, here.clock.phase
             other._fresh_buffers = here._fresh_buffers
 
     # State.
+
+    def _stack_attribute(self, values: Sequence[Any], name: str) -> Any:
+        """Stack an attribute of all members; a number that differs, as between trials, is seen as a scalar tensor."""
+        if all(isinstance(one, float) for one in values) and len(set(values)) > 1:
+            self._numbers.add(name)
+            return Stacked(torch.tensor(values, dtype=torch.float64, device=self._problem.device))
+        return self._stack(values, name)
 
     def _stack(self, values: Sequence[Any], name: str) -> Any:
         """Stack the like pieces of state of all members: tensors, and lists, tuples and dicts of them."""
@@ -289,6 +299,7 @@ class _StackedModule:
         self._places: list[tuple[nn.Module, str, str]] = []
         mine = dict(self._whole.named_modules())
         for path, each in zip(mine, zip(*(module.modules() for module in modules), strict=True), strict=True):
+            _refuse_other_numbers(each, path)
             for kind in ("_parameters", "_buffers"):
                 for name, value in getattr(each[0], kind).items():
                     if value is not None:
@@ -329,6 +340,22 @@ class _StackedModule:
         finally:
             for module, kind, name, value in kept:
                 getattr(module, kind)[name] = value
+
+
+def _refuse_other_numbers(each: Sequence[nn.Module], path: str) -> None:
+    """Refuse modules that differ in a plain attribute, such as the rate of a dropout: one module's code serves all."""
+    for name, value in vars(each[0]).items():
+        if _is_plain(value):
+            common([vars(one).get(name) for one in each], f"{path or 'model'}.{name}")
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value is made of numbers and words."""
+    if isinstance(value, Mapping):
+        return all(_is_plain(item) for item in value.values())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _become_views(each: Sequence[Tensor], whole: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from altprop.harness.cell import Cell
@@ -27,10 +27,10 @@ def run_seeds(cell: Cell) -> list[Outcome]:
     """
     planned = plan(cell)
     store = RunStore(cell.settings.runs_dir)
-    stacked = _stacked(planned, store)
+    stacked = None if planned.failure is not None else _stacked(planned.runs, store)
     outcomes = []
     for run in planned.runs:
-        outcome = _recorded(run, store, run.seed in stacked.seeds) if stacked else _recorded(run, store)
+        outcome = _recorded(run, store, run.key in stacked.keys) if stacked else _recorded(run, store)
         outcome = outcome or _run(run, planned, store, stacked.told if stacked else {})
         outcomes.append(outcome)
         if outcome.status == RunStatus.INTERRUPTED:
@@ -69,18 +69,34 @@ def _run(run: RunIdentity, planned: Plan, store: RunStore, stacking: Mapping[str
         return outcome_of(run, data, executed=True)
 
 
-def _stacked(planned: Plan, store: RunStore) -> StackedEnd | None:
-    """Run those seeds as one that can, and say which did.
+def run_at_once(cells: Sequence[Cell]) -> frozenset[str]:
+    """Run cells of one seed each as one, where they differ in numbers of the learner alone.
+
+    Returns:
+        The keys of the runs that got a record; the others, and all where they cannot be stacked, are left to
+        `run_seeds`.
 
     Raises:
         KeyboardInterrupt: after they were saved so that they can be resumed.
     """
-    if planned.failure is not None or not _may_stack(planned.cell):
+    planned = [plan(cell) for cell in cells]
+    if not planned or any(one.failure is not None for one in planned):
+        return frozenset()
+    runs = [run for one in planned for run in one.runs]
+    end = _stacked(runs, RunStore(cells[0].settings.runs_dir))
+    return frozenset() if end is None else end.keys
+
+
+def _stacked(runs: Sequence[RunIdentity], store: RunStore) -> StackedEnd | None:
+    """Run those as one that can, and say which did.
+
+    Raises:
+        KeyboardInterrupt: after they were saved so that they can be resumed.
+    """
+    if not _may_stack(runs[0].cell):
         return None
     waiting = [
-        run
-        for run in planned.runs
-        if store.settled(run.key) is None and not (store.path(run.key) / "checkpoint.pt").exists()
+        run for run in runs if store.settled(run.key) is None and not (store.path(run.key) / "checkpoint.pt").exists()
     ]
     if len(waiting) < MIN_STACKED_SEEDS:
         return None
@@ -91,7 +107,7 @@ def _stacked(planned: Plan, store: RunStore) -> StackedEnd | None:
         if len(held) < MIN_STACKED_SEEDS:
             return None
         end = run_stacked(held, store)
-    if any(_interrupted(run, store) for run in held if run.seed in end.seeds):
+    if any(_interrupted(run, store) for run in held if run.key in end.keys):
         raise KeyboardInterrupt
     return end
 

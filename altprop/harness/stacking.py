@@ -1,4 +1,7 @@
-"""The seeds of a cell that can run as one, run as one; where that cannot be, nothing happens and the loop runs them."""
+"""Runs that can go as one, run as one: seeds of a cell, or trials of a tuning that differ in numbers alone.
+
+Where that cannot be, nothing happens and the loop runs them.
+"""
 
 from __future__ import annotations
 
@@ -25,27 +28,27 @@ MAX_STACKED_PARAMETERS = 2e7
 
 @dataclass(frozen=True)
 class StackedEnd:
-    """What came of running seeds as one.
+    """What came of running several runs as one.
 
     Attributes:
-        seeds: those that got a record; the others are left for the loop.
+        keys: of those that got a record; the others are left for the loop.
         told: what the loop's records say of it: `not_stacked`, what cannot be done for many at once; or
             `stacking_problem`, what was raised and was not meant to be.
     """
 
-    seeds: frozenset[int] = frozenset()
+    keys: frozenset[str] = frozenset()
     told: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_stacked(runs: Sequence[RunIdentity], store: RunStore) -> StackedEnd:
-    """Run several seeds of a cell as one and commit their records.
+    """Run several runs as one and commit their records.
 
     Args:
-        runs: of one cell; the caller holds their leases.
+        runs: of one cell, or of cells that differ in numbers of the learner; the caller holds their leases.
         store: where the records go.
 
     Returns:
-        Which seeds got a record, interrupted ones too. Where something cannot be stacked, or an error is raised, the
+        Which of them got a record, interrupted ones too. Where something cannot be stacked, or an error is raised, the
         rest is left for the loop, and what it was is told: in the loop each seed meets it again by itself, or it is a
         fault of stacking.
     """
@@ -53,7 +56,7 @@ def run_stacked(runs: Sequence[RunIdentity], store: RunStore) -> StackedEnd:
     why = resolve_class(cell.config["algorithm"]["_target_"], Algorithm).not_stacked  # type: ignore[type-abstract]
     if why:
         return StackedEnd(told={"not_stacked": why})
-    recorded: set[int] = set()
+    recorded: set[str] = set()
     told: dict[str, str] = {}
     try:
         with quiet(cell.settings.threads, min(run.seed for run in runs)):
@@ -67,20 +70,21 @@ def run_stacked(runs: Sequence[RunIdentity], store: RunStore) -> StackedEnd:
     return StackedEnd(frozenset(recorded), told)
 
 
-def _run(runs: Sequence[RunIdentity], store: RunStore, recorded: set[int]) -> None:
-    """Run them, and add each seed to `recorded` as soon as it has its record."""
-    started, by_seed = datetime.now(UTC), {run.seed: run for run in runs}
+def _run(runs: Sequence[RunIdentity], store: RunStore, recorded: set[str]) -> None:
+    """Run them, and add the key of each to `recorded` as soon as it has its record."""
+    started = datetime.now(UTC)
     training_runs = _training_runs(runs)
     if not training_runs:
         return
+    identity = {id(one): run for one, run in zip(training_runs, runs, strict=True)}
 
     def finish(training_run: TrainingRun) -> None:
         end = end_of(training_run, started, {"stacked": len(runs)})
-        commit(by_seed[training_run.seed], end, store)
-        recorded.add(training_run.seed)
+        commit(identity[id(training_run)], end, store)
+        recorded.add(identity[id(training_run)].key)
 
     group = StackedRuns(training_runs, finish)
-    checkpoints = [(one, store.path(by_seed[one.seed].key) / "checkpoint.pt") for one in training_runs]
+    checkpoints = [(one, store.path(identity[id(one)].key) / "checkpoint.pt") for one in training_runs]
     trainer = runs[0].cell.settings.trainer
     module = LearnerModule(group, checkpoints, float(trainer.get("checkpoint_seconds", 20)))
     with stoppable(group):
@@ -92,12 +96,12 @@ def _run(runs: Sequence[RunIdentity], store: RunStore, recorded: set[int]) -> No
 
 
 def _training_runs(runs: Sequence[RunIdentity]) -> list[TrainingRun]:
-    """Build the training runs of all seeds, or none where the first shows that they cannot be stacked."""
+    """Build all training runs, or none where the first shows that they cannot be stacked."""
     cell = runs[0].cell
     first = build_parts(cell, runs[0].seed)
     numbers = sum(p.numel() for p in first.model.parameters()) * len(runs)
     if numbers > MAX_STACKED_PARAMETERS or first.feed.contexts:
         return []
-    parts = [first, *(build_parts(cell, run.seed, first.data) for run in runs[1:])]
+    parts = [first, *(build_parts(run.cell, run.seed, first.data) for run in runs[1:])]
     tested = cell.role != "trial"
-    return [TrainingRun(one, cell.settings, run.seed, tested) for one, run in zip(parts, runs, strict=True)]
+    return [TrainingRun(one, run.cell.settings, run.seed, tested) for one, run in zip(parts, runs, strict=True)]

@@ -13,7 +13,7 @@ import yaml
 
 from altprop.errors import AltpropError, near
 from altprop.harness.cell import Cell
-from altprop.harness.execution import run_seeds
+from altprop.harness.execution import run_at_once, run_seeds
 from altprop.harness.planning import Outcome
 from altprop.records.record import Record
 from altprop.records.status import RunStatus
@@ -108,6 +108,7 @@ def _trial(cell: Cell, index: int, values: Mapping[str, Any], space: Space, defa
 def _settled(trials: Sequence[Cell]) -> list[Outcome]:
     """Run all trials, wait for those that another worker has, and return their outcomes in order."""
     found: dict[int, Outcome] = {}
+    executed = frozenset().union(*(run_at_once(group) for group in _alike(trials)))
     while len(found) < len(trials):
         for index, trial in enumerate(trials):
             if index not in found:
@@ -116,7 +117,18 @@ def _settled(trials: Sequence[Cell]) -> list[Outcome]:
                     found[index] = outcome
         if len(found) < len(trials):
             time.sleep(_PATIENCE)
-    return [found[index] for index in range(len(trials))]
+    outcomes = (found[index] for index in range(len(trials)))
+    return [replace(outcome, executed=outcome.executed or outcome.key in executed) for outcome in outcomes]
+
+
+def _alike(trials: Sequence[Cell]) -> list[list[Cell]]:
+    """Return the trials in groups that differ in numbers that need not be whole; those may be stacked."""
+    groups: dict[str, list[Cell]] = {}
+    for trial in trials:
+        values = trial.about["trial"]["values"]
+        fixed = {name: value for name, value in values.items() if not isinstance(value, float)}
+        groups.setdefault(json.dumps(fixed, sort_keys=True), []).append(trial)
+    return list(groups.values())
 
 
 def _record(store: RunStore, outcome: Outcome) -> Record:

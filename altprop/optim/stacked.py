@@ -16,10 +16,10 @@ class StackedUpdater:
 
     An optimizer that steps each element by its own numbers alone steps the stacked parameters as if they were one
     module's. Any other (clipping by a norm, Muon, LAMB) sees each member's own parameters, which are views of the
-    stack, and its own norms.
+    stack, and its own norms; and so do optimizers whose rates differ between the members.
 
     Args:
-        updaters: of the members, of one recipe, each on its own module.
+        updaters: of the members, each on its own module.
         module: whose parameters are theirs, stacked: (S, *parameter).
 
     Raises:
@@ -31,7 +31,8 @@ class StackedUpdater:
         if first._factory.needs & {"closure", "graph"}:
             raise Unstackable(f"optimizer {first._factory.name} evaluates or differentiates the objective again")
         self._updaters = list(updaters)
-        self._whole = _like(first, module) if first.elementwise else None
+        alike = all(updater.same_recipe(first) for updater in updaters)
+        self._whole = _like(first, module) if alike and first.elementwise else None
         if self._whole is not None:
             _stack(self._updaters, self._whole)
         first._stacked = self.apply

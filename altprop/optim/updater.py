@@ -135,6 +135,10 @@ class Updater:
         factory = self._factory
         return factory.kind in ELEMENTWISE and factory.roles is None and not self._clips and not self.wants_closure
 
+    def same_recipe(self, other: Updater) -> bool:
+        """Return whether another updater does with a direction exactly what this one does."""
+        return self._factory is other._factory or vars(self._factory) == vars(other._factory)
+
     # What a rule asks before and after its gradient.
 
     @property

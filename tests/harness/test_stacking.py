@@ -296,3 +296,43 @@ def test_stacked_parameters_are_those_of_the_models(monkeypatch: pytest.MonkeyPa
     each[2].zero_()
     assert [float(one.mean()) for one in each] == [0.0, 2.0, 0.0]
     assert whole.mean((1, 2)).tolist() == [0.0, 2.0, 0.0]
+
+
+def trials(folder: Path) -> dict[int, dict[str, Any]]:
+    found = [json.loads(path.read_text()) for path in folder.glob("*/record.json")]
+    return {record["trial"]["index"]: record for record in found if record["role"] == "trial"}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("optimizer=sgd", "task=iris"),
+        ("optimizer=adam", "task=iris", "dropout=standard", "dropout.p=0.3", "dropout.p_input=0.1"),
+        ("algorithm=manual_backprop", "task=iris"),
+        ("algorithm=dfa", "optimizer=momentum", "task=iris"),
+    ],
+    ids="-".join,
+)
+def test_trials_at_once_are_those_one_by_one(
+    run: Callable[..., Any], tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    words = ("seeds=1", "tune=6", "dtype=float64", *overrides)
+    ours = run(*words, runs="at_once")
+    theirs = run(*words, "stack_seeds=false", runs="loop")
+    assert list(ours.status) == list(theirs.status)
+    stacked, alone = trials(tmp_path / "at_once"), trials(tmp_path / "loop")
+    assert sorted(stacked) == sorted(alone) == list(range(6))
+    assert {record["measured"]["stacked"] for record in stacked.values()} == {6}
+    for index, record in alone.items():
+        assert stacked[index]["key"] == record["key"]
+        assert stacked[index]["config"] == record["config"]
+        assert not close(stacked[index]["result"], record["result"]), index
+    assert len({record["result"]["validation"] for record in stacked.values()}) > 1
+
+
+def test_trials_whose_dropout_differs_run_one_by_one(run: Callable[..., Any], tmp_path: Path) -> None:
+    """One module's code serves all, and its rate is a plain number."""
+    run("seeds=1", "tune=4", "task=iris", "optimizer=sgd", "dropout=standard")
+    found = trials(tmp_path / "runs").values()
+    assert len({record["config"]["dropout"]["p"] for record in found}) > 1
+    assert all("stacked" not in record["measured"] for record in found)
