@@ -9,6 +9,7 @@ from torch import Tensor
 
 from altprop import Capability, ModelSpec, Source, Split, Task
 from altprop.tasks.common import draw_test_rows, sha256_of, split_of, standardise
+from altprop.tasks.scikit_learn import read_table
 
 TEST_ROWS = 111
 
@@ -58,10 +59,8 @@ class Diabetes(Task):
 @cache
 def _source(in_sample: bool, test_seed: int) -> tuple[Source, float]:
     """Return the source and the variance of the raw targets by which they were scaled."""
-    from sklearn.datasets import load_diabetes
-
-    bunch = load_diabetes(scaled=False)
-    raw, values = bunch.data, bunch.target[:, None]
+    raw, progression = read_table("load_diabetes")
+    values = progression[:, None]
     everything = np.arange(len(raw))
     train, test = (everything, everything) if in_sample else draw_test_rows(len(raw), TEST_ROWS, "diabetes", test_seed)
     x_train, x_test = standardise(raw[train], raw[test])

@@ -3,8 +3,11 @@
 from functools import cache
 from typing import ClassVar
 
+import numpy as np
+
 from altprop import Capability, ModelSpec, Source, Task
 from altprop.tasks.common import sha256_of, split_of
+from altprop.tasks.scikit_learn import read_table
 
 
 class Digits(Task):
@@ -29,10 +32,8 @@ class Digits(Task):
 
 @cache
 def _source() -> Source:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    inputs, targets = bunch.data / 16.0, bunch.target
+    pixels, labels = read_table("load_digits")
+    inputs, targets = pixels / 16.0, labels.astype(np.int64)
     half = len(targets) // 2
     train = split_of(inputs[:half], targets[:half])
     test = split_of(inputs[half:], targets[half:])
@@ -40,7 +41,7 @@ def _source() -> Source:
         train,
         {"test": test},
         "scikit-learn load_digits",
-        sha256_of(bunch.data, bunch.target),
+        sha256_of(pixels, targets),
         stratify=train.targets,
         files=(),
     )

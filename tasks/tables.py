@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, ClassVar, final
 
+import numpy as np
+
 from altprop import Capability, ModelSpec, Source, Task
 from altprop.tasks.common import draw_test_rows, sha256_of, split_of, standardise
+from altprop.tasks.scikit_learn import read_table
 
 
 class TableTask(Task, ABC):
@@ -47,10 +50,8 @@ class TableTask(Task, ABC):
 
 @cache
 def _source(loader: str, test_seed: int) -> Source:
-    from sklearn import datasets
-
-    bunch = getattr(datasets, loader)()
-    inputs, labels = bunch.data, bunch.target
+    inputs, targets = read_table(loader)
+    labels = targets.astype(np.int64)
     train, test = draw_test_rows(len(labels), round(0.3 * len(labels)), loader, test_seed, labels)
     x_train, x_test = standardise(inputs[train], inputs[test])
     rows = split_of(x_train, labels[train], train)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ _GATED = ("optim", "probes")
 """Packages that a run depends on where they are among its roots, or where a plugin imports them itself."""
 _PLUGINS = ("algorithms", "tasks")
 """Packages of altprop that hold plugins; the rest is the kernel."""
+_WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _SKIPPED_FIELDS = {"ctx", "kind", "type_comment", "type_ignores"}
 _cache: dict[tuple[Path, bool], tuple[tuple[int, int], str, tuple[str, ...]]] = {}
 
@@ -128,15 +129,15 @@ def _read(path: Path, name: str, is_package: bool, proof: bool) -> tuple[str, tu
         raw = path.read_bytes()
         if path.suffix == ".py":
             try:
-                tree = _ForTypeCheckers().visit(ast.parse(raw, filename=str(path)))
+                tree = ast.parse(raw, filename=str(path))
             except (SyntaxError, ValueError) as error:
                 raise AltpropError(f"{path} is not valid Python: {error}") from error
+            if b"TYPE_CHECKING" in raw:
+                tree = _ForTypeCheckers().visit(tree)
             if not proof:
                 _leave_out_proof(tree)
-            digest, imported = (
-                hashlib.sha256("".join(_tokens(tree)).encode()).hexdigest(),
-                _imports(tree, name, is_package),
-            )
+            digest = hashlib.sha256(_spelling(tree).encode()).hexdigest()
+            imported = _imports(tree, name, is_package)
         else:
             digest, imported = hashlib.sha256(raw).hexdigest(), ()
         known = _cache[path, proof] = (stamp, digest, imported)
@@ -162,6 +163,8 @@ def _leave_out_proof(tree: ast.Module) -> None:
         if isinstance(kind, ast.ClassDef):
             proof += [entry for entry in kind.body if isinstance(entry, ast.FunctionDef) and entry.name == "oracles"]
             kind.body = [entry for entry in kind.body if entry not in proof]
+    if not proof:
+        return
     private = {name: entry for entry in tree.body if (name := _defined(entry)).startswith("_")}
     proven = _reached(proof, private)
     others = [entry for entry in tree.body if not isinstance(entry, (ast.Import, ast.ImportFrom))]
@@ -198,35 +201,41 @@ def _reached(start: Iterable[ast.AST], private: Mapping[str, ast.stmt]) -> set[s
     return found
 
 
-def _tokens(node: ast.AST) -> Iterator[str]:
-    """Yield a spelling of a syntax tree that leaves out positions and docstrings.
+def _spelling(tree: ast.AST) -> str:
+    """Return a spelling of a syntax tree that leaves out positions and docstrings.
 
     It does not vary with the Python version where the tree does not: absent fields, which newer versions add to, are
     not written.
     """
-    yield f"({type(node).__name__}"
-    for field, value in ast.iter_fields(node):
-        if isinstance(node, ast.Constant) and field == "value":
-            yield f" {type(value).__name__}:{value!r}"
-        elif field in _SKIPPED_FIELDS or value is None or value == []:
+    parts: list[str] = []
+    _spell(tree, parts.append)
+    return "".join(parts)
+
+
+def _spell(node: ast.AST, write: Callable[[str], None]) -> None:
+    """Write the parts of a spelling; each command spells half a megabyte of code, so this is no generator."""
+    write(f"({type(node).__name__}")
+    for field in node._fields:
+        value = getattr(node, field, None)
+        if field == "value" and isinstance(node, ast.Constant):
+            write(f" {type(value).__name__}:{value!r}")
+        elif value is None or field in _SKIPPED_FIELDS or value == []:
             continue
+        elif isinstance(value, ast.AST):
+            write(f" {field}=")
+            _spell(value, write)
         elif isinstance(value, list):
-            body = field == "body" and isinstance(
-                node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-            )
-            yield f" {field}["
+            write(f" {field}[")
+            body = field == "body" and isinstance(node, _WITH_DOCSTRING)
             for entry in value[1:] if body and _is_docstring(value[0]) else value:
                 if isinstance(entry, ast.AST):
-                    yield from _tokens(entry)
+                    _spell(entry, write)
                 else:
-                    yield f" {entry!r}"
-            yield "]"
-        elif isinstance(value, ast.AST):
-            yield f" {field}="
-            yield from _tokens(value)
+                    write(f" {entry!r}")
+            write("]")
         else:
-            yield f" {field}={value!r}"
-    yield ")"
+            write(f" {field}={value!r}")
+    write(")")
 
 
 def _is_docstring(statement: ast.stmt) -> bool:
