@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from altprop.harness.cell import Cell
@@ -95,15 +96,23 @@ def _stacked(runs: Sequence[RunIdentity], store: RunStore) -> StackedEnd | None:
     """
     if not _may_stack(runs[0].cell):
         return None
-    waiting = [
-        run for run in runs if store.settled(run.key) is None and not (store.path(run.key) / "checkpoint.pt").exists()
-    ]
-    if len(waiting) < MIN_STACKED_SEEDS:
+    waiting = [run for run in runs if store.settled(run.key) is None]
+    begun = [run for run in waiting if (store.path(run.key) / "checkpoint.pt").exists()]
+    ends = [_stack(group, store) for group in (begun, [run for run in waiting if run not in begun])]
+    found = [end for end in ends if end is not None]
+    if not found:
+        return None
+    return replace(found[-1], keys=frozenset().union(*(end.keys for end in found)))
+
+
+def _stack(runs: Sequence[RunIdentity], store: RunStore) -> StackedEnd | None:
+    """Run those of the runs as one that this worker can claim, where they are enough."""
+    if len(runs) < MIN_STACKED_SEEDS:
         return None
     from altprop.harness.stacking import run_stacked
 
     with contextlib.ExitStack() as leases:
-        held = [run for run in waiting if _held(run, store, leases)]
+        held = [run for run in runs if _held(run, store, leases)]
         if len(held) < MIN_STACKED_SEEDS:
             return None
         end = run_stacked(held, store)

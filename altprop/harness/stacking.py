@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
 
 from altprop.algorithm import Algorithm
 from altprop.errors import AltpropError
 from altprop.harness.building import build_parts
-from altprop.harness.module import LearnerModule, make_trainer
+from altprop.harness.module import CHECKPOINT_KEY, LearnerModule, make_trainer
 from altprop.harness.planning import RunIdentity
 from altprop.harness.run_end import commit, end_of
 from altprop.harness.stacked_runs import StackedRuns
@@ -76,6 +79,8 @@ def _run(runs: Sequence[RunIdentity], store: RunStore, recorded: set[str]) -> No
     training_runs = _training_runs(runs)
     if not training_runs:
         return
+    checkpoints = [(one, store.path(run.key) / "checkpoint.pt") for one, run in zip(training_runs, runs, strict=True)]
+    _resume(checkpoints)
     identity = {id(one): run for one, run in zip(training_runs, runs, strict=True)}
 
     def finish(training_run: TrainingRun) -> None:
@@ -84,7 +89,6 @@ def _run(runs: Sequence[RunIdentity], store: RunStore, recorded: set[str]) -> No
         recorded.add(identity[id(training_run)].key)
 
     group = StackedRuns(training_runs, finish)
-    checkpoints = [(one, store.path(identity[id(one)].key) / "checkpoint.pt") for one in training_runs]
     trainer = runs[0].cell.settings.trainer
     module = LearnerModule(group, checkpoints, float(trainer.get("checkpoint_seconds", 20)))
     with stoppable(group):
@@ -93,6 +97,19 @@ def _run(runs: Sequence[RunIdentity], store: RunStore, recorded: set[str]) -> No
         for training_run in group.live:
             training_run.stop_requested = True
             finish(training_run)
+
+
+def _resume(checkpoints: Sequence[tuple[TrainingRun, Path]]) -> None:
+    """Put runs that were interrupted together back to where they stood, so that they go on as one to the same bits.
+
+    Raises:
+        Unstackable: where they stand at different steps: each then goes on by itself.
+    """
+    for training_run, path in checkpoints:
+        if path.exists():
+            training_run.load_state_dict(torch.load(path, weights_only=True)[CHECKPOINT_KEY])
+    if len({training_run.position for training_run, _ in checkpoints}) > 1:
+        raise Unstackable("they were interrupted at different steps")
 
 
 def _training_runs(runs: Sequence[RunIdentity]) -> list[TrainingRun]:

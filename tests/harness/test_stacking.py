@@ -205,7 +205,7 @@ def test_what_a_seed_draws_does_not_depend_on_its_company(both: Callable[..., bo
 
 
 @pytest.mark.parametrize("blocks", [0, 1, 3])
-def test_an_interrupt_leaves_every_seed_resumable(
+def test_an_interrupted_group_goes_on_to_the_same_bits(
     run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int
 ) -> None:
     real, done = stacked_runs.StackedRuns.block, []
@@ -223,10 +223,36 @@ def test_an_interrupt_leaves_every_seed_resumable(
             run(*words)
     assert {record["status"] for record in records(tmp_path / "runs").values()} == {"interrupted"}
     run(*words)
-    run(*words, "stack_seeds=false", runs="loop")
-    resumed, loop = records(tmp_path / "runs"), records(tmp_path / "loop")
-    assert not close([resumed[s]["result"] for s in range(5)], [loop[s]["result"] for s in range(5)])
-    assert not close(traces(tmp_path / "runs"), traces(tmp_path / "loop"))
+    run(*words, runs="whole")
+    resumed, whole = records(tmp_path / "runs"), records(tmp_path / "whole")
+    assert {record["measured"]["stacked"] for record in resumed.values()} == {5}
+    assert [resumed[s]["result"] for s in range(5)] == [whole[s]["result"] for s in range(5)]
+    assert traces(tmp_path / "runs") == traces(tmp_path / "whole")
+
+
+def test_seeds_that_were_interrupted_apart_go_on_apart(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a kill between two checkpoints: one run stands a block behind the others."""
+
+    def stop(self: stacked_runs.StackedRuns) -> None:
+        block(self)
+        self.stop_requested = True
+
+    block = stacked_runs.StackedRuns.block
+    words = ("task=digits", "optimizer=momentum", "dtype=float64", SEEDS)
+    with monkeypatch.context() as patched:
+        patched.setattr(stacked_runs.StackedRuns, "block", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(*words)
+    path = next((tmp_path / "runs").glob("*/checkpoint.pt"))
+    saved = torch.load(path, weights_only=True)
+    saved["altprop"]["position"] = 0
+    torch.save(saved, path)
+    run(*words)
+    found = records(tmp_path / "runs").values()
+    assert {record["status"] for record in found} == {"completed"}
+    assert {record["measured"]["not_stacked"] for record in found} == {"they were interrupted at different steps"}
 
 
 def test_seeds_that_are_there_are_left_alone(run: Callable[..., Any], tmp_path: Path) -> None:
