@@ -1,7 +1,8 @@
 """Whether a rerun reproduces what was published: run by run to the bit, and figure by figure within the seeds' spread.
 
-Bits can only agree where the fingerprints do (same versions, processor, threads). Elsewhere training is chaotic enough
-that a seed's number is a fresh draw from the seeds' distribution, so a figure is held against that distribution:
+Bits can only agree where the fingerprints do (same versions, processor, threads) and as many seeds ran as one.
+Elsewhere training is chaotic enough that a seed's number is a fresh draw from the seeds' distribution, so a figure is
+held against that distribution:
 
     |mean(here) - mean(published)| <= t(.975, n - 1) * s * sqrt(1/n + 1/m) + 1e-6 |mean(published)|
 
@@ -214,6 +215,10 @@ def _run(old: Record, new: Record) -> RunComparison:
     if old.status is not new.status and "status" not in paths:
         paths.insert(0, "status")
     obstacles = provenance.differences(old.data["provenance"], new.data["provenance"])
+    # Products over other numbers of stacked seeds round otherwise.
+    groups = [record.data["measured"].get("stacked", 1) for record in (old, new)]
+    if groups[0] != groups[1]:
+        obstacles.append("seeds that ran as one {} / {}".format(*groups))
     return RunComparison(old.workload, old.label, old.seed, tuple(paths), tuple(obstacles))
 
 

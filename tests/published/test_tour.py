@@ -36,10 +36,10 @@ def test_a_cell_of_the_tour_reruns_as_published(tmp_path: Path) -> None:
     from altprop.cli.run import run
 
     here = tmp_path / "runs"
-    assert run(["algorithm=dfa", "task=digits", "seeds=3", f"runs_dir={here}", "report=false"]) == 0
+    assert run(["algorithm=dfa", "task=digits", "seeds=12", f"runs_dir={here}", "report=false"]) == 0
     comparison = compare(RECORDS, here)
     mine = [r for r in comparison.runs if r.label == "dfa+adam" and r.workload == "digits"]
-    assert len(mine) == 3
+    assert len(mine) == 12
     if comparison.bitwise_expected:
         assert all(r.bitwise for r in mine), [r.differing for r in mine]
     figures = [f for f in comparison.figures if f.label == "dfa+adam" and f.workload == "digits"]
@@ -51,7 +51,7 @@ def test_the_tour_holds_what_it_says() -> None:
     records, unreadable = read_all(RECORDS)
     assert unreadable == []
     assert left_out(RECORDS) == []
-    assert len(records) == 108
+    assert len(records) == 432
     assert {str(r.status.value) for r in records} == {"completed"}
     assert len({r.label for r in records}) == 12
     identities = {(r.workload, r.result["identity"]["split"]) for r in records}

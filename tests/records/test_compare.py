@@ -57,6 +57,13 @@ def test_one_bit_is_enough_on_an_equal_fingerprint(sides):
     assert comparison.table().rstrip().endswith("NOT reproduced.")
 
 
+def test_in_other_company_seeds_need_not_have_the_same_bits(sides):
+    comparison = sides([0.9, 0.91, 0.92], [0.9, 0.91, math.nextafter(0.92, 1)], {"measured": {"stacked": 12}})
+    assert not comparison.bitwise_expected
+    assert comparison.reproduced
+    assert "seeds that ran as one 1 / 12" in comparison.table()
+
+
 def test_on_another_machine_the_seeds_spread_decides(sides):
     elsewhere = {"provenance": {"cpu": "y"}}
     near = sides([0.90, 0.92, 0.94], [0.91, 0.92, 0.92], elsewhere)
