@@ -63,4 +63,5 @@ def test_what_knows_no_labels_is_at_chance_and_flagged() -> None:
     assert len(verdicts) == 3
     for verdict in verdicts:
         for control in ("null", "random\\_direction+adam", "shuffled\\_labels+adam"):
-            assert f"- {control}: at chance." in verdict, verdict[:40]
+            said = (f"- {control}: at chance.", f"- {control}: control beaten by chance.")
+            assert any(one in verdict for one in said), (control, verdict[:40])
