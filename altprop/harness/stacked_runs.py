@@ -34,7 +34,7 @@ class StackedRuns:
         self.stop_requested = False
         self.trace: list[dict[str, Any]] = []
         self._finish = finish
-        self._feed = _StackedFeed([one.parts.feed for one in training_runs])
+        self._feed = StackedFeed([one.parts.feed for one in training_runs])
 
     @property
     def live(self) -> list[TrainingRun]:
@@ -159,7 +159,7 @@ class StackedRuns:
                 self._finish(training_run)
 
 
-class _StackedFeed:
+class StackedFeed:
     """The batches of all members as one. From plain index plans they are gathered at once.
 
     Attributes:
