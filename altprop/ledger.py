@@ -16,6 +16,7 @@ from torch import Tensor
 
 from altprop.errors import AltpropError
 from altprop.flops import CountingMode
+from altprop.vectorized import Unmeasured
 from altprop.work import PER, SavedBytes, Size, WorkKind
 
 KINDS = tuple(PER)
@@ -86,6 +87,7 @@ class Ledger:
         seconds: CPU seconds of the steps that were timed, which the harness measures.
         audit_seconds: CPU seconds of audited steps in this process, which are not the learner's: counting slows a step.
         untimed: audited steps, whose seconds are no part of `seconds`.
+        stacked: whether the steps are those of many seeds at once, whose work is measured on one of them beforehand.
         measure_forward: gives `forward_flops` of the model as it is now.
     """
 
@@ -110,6 +112,7 @@ class Ledger:
         self._paused = 0
         self._mode: Sectioned | None = None
         self.auditing = True
+        self.stacked = False
         self.measure_forward: Callable[[], float] = lambda: self.forward_flops
         self.uncounted: dict[str, int] = {}
         self.live_bytes = 0
@@ -167,10 +170,19 @@ class Ledger:
         """Return what measures a section of a size that was not measured yet.
 
         A kind with sections that count no call, and are parts of others, is measured in whole steps alone.
+
+        Raises:
+            Unmeasured: amid a step of many seeds.
         """
         opened = work.sizes is not work.known
         measured = opened or ((0, 0) not in work.known and len(work.known) < MOST_SIZES)
-        return _Measured(self, kind, size) if self.auditing and measured else _NOTHING
+        if not (self.auditing and measured):
+            return _NOTHING
+        if self.stacked:
+            raise Unmeasured(
+                f"work {kind!r} of this size first occurs amid a step of many seeds; it is measured on one"
+            )
+        return _Measured(self, kind, size)
 
     def _counts(self) -> dict[str, tuple[float, float, float]]:
         """Return kind -> (calls, examples, FLOPs) so far."""

@@ -136,7 +136,7 @@ class StackedLearners:
     def _stacked_step(self, batch: Batch | None) -> StackedStep:
         problem, members = self._problem, self._members
         problem.begin_step(problem.ledger.steps)
-        auditing, problem.ledger.auditing = problem.ledger.auditing, False
+        problem.ledger.stacked = True
         try:
             with members.inside():
                 result = self._first._counted_step(batch)
@@ -145,7 +145,7 @@ class StackedLearners:
         except RuntimeError as error:
             raise Unstackable(" ".join(str(error).split())) from error
         finally:
-            problem.ledger.auditing = auditing
+            problem.ledger.stacked = False
         return StackedStep(losses, told, result.done)
 
     def _count(self, batch: Batch | None) -> None:
@@ -370,7 +370,7 @@ def _become_views(each: Sequence[Tensor], whole: Tensor) -> None:
 def _scratch(ledger: Ledger, step: int) -> Ledger:
     """Return a ledger for a step that was counted already."""
     scratch = Ledger(ledger.blocks, ledger.forward_flops)
-    scratch.steps = step
+    scratch.steps, scratch.auditing = step, False
     return scratch
 
 

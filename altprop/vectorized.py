@@ -142,6 +142,10 @@ class Unstackable(Exception):
     """What cannot be done for many members at once; the sentence says what."""
 
 
+class Unmeasured(Unstackable):
+    """Work whose cost is not known yet, and cannot be measured in a step of many members."""
+
+
 def common(values: Sequence[Any], what: str) -> Any:
     """Return what all members have alike.
 

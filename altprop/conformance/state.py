@@ -19,7 +19,7 @@ from altprop.ledger import Ledger
 from altprop.problem import Problem
 from altprop.randomness import Random
 from altprop.stacked_learners import StackedLearners, stacked_batch
-from altprop.vectorized import Unstackable
+from altprop.vectorized import Unmeasured, Unstackable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -213,6 +213,8 @@ def stacks_as_it_steps(target: Target) -> str | None:
             group.step(stacked_batch(batches), partial(next, iter(batches)))
             for parts in stacked:
                 parts.problem.progress = min(1.0, (position + 1) / 40)
+    except Unmeasured as error:
+        raise NotApplicable(str(error)) from error
     except Unstackable as error:
         return f"its seeds cannot be stepped as one, and `not_stacked` does not say why: {error}"
     finally:
@@ -221,7 +223,8 @@ def stacks_as_it_steps(target: Target) -> str | None:
     for seed, (one, other) in enumerate(zip(alone, stacked, strict=True)):
         steps(one, STACKED)
         expected, found = snapshot(one), snapshot(other)
-        for part in ("problem", "algorithm"):
+        expected["counts"], found["counts"] = (parts.problem.ledger.summary() for parts in (one, other))
+        for part in ("problem", "algorithm", "counts"):
             where = difference(_comparable(expected[part]), _comparable(found[part]), tolerance=ROUNDING)
             if where is not None:
                 return f"seed {seed}, stepped with others, ends elsewhere than alone, at {where}"

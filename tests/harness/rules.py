@@ -140,3 +140,14 @@ class Explodes(_Faulty):
         with torch.no_grad():
             for p in self.problem.params.values():
                 p.mul_(1e4)
+
+
+class NamesLateWork(Honest):
+    """It does work of its own from the tenth step on, a product a call."""
+
+    def _step(self, batch: Batch | None) -> Tensor | StepResult:
+        if self.problem.ledger.steps >= 9:
+            with self.problem.ledger.work("late", per="call"):
+                weight = next(iter(self.problem.params.values())).detach()
+                weight @ weight.T
+        return super()._step(batch)

@@ -150,6 +150,16 @@ def test_what_cannot_be_stacked_says_why(
     assert all(why in record["measured"]["not_stacked"] for record in records(tmp_path / "runs").values())
 
 
+def test_work_that_first_occurs_amid_stacked_steps_is_booked_all_the_same(
+    run: Callable[..., Any], tmp_path: Path
+) -> None:
+    """No rate could be learned there, so the seeds run one by one: 21 calls of 2 x 8 x 64 x 8 FLOPs in 30 steps."""
+    run(SEEDS, "algorithm=custom", "algorithm._target_=rules.NamesLateWork", "task=digits")
+    for record in records(tmp_path / "runs").values():
+        assert record["result"]["flops_by_kind"]["late"] == 21 * 2 * 8 * 64 * 8
+        assert "work 'late' of this size first occurs" in record["measured"]["not_stacked"]
+
+
 def test_three_seeds_are_too_few(run: Callable[..., Any], tmp_path: Path) -> None:
     run("seeds=3")
     assert all("stacked" not in record["measured"] for record in records(tmp_path / "runs").values())
