@@ -136,7 +136,7 @@ class StackedLearners:
     def _stacked_step(self, batch: Batch | None) -> StackedStep:
         problem, members = self._problem, self._members
         problem.begin_step(problem.ledger.steps)
-        problem.ledger.stacked = True
+        problem.ledger.stacked = problem.ledger.auditing
         try:
             with members.inside():
                 result = self._first._counted_step(batch)
