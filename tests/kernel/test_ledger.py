@@ -493,6 +493,7 @@ def test_bytes_kept_for_the_backward_pass() -> None:
 
 def test_parameters_are_not_kept_for_the_backward_pass() -> None:
     problem, batch = toy((5, 70, 60), rows=1)
+    problem.model.blocks[0].register_forward_hook(lambda *_: None)  # a watched block has a graph
     steps = Steps(STEP["gradient"])
     steps.setup(problem)
     steps.step(batch)

@@ -104,8 +104,12 @@ def test_a_learned_noise_refuses_another_shape() -> None:
     assert sorted(p.shape[0] for p in model.parameters()) == [3, 3, 5, 5, 5]
 
 
-def test_a_resized_model_has_the_exact_gradient() -> None:
+@pytest.mark.parametrize("watched", [False, True], ids=["closed form", "autograd"])
+def test_a_resized_model_has_the_exact_gradient(watched: bool) -> None:
     problem, batch = toy((5, 4, 3))
+    if watched:
+        problem.model.blocks[0].register_forward_hook(lambda *_: None)
+    problem.gradient(batch)
     problem.layered.resize(0, 6, problem.random.generator)
     problem.structure_changed()
     _, grads = problem.gradient(batch)
