@@ -273,8 +273,15 @@ class LayeredModel(nn.Module):
 
     @property
     def hooked(self) -> bool:
-        """Whether somebody watches a block's passes by a hook."""
-        return any(block._forward_hooks or block._forward_pre_hooks for block in self._listed())
+        """Whether somebody watches passes of the model or of a block, or the gradient of a parameter, by a hook."""
+        return any(
+            one._forward_hooks
+            or one._forward_pre_hooks
+            or one._backward_hooks
+            or one._backward_pre_hooks
+            or any(p is not None and p._backward_hooks for p in one._parameters.values())
+            for one in (self, *self._listed())
+        )
 
     def _listed(self) -> list[Block]:
         blocks: list[Any] = list(self.blocks)

@@ -88,6 +88,24 @@ def test_what_is_no_plain_chain_is_left_to_autograd(change: dict[str, str]) -> N
     assert not closed_form.applies(problem.model, problem.loss)
 
 
+@pytest.mark.parametrize("where", ["block", "block before", "block backward", "model", "parameter"])
+def test_who_watches_by_a_hook_sees_every_pass(where: str) -> None:
+    problem, batch = toy()
+    problem.gradient(batch)
+    calls: list[str] = []
+    block = problem.model.blocks[1]
+    register = {
+        "block": block.register_forward_hook,
+        "block before": block.register_forward_pre_hook,
+        "block backward": block.register_full_backward_hook,
+        "model": problem.model.register_forward_hook,
+        "parameter": block.weight.register_hook,
+    }[where]
+    register(lambda *_: calls.append(where))
+    problem.gradient(batch)
+    assert calls == [where]
+
+
 def test_stacked_it_is_each_learners_own() -> None:
     learners = [toy(seed=seed, activation="silu") for seed in range(4)]
     first, batch = learners[0]
