@@ -1,8 +1,11 @@
-"""Where modules lie, found without importing anything."""
+"""Where modules lie, found without importing anything; and how a great many are imported."""
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import sys
+from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -42,3 +45,21 @@ def _folder(name: str, above: list[str]) -> ModuleSpec | None:
     spec = ModuleSpec(name, None, is_package=True)
     spec.submodule_search_locations = found
     return spec
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Import without garbage collection, which would walk over thousands of new modules again and again.
+
+    What was imported counts as old afterwards, so that no early collection walks over it either.
+    """
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if gc.get_freeze_count() == 0:  # whoever froze objects keeps them frozen
+            gc.freeze()
+            gc.unfreeze()  # into the oldest generation
+        if on:
+            gc.enable()

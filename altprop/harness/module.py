@@ -9,13 +9,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from altprop.harness.stacked_runs import StackedRuns
 from altprop.harness.training_run import TrainingRun
+from altprop.modules import uncollected
 from altprop.records.files import sync_folder
+
+with uncollected():
+    import pytorch_lightning as pl
+    from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 
