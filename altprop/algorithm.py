@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from altprop.problem import Problem
 
 
+BREAKDOWNS: tuple[type[Exception], ...] = (torch.linalg.LinAlgError, np.linalg.LinAlgError)  # type: ignore[attr-defined]
+"""What torch, numpy and scipy raise where a matrix cannot be factorised, inverted or decomposed."""
+
+
 class StepResult(NamedTuple):
     """What a step tells.
 
@@ -96,6 +100,17 @@ class Algorithm(ABC):
         """Return what this rule is fed in place of a task's feed: the same, or a `MappedFeed` around it."""
         return feed
 
+    def _probe(self, batch: Batch) -> Mapping[str, float | Tensor]:
+        """Return diagnostics of this rule's own by name, as numbers or scalar tensors; the report draws each.
+
+        They are asked for after the first step of each block, neither timed nor counted, with the model in evaluation
+        mode. What is drawn here from `problem.random` is drawn again by the next step; nothing else may change.
+
+        Args:
+            batch: the frozen probe batch, the same for all learners.
+        """
+        return {}
+
     def artefacts(self) -> dict[str, Any]:
         """Return named tables or arrays that the record keeps as plain files."""
         return {}
@@ -158,6 +173,23 @@ class Algorithm(ABC):
         self.problem.ledger.count_step(fed if result.samples is None else result.samples)
         return result
 
+    @final
+    def probe(self, batch: Batch) -> dict[str, float | None]:
+        """Return the diagnostics of `_probe`, the stream left as it was: None for what is no number.
+
+        A matrix that cannot be decomposed leaves a gap: what is merely looked at must not end a run.
+        """
+        if type(self)._probe is Algorithm._probe:
+            return {}
+        random = self.problem.random.state_dict()
+        try:
+            found: Any = self._probe(batch)
+        except BREAKDOWNS:
+            found = {}
+        finally:
+            self.problem.random.load_state_dict(random)
+        return {str(name): number(value) for name, value in found.items()} if isinstance(found, Mapping) else {}
+
     @property
     @final
     def own_model(self) -> bool:
@@ -208,6 +240,20 @@ class Algorithm(ABC):
             raise AltpropError(f"{type(self).__name__}: saved state {sorted(saved)} is not {sorted(declared)}")
         for name in declared:
             setattr(self, name, load(getattr(self, name, None), saved[name]))
+
+
+def number(value: Any) -> float | None:
+    """Return a number or a tensor of one element as a float, None for anything else.
+
+    >>> number(torch.tensor([2])), number("2")
+    (2.0, None)
+    """
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    try:
+        return float(value) if isinstance(value, (int, float, np.integer, np.floating)) else None
+    except OverflowError:
+        return None
 
 
 def declared_state(kind: type[Algorithm]) -> tuple[str, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from altprop.algorithm import Algorithm, number
 from altprop.capabilities import BatchMode, Capability
 from altprop.conformance.case import (
     NotApplicable,
@@ -21,10 +22,11 @@ from altprop.conformance.case import (
     steps,
     suitable_task,
 )
-from altprop.conformance.state import global_generators
+from altprop.conformance.state import generator_states, global_generators
 from altprop.data import Split, TaskData
 from altprop.errors import AltpropError, Refused
 from altprop.harness.building import Parts
+from altprop.probes.basic import WHOLE, BasicProbes
 from altprop.task import Task
 
 # Problems of different kinds: a learner runs each of them or is refused.
@@ -183,6 +185,38 @@ def refuses_what_it_cannot_run(target: Target) -> str | None:
     return None
 
 
+def measures_itself_unnoticed(target: Target) -> str | None:
+    """The diagnostics that it brings are numbers with names of their own, and measuring them leaves no trace."""
+    watched, bare = make(target), make(target)
+    if type(watched.algorithm)._probe is Algorithm._probe:
+        raise NotApplicable("it brings no diagnostics")
+    probes = BasicProbes(watched.problem, watched.probe_batch, 0)
+    for position in range(3):
+        steps(watched, 1, start=position)
+        steps(bare, 1, start=position)
+        with global_generators():
+            before = generator_states()
+            probes.own(watched.algorithm)
+            if generator_states() != before:
+                return "its _probe moves a global generator; draw from problem.random"
+        where = difference(snapshot(bare), snapshot(watched))
+        if where is not None:
+            return f"its _probe changes the run, at {where}"
+    return _fault_of(watched.algorithm._probe(watched.probe_batch))
+
+
+def _fault_of(found: Any) -> str | None:
+    """Return what is wrong with the diagnostics that a `_probe` returned."""
+    if not isinstance(found, Mapping):
+        return f"its _probe returns a {type(found).__name__}; it must return name -> number"
+    for name, value in found.items():
+        if not isinstance(name, str) or name in WHOLE:
+            return f"its _probe names a diagnostic {name!r}; a name is a text, and not one of the basic probes'"
+        if number(value) is None:
+            return f"its _probe gives {name!r} a {type(value).__name__}; a diagnostic is a number or a scalar tensor"
+    return None
+
+
 class _TouchedDataError(Exception):
     """Raised where a learner opens a task's data."""
 
@@ -267,4 +301,5 @@ SIDE_EFFECTS = by_name(
     takes_what_it_asks_for,
     refuses_what_it_cannot_run,
     touches_no_task,
+    measures_itself_unnoticed,
 )

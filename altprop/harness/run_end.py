@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from altprop.algorithm import BREAKDOWNS
 from altprop.capabilities import evaluated_as
 from altprop.errors import AltpropError, Refused
 from altprop.harness.memory import in_words
@@ -25,7 +25,6 @@ from altprop.records.provenance import collect
 from altprop.records.status import RunStatus
 from altprop.records.store import RunStore
 
-_BREAKDOWNS: tuple[type[Exception], ...] = (torch.linalg.LinAlgError, np.linalg.LinAlgError)  # type: ignore[attr-defined]
 HIT_CURRENCIES = {"step": "step", "flops": "flops", "samples": "samples", "forward_equivalents": "forward_equivalents"}
 
 
@@ -53,7 +52,7 @@ def failure_of(
             return RunStatus.OUT_OF_MEMORY, text or RunStatus.OUT_OF_MEMORY.sentence
         detail = f": {text}" if text else "."
         return RunStatus.OUT_OF_MEMORY, f"The run needed more than memory={in_words(memory)}{detail}"
-    if isinstance(error, _BREAKDOWNS):
+    if isinstance(error, BREAKDOWNS):
         where = f" at step {training_run.parts.problem.ledger.steps}" if training_run is not None else ""
         finite = training_run is None or all(bool(p.isfinite().all()) for p in training_run.parts.model.parameters())
         status = RunStatus.DIVERGED if finite else RunStatus.NON_FINITE

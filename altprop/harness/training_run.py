@@ -216,9 +216,10 @@ class TrainingRun:
         """
         started = time.perf_counter()
         row = self.probes.after(self.own_model, loss)
+        own = self.probes.own(self.parts.algorithm)
         ledger = self.parts.problem.ledger
         where = {"step": ledger.steps, "fraction": self.fraction, "flops": ledger.flops}
-        self.trace.append({"kind": "probe", **where, **row})
+        self.trace.append({"kind": "probe", **where, **row, **({"own": own} if own else {})})
         self.probe_seconds += time.perf_counter() - started
 
     def evaluate(self, split: Split, name: str) -> dict[str, float]:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from altprop.algorithm import Algorithm
 from altprop.capabilities import Capability
 from altprop.data import Batch
 from altprop.losses import NoLoss
@@ -180,6 +181,11 @@ class BasicProbes:
         single = len(groups) == 1 and not layered
         note = None if whole.update != 0 else "no update"
         return {"values": values, "layers": {} if single else rows, "note": note}
+
+    def own(self, algorithm: Algorithm) -> dict[str, float | None]:
+        """Return the diagnostics that a learner brings itself, measured after the step; empty where it brings none."""
+        with self._looking():
+            return algorithm.probe(self._batch)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state in weights_only-safe types."""

@@ -131,10 +131,10 @@ def load_trace(runs: Folders = "runs") -> pd.DataFrame:
     """Return the evaluations, training losses and probes of all runs, one number a row.
 
     `name` says what `value` is: a metric of an evaluation of `split`; `loss` or a scalar of training (the last of a
-    block of steps; with `_mean` its mean over the block); a probe's
-    quantity, of the whole model (`layer` missing) or of a layer. A verdict in words stands in `text` with `value`
-    missing; a probe that could not be taken is one row named `note`. `cpu_seconds` of the learner are
-    interpolated between the evaluations, where they are measured.
+    block of steps; with `_mean` its mean over the block); a probe's quantity, of the whole model or the learner's own
+    (`layer` missing) or of a layer. A verdict in words stands in `text` with `value` missing; a probe that could not be
+    taken is one row named `note`. `cpu_seconds` of the learner are interpolated between the evaluations, where they are
+    measured.
 
     Args:
         runs: As for `load`.
@@ -247,7 +247,10 @@ def _seconds(clock: list[dict[str, Any]]) -> Callable[[Any], float | None]:
 
 def _values(row: dict[str, Any]) -> Iterator[tuple[str | None, str, float | None, str | None]]:
     """Yield (layer, name, value, text) for everything that a trace row holds."""
-    whole = {**row.get("metrics", {}), **row.get("values", {}), **row.get("scalars", {})}
+    # Where a learner's own diagnostic has the name of a basic one, the basic one is meant.
+    whole = {
+        name: value for kind in ("own", "metrics", "values", "scalars") for name, value in row.get(kind, {}).items()
+    }
     whole |= {f"{name}_mean": value for name, value in row.get("scalar_means", {}).items()}
     if row.get("loss") is not None:
         whole["loss"] = row["loss"]

@@ -22,7 +22,7 @@ from altprop.report.data_sets import counted
 from altprop.report.draw import CROWD, Figure
 from altprop.report.failures import failures, matrix, summary, tally
 from altprop.report.health import examine
-from altprop.report.health_figures import alignments, gradient_scale, heat_maps, overlays, scale_figure
+from altprop.report.health_figures import alignments, brought, gradient_scale, heat_maps, overlays, scale_figure
 from altprop.report.identity import Check, checks, fingerprints, origins, problems
 from altprop.report.leading import undrawn
 from altprop.report.model import Report, Table
@@ -183,6 +183,7 @@ def _workload(
         heat=heat_maps(report, table, scale),
         alignment=alignments(report, table),
         overlays=overlays(report, table),
+        brought=brought(report, table),
         costs=costs,
         paretos=[figure for figure in planes if figure is not None],
         breakdown=breakdown(table, costs),

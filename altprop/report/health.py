@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ class Health:
         slope: decades of gradient RMS a layer, at the end. ratio: update ratio. efficiency: descent efficiency.
         alignment: with the true gradient, at the end. inside: share of probes inside the null band.
         dead, saturated: share of units in the worst layer, at the end.
+        own: diagnostic that the learner brings itself -> its value at the end.
     """
 
     learner: str
@@ -60,33 +61,50 @@ class Health:
     efficiency: float | None = None
     dead: float | None = None
     saturated: float | None = None
-
-
-def track(runs: Sequence[Run], name: str) -> Track:
-    """Return a quantity of the whole model along each run."""
-    fraction, values = [], []
-    for run in runs:
-        fraction.append(np.array([as_number(row.get("fraction"), math.nan) for row in run.probes], dtype=float))
-        values.append(np.array([as_number(whole(row).get(name), math.nan) for row in run.probes], dtype=float))
-    return Track(fraction, values)
+    own: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def whole(row: dict[str, Any]) -> dict[str, Any]:
     """Return the values of a probe row that belong to the whole model."""
-    values = row.get("values")
+    return _block(row, "values")
+
+
+def own(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a probe row that the learner brings itself."""
+    return _block(row, "own")
+
+
+def _block(row: dict[str, Any], name: str) -> dict[str, Any]:
+    values = row.get(name)
     return values if isinstance(values, dict) else {}
+
+
+def track(runs: Sequence[Run], name: str, of: Callable[[dict[str, Any]], dict[str, Any]] = whole) -> Track:
+    """Return a quantity of the whole model, or of what `of` returns of a probe row, along each run."""
+    fraction, values = [], []
+    for run in runs:
+        fraction.append(np.array([as_number(row.get("fraction"), math.nan) for row in run.probes], dtype=float))
+        values.append(np.array([as_number(of(row).get(name), math.nan) for row in run.probes], dtype=float))
+    return Track(fraction, values)
 
 
 def layers_of(row: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return layer -> values of a probe row."""
-    layers = row.get("layers")
-    return {k: v for k, v in layers.items() if isinstance(v, dict)} if isinstance(layers, dict) else {}
+    return {k: v for k, v in _block(row, "layers").items() if isinstance(v, dict)}
 
 
 def layer_names(runs: Sequence[Run]) -> list[str]:
     """Return all probed layers in the order of depth, which their numbered names give."""
-    seen = {name for run in runs for row in run.probes for name in layers_of(row)}
-    return sorted(seen, key=natural)
+    return _names(runs, layers_of)
+
+
+def own_names(runs: Sequence[Run]) -> list[str]:
+    """Return the diagnostics that a learner brings itself, sorted."""
+    return _names(runs, own)
+
+
+def _names(runs: Sequence[Run], of: Callable[[dict[str, Any]], dict[str, Any]]) -> list[str]:
+    return sorted({name for run in runs for row in run.probes for name in of(row)}, key=natural)
 
 
 def natural(name: str) -> list[Any]:
@@ -150,8 +168,9 @@ def examine(report: Report, table: Table) -> list[Health]:
 
 def _examine(name: str, runs: Sequence[Run]) -> Health:
     words = in_words(runs)
+    brought = {each: track(runs, each, own).typical(last=True) for each in own_names(runs)}
     if words in ("not applicable", "not probed"):
-        return Health(name, words)
+        return Health(name, words, own=brought)
     return Health(
         learner=name,
         words=words,
@@ -163,6 +182,7 @@ def _examine(name: str, runs: Sequence[Run]) -> Health:
         efficiency=track(runs, "descent_efficiency").typical(),
         dead=_worst_layer(runs, "dead_fraction"),
         saturated=_worst_layer(runs, "saturated_fraction"),
+        own=brought,
     )
 
 

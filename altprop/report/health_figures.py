@@ -24,7 +24,7 @@ from altprop.report.draw import (
     slug,
 )
 from altprop.report.format import short
-from altprop.report.health import in_words, layer_matrix, layer_names, track
+from altprop.report.health import Track, in_words, layer_matrix, layer_names, own, own_names, track
 from altprop.report.leading import leading
 from altprop.report.model import Learner, Report, Table
 from altprop.report.panel import LABEL, TICK, Axis, Panel, left_margin, needs_log, spanning
@@ -171,9 +171,33 @@ def _alignment(table: Table, learner: Learner) -> Figure:
         across, down = panel.at(x, np.concatenate([low[1][ok], high[1][ok][::-1]]))
         canvas.area(list(across), list(down), "grey", 0.35)
     panel.level(0.0, "soft", None, 0.7)
+    _seeds_and_median(panel, mine, learner)
+    return Figure("", canvas)
+
+
+def _seeds_and_median(panel: Panel, mine: Track, learner: Learner) -> None:
     for fraction, values in zip(mine.fraction, mine.values, strict=True):
         panel.line(fraction, values, learner.style.colour, 0.9, None, 0.6)
     panel.line(*median_path(mine.fraction, mine.values, 1), learner.style.colour, 2.2)
+
+
+def brought(report: Report, table: Table) -> list[Figure]:
+    """Draw one panel for each diagnostic that a learner brings itself."""
+    return [_brought(table, one, name) for one in leading(report, table) for name in own_names(table.tried(one.name))]
+
+
+def _brought(table: Table, learner: Learner, name: str) -> Figure:
+    mine = track(table.tried(learner.name), name, own)
+    label = f"{short(name)} over the budget, {short(learner.name)}, {short(table.workload)}"
+    if not mine.known:
+        return _words(learner, label, f"{fit(name, SMALL - 90, LABEL)}: never finite")
+    canvas = Canvas(SMALL, 152.0, label)
+    keyed(canvas, learner)
+    canvas.text(1, 28, fit(name, SMALL - 2, LABEL), "ink", LABEL)
+    values = np.concatenate(mine.values)
+    y = spanning(values, log=needs_log(values))
+    left = left_margin(y, 92.0)
+    _seeds_and_median(Panel(canvas, (left, 36.0, SMALL - left - 8, 92.0), BARE, y), mine, learner)
     return Figure("", canvas)
 
 

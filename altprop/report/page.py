@@ -50,6 +50,7 @@ class Workload:
     heat: list[Figure]
     alignment: list[Figure]
     overlays: list[Figure]
+    brought: list[Figure]
     costs: list[CostRow]
     paretos: list[Figure]
     breakdown: Figure | None

@@ -433,3 +433,39 @@ class ExcusesItself(_Base):
 
 class ExemptWalk(WalksAtRandom):
     exempt = {"learns_from_its_labels": "it walks at random and says so"}  # noqa: RUF012
+
+
+class HonestDiagnostics(_Base):
+    """No fault: it draws, passes forward and differentiates while it measures itself."""
+
+    def _probe(self, batch: Batch) -> Any:
+        direction = self.problem.random.normal(self.problem.flat().numel())
+        slope = self.problem.jvp(batch, self.problem.unflatten(direction))[1]
+        return {"slope": slope, "loss_on_probes": self.problem.objective(batch), "gap": float("nan")}
+
+
+class LearnsWhileMeasuring(HonestDiagnostics):
+    def _probe(self, batch: Batch) -> Any:
+        with torch.no_grad():
+            next(iter(self.problem.params.values())).mul_(1 + 1e-12)
+        return {}
+
+
+class DrawsFromTorchWhileMeasuring(HonestDiagnostics):
+    def _probe(self, batch: Batch) -> Any:
+        return {"draw": torch.rand((), device="cpu")}
+
+
+class MeasuresAWord(HonestDiagnostics):
+    def _probe(self, batch: Batch) -> Any:
+        return {"mood": "good"}
+
+
+class MeasuresNothingNamed(HonestDiagnostics):
+    def _probe(self, batch: Batch) -> Any:
+        return 1.0
+
+
+class TakesANameOfTheProbes(HonestDiagnostics):
+    def _probe(self, batch: Batch) -> Any:
+        return {"alignment": 1.0}

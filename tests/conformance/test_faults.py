@@ -72,6 +72,12 @@ FAULTS: dict[str, set[str]] = {
     "FailsItsOracle": {"passes_its_oracles"},
     "HasAVacuousControl": {"passes_its_oracles"},
     "ExcusesItself": {"asks_for_few_exemptions"},
+    "HonestDiagnostics": set(),
+    "LearnsWhileMeasuring": {"measures_itself_unnoticed"},
+    "DrawsFromTorchWhileMeasuring": {"measures_itself_unnoticed"},
+    "MeasuresAWord": {"measures_itself_unnoticed"},
+    "MeasuresNothingNamed": {"measures_itself_unnoticed"},
+    "TakesANameOfTheProbes": {"measures_itself_unnoticed"},
 }
 
 
@@ -84,7 +90,7 @@ def test_each_fault_is_caught_by_its_rule(fault: str, rule: str) -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_the_honest_twin_passes(rule: str) -> None:
-    for name in ("Honest", "HonestUnused", "NamesPeriodicWork", "HonestGrowth"):
+    for name in ("Honest", "HonestUnused", "NamesPeriodicWork", "HonestGrowth", "HonestDiagnostics"):
         finding = apply(RULES[rule], find_target(f"faults:{name}"))
         assert finding.verdict != "broken", finding.sentence
 

@@ -95,7 +95,7 @@ def hostile_runs(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory
     """Records whose names, errors and reasons try to become markup, or are far too long."""
     odd = "`md` | [l](javascript:alert(1)) $x_1^2$ \u202eevil\n# head \x07"
     learners = [
-        synthetic.Learner("backprop", "adam", reference=True, label=HOSTILE),
+        synthetic.Learner("backprop", "adam", reference=True, label=HOSTILE, brings=(HOSTILE, odd, "d" * 200)),
         synthetic.Learner("x", label="a" * 300, statuses={"*": "failed"}),
         synthetic.Learner("y", label=odd, statuses={"*": "refused"}),
         synthetic.Learner("null", control=True, label="<b>null</b>'\"&amp;"),

@@ -49,6 +49,7 @@ class Learner:
     search: dict[str, dict[str, Any]] = field(default_factory=dict)  # declared space by option
     defaults: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)  # where the options are at their best
+    brings: tuple[str, ...] = ()  # diagnostics of its own
 
     @property
     def name(self) -> str:
@@ -67,8 +68,18 @@ LEARNERS = (
     Learner("manual_backprop", "none", 0.985, 5.1, align=0.99, statuses={"adding": "refused"}),
     Learner("dfa", "adam", 0.95, 5.5, 1.0e6, 60_000, align=0.35, slope=0.05, statuses={"adding": "refused"}),
     Learner("evolution_strategy", "none", 0.72, 2.5, 1.6e7, 0, align=0.08),
-    Learner("newton_cg", "none", 0.99, 11, 9e6, 900_000, align=0.7, statuses={"mnist1d": {1: "diverged"}}),
-    Learner("som", "none", 0.86, 14, 7e5, 0, align=None, statuses={"adding": "refused"}),
+    Learner(
+        "newton_cg",
+        "none",
+        0.99,
+        11,
+        9e6,
+        900_000,
+        align=0.7,
+        statuses={"mnist1d": {1: "diverged"}},
+        brings=("damping", "gap"),
+    ),
+    Learner("som", "none", 0.86, 14, 7e5, 0, align=None, statuses={"adding": "refused"}, brings=("dead units",)),
     Learner("null", "none", 0.0, 1, 4e5, 0, align=None, control=True),
     Learner("random_direction", "none", 0.04, 1, 5e5, 0, align=0.0, control=True),
 )
@@ -126,7 +137,8 @@ def _trace(task: Task, learner: Learner, seed: int, end: float, rng: np.random.G
         )
         if grid > 0:
             rows.append({"kind": "train", "step": step, "fraction": where["fraction"], "loss": loss, "scalars": {}})
-            rows.append({"kind": "probe", **where, **_probe(learner, grid, rng)})
+            own = {"own": {name: _own(name, grid) for name in learner.brings}} if learner.brings else {}
+            rows.append({"kind": "probe", **where, **_probe(learner, grid, rng), **own})
     return {"rows": rows, "clock": clock, "metric": last}
 
 
@@ -162,6 +174,12 @@ def _probe(learner: Learner, grid: float, rng: np.random.Generator) -> dict[str,
             "alignment_high": 0.08,
         }
     return {"values": values, "layers": layers, "note": None}
+
+
+def _own(name: str, grid: float) -> float | None:
+    """A diagnostic over three decades, one that is never finite, one that is missing at first."""
+    values = {"damping": 10 ** (-3 * grid), "gap": math.nan, "dead units": None if grid < 0.2 else 12 * grid}
+    return values.get(name, grid)
 
 
 def _hits(task: Task, targets: dict[str, float], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -144,6 +144,19 @@ def test_words_instead_of_zero(tour_report: Path) -> None:
     assert re.search(r"null control – – no update", health)
 
 
+def test_diagnostics_of_learners_are_told_where_there_are_any(
+    tour_report: Path, synthetic: ModuleType, tmp_path: Path
+) -> None:
+    heading = "What learners measure of themselves"
+    assert (tour_report / "report.html").read_text().count(heading) == 3
+    told = "- newton\\_cg measures of itself, at the end: damping 0.0010, gap –"
+    assert (tour_report / "report.md").read_text().count(told) == 3
+    runs = synthetic.write(tmp_path / "runs", synthetic.LEARNERS[:2], synthetic.TASKS[:1], 2)
+    out = build([runs], tmp_path / "out").parent
+    assert heading not in (out / "report.html").read_text()
+    assert "of itself" not in (out / "report.md").read_text()
+
+
 def test_failures_have_their_rerun_command(tour_report: Path) -> None:
     words = Outline(page_of(tour_report)).words
     assert "newton_cg on mnist1d, seed 1: diverged" in words

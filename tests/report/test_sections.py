@@ -12,7 +12,8 @@ import pytest
 from altprop.report.across import across, shares, stratum
 from altprop.report.cost import cost_rows
 from altprop.report.cost_figures import Point, frontier, points
-from altprop.report.health import examine, layer_matrix, layer_names
+from altprop.report.health import examine, layer_matrix, layer_names, own, own_names, track
+from altprop.report.health_figures import brought
 from altprop.report.identity import checks, origins
 from altprop.report.model import Report, Table
 from altprop.report.profiles import performance_ratios, profile_area
@@ -210,6 +211,30 @@ def test_health_reads_the_probes(report: Report) -> None:
     assert health["random_direction"].inside == 1.0
     assert health["random_direction"].efficiency is None
     assert reference.dead == pytest.approx(0.15)
+
+
+def test_health_tells_what_learners_measure_of_themselves(report: Report) -> None:
+    digits = table(report, "digits")
+    health = {row.learner: row for row in examine(report, digits)}
+    assert health["newton_cg"].own == {"damping": pytest.approx(1e-3), "gap": None}
+    assert health["som"].own == {"dead units": 12.0}  # where the basic probes do not apply too
+    assert [name for name, row in health.items() if row.own] == ["newton_cg", "som"]
+    runs = digits.tried("som")
+    assert own_names(runs) == ["dead units"]
+    (line, *_) = track(runs, "dead units", own).values
+    assert np.isnan(line[:3]).all()
+    assert line[3:] == pytest.approx(12 * np.linspace(0.2, 1, 17))
+
+
+def test_each_diagnostic_has_a_panel_that_names_it(report: Report) -> None:
+    labels = [figure.canvas.label for figure in brought(report, table(report, "digits"))]
+    assert [label.split(" over ")[0] for label in labels] == [
+        "damping",
+        "gap",
+        "dead units",
+    ]
+    assert labels[1].endswith("gap: never finite")
+    assert all("newton_cg, digits" in label for label in labels[:2])
 
 
 def test_heat_is_the_median_over_seeds(report: Report) -> None:
