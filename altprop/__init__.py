@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from altprop.capabilities import BatchMode, Capability, PredictorKind
     from altprop.checks import check_name, check_number, check_whole
     from altprop.cli.api import load, load_trace, run
-    from altprop.data import Batch, Feed, ModelSpec, Reference, Source, Split
+    from altprop.data import Batch, Feed, ModelSpec, Panel, Reference, Source, Split
     from altprop.derivatives import Grads
     from altprop.direction import DirectionAlgorithm
     from altprop.environment import Environment
@@ -60,6 +60,7 @@ __all__ = [
     "Noise",
     "OptimizerFactory",
     "Oracle",
+    "Panel",
     "PredictorKind",
     "Problem",
     "Random",

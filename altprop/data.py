@@ -7,13 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    pass
+from altprop.errors import AltpropError
 
 
 def per_step(targets: Tensor) -> bool:
@@ -317,6 +316,30 @@ class ModelSpec:
     sequence: bool = False
     per_step: bool = False
     start: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What the report draws of a task's runs beside its own figures; the record keeps it.
+
+    Attributes:
+        kind: "curves", each metric over the share of the budget; "trajectory", the second metric over the first, a line
+            a run; "matrix", the leading metric on every set after every context of a stream.
+        metrics: by name, as the task has them; two for a trajectory, none for a matrix.
+        caption: how it is read, in a sentence.
+    """
+
+    kind: str
+    metrics: tuple[str, ...] = ()
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        fits = {"curves": len(self.metrics) > 0, "trajectory": len(self.metrics) == 2, "matrix": not self.metrics}
+        if not fits.get(self.kind, False):
+            raise AltpropError(
+                f"a panel is curves of metrics, a trajectory of two or a matrix of none; got {self.kind!r} of "
+                f"{list(self.metrics)}"
+            )
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ EXPORTS = {
     "Noise": "altprop.noise",
     "OptimizerFactory": "altprop.optim",
     "Oracle": "altprop.oracle",
+    "Panel": "altprop.data",
     "PredictorKind": "altprop.capabilities",
     "Problem": "altprop.problem",
     "Random": "altprop.randomness",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from altprop.capabilities import OUTPUT_KINDS, Capability, PredictorKind, evaluated_as
 from altprop.checks import check_batch_size, check_targets, check_validation, check_whole
-from altprop.data import Batch, Feed, ModelSpec, Reference, Source, Split, TaskData
+from altprop.data import Batch, Feed, ModelSpec, Panel, Reference, Source, Split, TaskData
 from altprop.errors import AltpropError
 from altprop.losses import LOSSES, Loss, NoLoss, make_loss
 from altprop.randomness import Random, derive_seed, generator_for
@@ -39,6 +39,7 @@ class Task(ABC):
         offers: capabilities beside the model's.
         kinds: what the task evaluates.
         episodes: in which a policy is evaluated.
+        panels: what the report draws of its runs beside the leading metric.
 
     Args:
         batch_size: rows a mini-batch, or "full".
@@ -58,6 +59,7 @@ class Task(ABC):
     offers: ClassVar[frozenset[Capability]] = frozenset()
     kinds: ClassVar[tuple[PredictorKind, ...]] = OUTPUT_KINDS
     episodes: ClassVar[int] = 100
+    panels: ClassVar[tuple[Panel, ...]] = ()
 
     def __init__(
         self,
@@ -77,6 +79,9 @@ class Task(ABC):
             raise AltpropError(f"task {name} allows task.loss={'|'.join(losses)}; got {loss!r}")
         if self.metric in self.metrics:
             raise AltpropError(f"task {name} names its leading metric {self.metric} among the further ones")
+        drawn = {each for panel in self.panels for each in panel.metrics} - {self.metric, "loss", *self.metrics}
+        if drawn:
+            raise AltpropError(f"task {name} wants {sorted(drawn)[0]} drawn and does not name it in `metrics`")
         self.batch_size = check_batch_size(batch_size)
         self.validation = check_validation(validation)
         self.data_seed = check_whole(data_seed, "task.data_seed", 0)

@@ -7,7 +7,7 @@ import functools
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -209,6 +209,7 @@ def _result(training_run: TrainingRun, tests: Tests) -> dict[str, Any]:
         "metric": metric,
         "higher_is_better": task.higher_is_better,
         **({"metrics": dict(task.metrics)} if task.metrics else {}),  # further ones -> whether more is better
+        **({"panels": [asdict(panel) for panel in task.panels]} if task.panels else {}),
         "test": final.get("test", {}).get(metric),
         "test_best": test_best,
         "validation": validated[-1]["metrics"].get(metric) if validated else None,

@@ -34,6 +34,7 @@ from altprop.report.results import dots, rows
 from altprop.report.robustness import COMMAND, beside, best_searched, orphans, searched, spreads, steps_of_k
 from altprop.report.robustness_figures import best_figures, sensitivity
 from altprop.report.runs import LAYER_COLUMNS, WHOLE_COLUMNS, run_page
+from altprop.report.task_panels import task_panels
 from altprop.report.verdict import conclude
 
 FORMATS = ("html", "md")
@@ -179,6 +180,7 @@ def _workload(
         verdict=conclude(report, table, results, problems(found, table.workload) + doubts(oracle_checks, table)),
         dots=dots(report, table, results),
         views=views(report, table),
+        panels=task_panels(report, table),
         health=examine(report, table),
         heat=heat_maps(report, table, scale),
         alignment=alignments(report, table),
@@ -223,6 +225,8 @@ def _figures(workloads: Iterable[Workload], pooled: Across | None, scale: Figure
         for view in one.views:
             yield from view.overview
             yield from view.incidence
+        for panel in one.panels:
+            yield from panel.figures
         yield from one.overlays
         yield from one.paretos
         yield from one.best

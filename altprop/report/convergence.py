@@ -28,7 +28,7 @@ from altprop.report.draw import (
 from altprop.report.format import count, plural, seconds, short
 from altprop.report.leading import leading, undrawn
 from altprop.report.model import CURRENCIES, Curve, Learner, Report, Table
-from altprop.report.panel import TICK, Axis, Panel, left_margin, needs_log, spanning
+from altprop.report.panel import TICK, Axis, Panel, left_margin, needs_log, spanning, without_outliers
 from altprop.report.target import cumulative_incidence
 from altprop.report.times import TargetTimes, currencies, outcomes, target_times
 
@@ -77,12 +77,7 @@ def _value_axis(table: Table, values: Sequence[Array]) -> Axis:
     everything = np.concatenate([*values, np.array([*marks, *([] if chance is None else [chance])], dtype=float)])
     finite = everything[np.isfinite(everything)]
     log = table.sign < 0 and needs_log(finite)
-    if not log and finite.size:
-        # One run that blew up must not flatten all others: cut at 20 interquartile ranges.
-        low, high = np.quantile(finite, [0.25, 0.75])
-        room = 20 * (high - low)
-        finite = finite[(finite >= low - room) & (finite <= high + room)]
-    return spanning(finite, log=log)
+    return spanning(finite if log else without_outliers(finite), log=log)
 
 
 def _cost_axis(currency: str, curves: dict[str, list[Curve]]) -> Axis:

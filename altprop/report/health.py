@@ -13,29 +13,9 @@ import numpy as np
 
 from altprop.report.canvas import Array
 from altprop.report.model import Report, Run, Table, as_number
+from altprop.report.tracks import Track
 
 WORDS = ("not applicable", "no update")
-
-
-@dataclass(frozen=True)
-class Track:
-    """One probed quantity along the runs of a learner: `fraction` and `values` of each run, (probes,) each."""
-
-    fraction: list[Array]
-    values: list[Array]
-
-    @property
-    def known(self) -> bool:
-        return any(np.isfinite(values).any() for values in self.values)
-
-    def typical(self, last: bool = False) -> float | None:
-        """Return the median over runs of each run's median (or last) finite value."""
-        each = []
-        for values in self.values:
-            finite = values[np.isfinite(values)]
-            if finite.size:
-                each.append(float(finite[-1]) if last else float(np.median(finite)))
-        return float(np.median(each)) if each else None
 
 
 @dataclass(frozen=True)

@@ -9,30 +9,16 @@ from functools import lru_cache
 import numpy as np
 
 from altprop.report.canvas import Array, Canvas, fit, text_width
-from altprop.report.draw import (
-    SMALL,
-    WIDE,
-    Figure,
-    direct_labels,
-    groups,
-    heading,
-    keyed,
-    levels,
-    marked_line,
-    median_path,
-    name_width,
-    slug,
-)
+from altprop.report.draw import SMALL, Figure, keyed, median_path
 from altprop.report.format import short
-from altprop.report.health import Track, in_words, layer_matrix, layer_names, own, own_names, track
+from altprop.report.health import in_words, layer_matrix, layer_names, own, own_names, track
 from altprop.report.leading import leading
 from altprop.report.model import Learner, Report, Table
 from altprop.report.panel import LABEL, TICK, Axis, Panel, left_margin, needs_log, spanning
+from altprop.report.tracks import BARE, overlay, seeds_and_median
 
 SHADES = 16
 COLUMNS = 40
-SHARE = Axis(0.0, 1.0, "share of the budget spent", False, lambda share: f"{100 * share:.0f} %")
-BARE = Axis(0.0, 1.0, "", False, SHARE.write)
 
 
 @lru_cache
@@ -171,14 +157,8 @@ def _alignment(table: Table, learner: Learner) -> Figure:
         across, down = panel.at(x, np.concatenate([low[1][ok], high[1][ok][::-1]]))
         canvas.area(list(across), list(down), "grey", 0.35)
     panel.level(0.0, "soft", None, 0.7)
-    _seeds_and_median(panel, mine, learner)
+    seeds_and_median(panel, mine, learner)
     return Figure("", canvas)
-
-
-def _seeds_and_median(panel: Panel, mine: Track, learner: Learner) -> None:
-    for fraction, values in zip(mine.fraction, mine.values, strict=True):
-        panel.line(fraction, values, learner.style.colour, 0.9, None, 0.6)
-    panel.line(*median_path(mine.fraction, mine.values, 1), learner.style.colour, 2.2)
 
 
 def brought(report: Report, table: Table) -> list[Figure]:
@@ -197,7 +177,7 @@ def _brought(table: Table, learner: Learner, name: str) -> Figure:
     values = np.concatenate(mine.values)
     y = spanning(values, log=needs_log(values))
     left = left_margin(y, 92.0)
-    _seeds_and_median(Panel(canvas, (left, 36.0, SMALL - left - 8, 92.0), BARE, y), mine, learner)
+    seeds_and_median(Panel(canvas, (left, 36.0, SMALL - left - 8, 92.0), BARE, y), mine, learner)
     return Figure("", canvas)
 
 
@@ -237,27 +217,4 @@ def _overlay(
         low, high = np.quantile(values, [0.01, 0.99])
         values = np.clip(values, max(low, -2.0), min(high, 3.0))
     y = spanning([*values, *(value for _, value, _ in marks if log or name != "update_ratio")], log=log)
-    figures, parts = [], groups(shown)
-    for part, chosen in enumerate(parts):
-        height, top, bottom = 280.0, 26.0, 40.0
-        tall, left = height - top - bottom, left_margin(y, height - top - bottom)
-        text = f"{title}, {short(table.workload, 60)}"
-        canvas = Canvas(WIDE, height, f"{text}, over the share of the budget")
-        heading(canvas, text, part, len(parts))
-        panel = Panel(canvas, (left, top, WIDE - left - name_width(chosen) - 18, tall), SHARE, y)
-        levels(panel, marks, "right")
-        ends = []
-        for learner in reversed(chosen):
-            mine = tracks[learner.name]
-            for fraction, line in zip(mine.fraction, mine.values, strict=True):
-                panel.line(fraction, line, learner.style.colour, 0.8, None, 0.4)
-            across, down = median_path(mine.fraction, mine.values, 1)
-            marked_line(panel, across, down, learner.style)
-            kept = np.flatnonzero(np.isfinite(down))
-            if kept.size:
-                at = panel.at(across[kept[-1:]], down[kept[-1:]])
-                ends.append((learner, float(at[0][0]), float(at[1][0])))
-        direct_labels(panel, ends)
-        stem = slug(title.replace(" ", "_"), table.workload) + (f"-{part + 1}" if len(parts) > 1 else "")
-        figures.append(Figure(stem, canvas, caption if part == 0 else ""))
-    return figures
+    return overlay(table, shown, tracks, y, title, caption, marks)

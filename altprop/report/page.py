@@ -20,6 +20,7 @@ from altprop.report.robustness import Beside, Searched, Spread, score
 from altprop.report.runs import RunPage
 from altprop.report.step_time import GREY_ABOVE, UNTIMED
 from altprop.report.style import DARK, LIGHT, variables
+from altprop.report.task_panels import TaskPanel
 from altprop.report.verdict import Verdict
 
 SECTIONS = (
@@ -46,6 +47,7 @@ class Workload:
     verdict: Verdict
     dots: Figure | None
     views: list[View]
+    panels: list[TaskPanel]
     health: list[Health]
     heat: list[Figure]
     alignment: list[Figure]

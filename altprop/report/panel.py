@@ -117,6 +117,18 @@ def spanning(
     return Axis(low - room, high + room, label, False, write)
 
 
+def without_outliers(values: Sequence[float] | Array) -> Array:
+    """Return the finite values within 20 interquartile ranges: one run that blew up must not flatten all others."""
+    every: Array = np.asarray(values, dtype=float)
+    finite: Array = every[np.isfinite(every)]
+    if not finite.size:
+        return finite
+    low, high = np.quantile(finite, [0.25, 0.75])
+    room = 20 * (high - low)
+    kept: Array = finite[(finite >= low - room) & (finite <= high + room)]
+    return kept
+
+
 def needs_log(values: Sequence[float] | Array, ratio: float = 30.0) -> bool:
     """Return whether positive values spread so far that a linear axis would hide most of them."""
     x = np.asarray(values, dtype=float)

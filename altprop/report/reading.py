@@ -132,11 +132,15 @@ def _axes(record: Record) -> dict[str, str]:
     return {str(axis): str(value) for axis, value in record.data["axes"].items()}
 
 
+_SHARED = ("metric", "higher_is_better", "chance", "oracle", "baselines", "targets", "sizes", "budget", "panels")
+"""What all runs of a workload have in common in their results."""
+
+
 def _table(workload: str, cells: dict[str, list[Run]], learners: Sequence[Learner]) -> Table:
     runs = {one.name: sorted(cells[one.name], key=lambda run: run.seed) for one in learners if one.name in cells}
     facts: dict[str, Any] = {}
     for run in (run for group in runs.values() for run in group):
-        for name in ("metric", "higher_is_better", "chance", "oracle", "baselines", "targets", "sizes", "budget"):
+        for name in _SHARED:
             if facts.get(name) in (None, {}):
                 facts[name] = run.result.get(name)
         facts.setdefault("axes", _axes(run.record))

@@ -102,7 +102,7 @@ def hostile_runs(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory
     ]
     tasks = [
         synthetic.Task("t<i>x</i>" + HOSTILE, metric="<u>acc", baselines={HOSTILE: 0.5}),
-        synthetic.Task("w" * 200),
+        synthetic.Task("w" * 200, contexts=(HOSTILE, *(odd + str(n) for n in range(20))), caption=HOSTILE),
     ]
     error = HOSTILE + "\n```\n# heading\n</pre><script>alert(2)</script>"
     runs: Path = synthetic.write(tmp_path_factory.mktemp("hostile") / "runs", learners, tasks, 2, error)

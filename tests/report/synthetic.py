@@ -30,6 +30,14 @@ class Task:
     baselines: dict[str, float] = field(default_factory=lambda: {"linear": 0.9})
     model: str = "mlp"
     flops: float = 2e9
+    contexts: tuple[str, ...] = ()  # of a stream, each with a test set of its own
+    caption: str = ""  # of what the task wants drawn
+
+    @property
+    def panels(self) -> list[dict[str, Any]]:
+        """What the task wants drawn: every kind that there is, and one that there is not, where it has contexts."""
+        wanted = [("curves", ["loss"]), ("trajectory", [self.metric, "loss"]), ("matrix", []), (self.caption, ["x"])]
+        return [{"kind": kind, "metrics": names, "caption": self.caption} for kind, names in wanted if self.contexts]
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,15 @@ class Learner:
 
 TASKS = (
     Task("digits", chance=0.1, tuned=0.945, baselines={"linear": 0.914, "1-NN": 0.951}),
-    Task("mnist1d", chance=0.1, tuned=0.64, baselines={"linear": 0.315}, flops=6e9),
+    Task(
+        "mnist1d",
+        chance=0.1,
+        tuned=0.64,
+        baselines={"linear": 0.315},
+        flops=6e9,
+        contexts=("one", "two"),
+        caption="So.",
+    ),
     Task("adding", "mse", False, chance=1 / 6, tuned=0.004, oracle=0.0, baselines={}, model="gru", flops=4e10),
 )
 
@@ -182,6 +198,14 @@ def _own(name: str, grid: float) -> float | None:
     return values.get(name, grid)
 
 
+def _matrix(task: Task, value: float) -> dict[str, dict[str, float | None]]:
+    """Half of what was learned is forgotten with each context that follows; what comes later is not measured."""
+    return {
+        after: {name: value / 2 ** (i - j) if j <= i else None for j, name in enumerate(task.contexts)}
+        for i, after in enumerate(task.contexts)
+    }
+
+
 def _hits(task: Task, targets: dict[str, float], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     hits: dict[str, Any] = dict.fromkeys(targets)
     for name, goal in targets.items():
@@ -259,6 +283,7 @@ def record(task: Task, learner: Learner, seed: int, status: str, error: str | No
             "own_model": own,
             "predictor": "OUTPUT",
             "last_finite_step": last["step"],
+            **({"panels": task.panels, "matrix": _matrix(task, values[-1])} if task.contexts else {}),
             "identity": {
                 "data": _digest(task.name, "data")[:16],
                 "split": _digest(task.name, "split")[:16],

@@ -20,6 +20,7 @@ from altprop.report.profiles import performance_ratios, profile_area
 from altprop.report.reading import read
 from altprop.report.results import rows
 from altprop.report.statistics import bca_interval, interquartile_mean
+from altprop.report.task_panels import task_panels
 from altprop.report.times import horizon, outcomes, ranking_flips, target_times
 
 
@@ -224,6 +225,30 @@ def test_health_tells_what_learners_measure_of_themselves(report: Report) -> Non
     (line, *_) = track(runs, "dead units", own).values
     assert np.isnan(line[:3]).all()
     assert line[3:] == pytest.approx(12 * np.linspace(0.2, 1, 17))
+
+
+def test_what_a_task_wants_drawn_is_drawn_of_every_learner(report: Report) -> None:
+    assert task_panels(report, table(report, "digits")) == []
+    stream = table(report, "mnist1d")
+    curves, trajectory, matrix, unknown = task_panels(report, stream)
+    tried = sum(1 for name in stream.runs if stream.tried(name))
+    assert [panel.title for panel in (curves, trajectory, matrix)] == [
+        "loss",
+        "Trajectory: accuracy, loss",
+        "accuracy after each context",
+    ]
+    assert all(panel.caption.startswith("So. ") for panel in (curves, trajectory, matrix))
+    assert (len(curves.figures), len(trajectory.figures), len(matrix.figures)) == (1, tried, tried)
+    assert (unknown.figures, unknown.caption) == (
+        [],
+        "It is not drawn: this version of the report does not know that kind.",
+    )
+    (line,) = (p[0] for p in trajectory.figures[0].canvas._paths if p[3] == 1.1)  # of all seeds, joined
+    assert line[0, 0] < line[20, 0]  # accuracy rises to the right
+    assert line[0, 1] < line[20, 1]  # and the loss falls
+    halves = [text for _, _, text, *_ in matrix.figures[0].canvas._texts if text[:1].isdigit() or text == "–"]
+    assert halves[1] == "–"
+    assert float(halves[2]) == pytest.approx(float(halves[0]) / 2, abs=0.01)
 
 
 def test_each_diagnostic_has_a_panel_that_names_it(report: Report) -> None:

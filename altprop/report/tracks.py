@@ -1,0 +1,104 @@
+"""Quantities along the runs of a learner, over the share of the budget, and how they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from altprop.report.canvas import Array, Canvas
+from altprop.report.draw import (
+    WIDE,
+    Figure,
+    direct_labels,
+    groups,
+    heading,
+    levels,
+    marked_line,
+    median_path,
+    name_width,
+    slug,
+)
+from altprop.report.format import short
+from altprop.report.model import Learner, Table
+from altprop.report.panel import Axis, Panel, left_margin
+
+SHARE = Axis(0.0, 1.0, "share of the budget spent", False, lambda share: f"{100 * share:.0f} %")
+BARE = Axis(0.0, 1.0, "", False, SHARE.write)
+
+
+@dataclass(frozen=True)
+class Track:
+    """One quantity along the runs of a learner: `fraction` and `values` of each run, (points,) each."""
+
+    fraction: list[Array]
+    values: list[Array]
+
+    @property
+    def known(self) -> bool:
+        return any(np.isfinite(values).any() for values in self.values)
+
+    def typical(self, last: bool = False) -> float | None:
+        """Return the median over runs of each run's median (or last) finite value."""
+        each = []
+        for values in self.values:
+            finite = values[np.isfinite(values)]
+            if finite.size:
+                each.append(float(finite[-1]) if last else float(np.median(finite)))
+        return float(np.median(each)) if each else None
+
+
+def seeds_and_median(panel: Panel, mine: Track, learner: Learner) -> None:
+    """Draw every run of a learner thin and their median bold."""
+    for fraction, values in zip(mine.fraction, mine.values, strict=True):
+        panel.line(fraction, values, learner.style.colour, 0.9, None, 0.6)
+    panel.line(*median_path(mine.fraction, mine.values, 1), learner.style.colour, 2.2)
+
+
+def overlay(
+    table: Table,
+    shown: Sequence[Learner],
+    tracks: Mapping[str, Track],
+    y: Axis,
+    title: str,
+    caption: str,
+    marks: Sequence[tuple[str, float, str]] = (),
+    sign: int = 1,
+) -> list[Figure]:
+    """Draw one quantity of all learners together, in as many figures as their number takes.
+
+    Args:
+        table: of the workload.
+        shown: learners to draw.
+        tracks: name of a learner -> its quantity.
+        y: the vertical axis.
+        title: the quantity's name.
+        caption: of the first figure.
+        marks: named levels: (name, value, colour).
+        sign: +1 where more is better, -1 where less is.
+    """
+    figures, parts = [], groups(shown)
+    for part, chosen in enumerate(parts):
+        height, top, bottom = 280.0, 26.0, 40.0
+        tall, left = height - top - bottom, left_margin(y, height - top - bottom)
+        text = f"{title}, {short(table.workload, 60)}"
+        canvas = Canvas(WIDE, height, f"{text}, over the share of the budget")
+        heading(canvas, text, part, len(parts))
+        panel = Panel(canvas, (left, top, WIDE - left - name_width(chosen) - 18, tall), SHARE, y)
+        levels(panel, marks, "right")
+        ends = []
+        for learner in reversed(chosen):
+            mine = tracks[learner.name]
+            for fraction, line in zip(mine.fraction, mine.values, strict=True):
+                panel.line(fraction, line, learner.style.colour, 0.8, None, 0.4)
+            across, down = median_path(mine.fraction, mine.values, sign)
+            marked_line(panel, across, down, learner.style)
+            kept = np.flatnonzero(np.isfinite(down))
+            if kept.size:
+                at = panel.at(across[kept[-1:]], down[kept[-1:]])
+                ends.append((learner, float(at[0][0]), float(at[1][0])))
+        direct_labels(panel, ends)
+        stem = slug(title.replace(" ", "_"), table.workload) + (f"-{part + 1}" if len(parts) > 1 else "")
+        figures.append(Figure(stem, canvas, caption if part == 0 else ""))
+    return figures
