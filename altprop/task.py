@@ -104,6 +104,13 @@ class Task(ABC):
         """Return the feed of a run, given the plan of every task: wrap it or put another in its place."""
         return feed
 
+    def _contexts(self, split: Split) -> Mapping[str, Tensor]:
+        """Return context -> rows of a split (n,) int64, for a stream; what `_feed` makes of the training rows.
+
+        Where a context ends, the validation rows of each are evaluated by themselves, in trials of a tuning too.
+        """
+        return {}
+
     def _make_loss(self, name: str) -> Loss:
         """Build the loss of that name, of the task's own where `losses` has its class; a point task has a function."""
         own = {kind.name: kind for kind in self.losses if not isinstance(kind, str)}

@@ -237,8 +237,14 @@ def _result(training_run: TrainingRun, tests: Tests) -> dict[str, Any]:
         "predictor": str(evaluated_as(parts.algorithm.kind, task.kinds)),
         "last_finite_step": training_run.last_finite_step,
         "identity": parts.identity,
-        **({"matrix": training_run.matrix()} if parts.feed.contexts else {}),
+        **_matrices(training_run),
     }
+
+
+def _matrices(training_run: TrainingRun) -> dict[str, Any]:
+    """Return the leading metric on every set after every context of a stream: on tests, and on validation rows."""
+    found = {"matrix": training_run.matrix("test"), "validation_matrix": training_run.matrix("validation")}
+    return {name: matrix for name, matrix in found.items() if matrix}
 
 
 def _spent(training_run: TrainingRun) -> float | None:

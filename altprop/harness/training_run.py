@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from statistics import fmean
 from typing import Any
 
@@ -267,19 +268,35 @@ class TrainingRun:
             self._end(RunStatus.COMPLETED)
 
     def _end_context(self) -> None:
-        """Evaluate every test set where a context of a stream ends; the learner never sees what comes out."""
+        """Evaluate where a context of a stream ends; the learner never sees what comes out.
+
+        These are the validation rows of each context, and every test set where the tests are opened at all.
+        """
         name = self.parts.feed.context_at(self.position - 1)
-        for test, split in self.parts.data.tests.items() if self.tested else ():
-            self._row("test" if test == "test" else f"test/{test}", self.evaluate(split, test))
+        tests = self.parts.data.tests if self.tested else {}
+        for label, split in {**self._validation_by_context, **{_label(test): tests[test] for test in tests}}.items():
+            self._row(label, self.evaluate(split, label.removeprefix("test/")))
             self.trace[-1]["context_end"] = name
 
-    def matrix(self) -> dict[str, dict[str, float | None]]:
-        """Return context that ended -> test set -> leading metric, for a stream of contexts."""
+    @cached_property
+    def _validation_by_context(self) -> dict[str, Split]:
+        whole = self.parts.data.validation
+        if whole is None:
+            return {}
+        parts = self.parts.task._contexts(whole)
+        return {f"validation/{name}": whole.take(rows) for name, rows in parts.items() if len(rows)}
+
+    def matrix(self, of: str) -> dict[str, dict[str, float | None]]:
+        """Return context that ended -> set -> leading metric, for a stream of contexts.
+
+        Args:
+            of: "test" or "validation": which sets.
+        """
         found: dict[str, dict[str, float | None]] = {}
         for row in self.trace:
-            if "context_end" in row:
-                name = str(row["split"]).removeprefix("test/")
-                found.setdefault(row["context_end"], {})[name] = row["metrics"].get(self.parts.task.metric)
+            kind, _, name = str(row.get("split")).partition("/")
+            if "context_end" in row and kind == of:
+                found.setdefault(row["context_end"], {})[name or kind] = row["metrics"].get(self.parts.task.metric)
         return found
 
     def _row(self, split: str, metrics: dict[str, float]) -> None:
@@ -326,7 +343,7 @@ class TrainingRun:
         """Open the test sets: (set -> metrics of the final state, test metric of the best validation state)."""
         final = {name: self.evaluate(split, name) for name, split in self.parts.data.tests.items()}
         for name, metrics in final.items():
-            self._row("test" if name == "test" else f"test/{name}", metrics)
+            self._row(_label(name), metrics)
         if self.best is None or "test" not in self.parts.data.tests:
             return final, None
         self.parts.algorithm.restore(self.best)
@@ -350,6 +367,11 @@ class TrainingRun:
             self.probes.load_state_dict(state["probes"])
         for name in _SAVED:
             setattr(self, name, state[name])
+
+
+def _label(test: str) -> str:
+    """Return the name of a test set in the trace."""
+    return "test" if test == "test" else f"test/{test}"
 
 
 def _known(predict: Predictor, inputs: Tensor, outputs: Tensor) -> Predictor:

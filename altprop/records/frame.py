@@ -81,6 +81,7 @@ _RUN_COLUMNS: dict[str, tuple[str, str]] = {
     "trial": ("trial.index", "count"),
     "tests": ("result.tests", "any"),
     "matrix": ("result.matrix", "any"),
+    "validation_matrix": ("result.validation_matrix", "any"),
 }
 RUN_COLUMNS = tuple(_RUN_COLUMNS)
 """The columns of `load`, in order."""

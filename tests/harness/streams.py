@@ -3,7 +3,9 @@
 from dataclasses import replace
 from typing import ClassVar
 
-from altprop import Capability, Feed, Source
+from torch import Tensor
+
+from altprop import Capability, Feed, Source, Split
 from altprop.feed import EpochFeed, MappedFeed, StreamFeed
 from altprop.tasks.iris import Iris
 
@@ -23,10 +25,12 @@ class SplitIris(Iris):
             tests[name] = replace(whole, inputs=batch.inputs, targets=batch.targets, rows=whole.rows[rows])
         return replace(source, tests=tests)
 
+    def _contexts(self, split: Split) -> dict[str, Tensor]:
+        early = split.targets < 2
+        return {"early": early.nonzero()[:, 0], "late": (~early).nonzero()[:, 0]}
+
     def _feed(self, feed: Feed) -> Feed:
-        targets = feed.split.targets
-        contexts = {"early": (targets < 2).nonzero()[:, 0], "late": (targets == 2).nonzero()[:, 0]}
-        return StreamFeed(feed, contexts, epochs=10)
+        return StreamFeed(feed, self._contexts(feed.split), epochs=10)
 
 
 class FewLabels(Iris):

@@ -12,12 +12,13 @@ import pytest
 import torch
 
 import altprop
-from altprop import AltpropError, Batch, BatchMode
+from altprop import AltpropError, Batch, BatchMode, Split
 from altprop.algorithms.backprop.manual_backprop import ManualBackprop
 from altprop.conformance.case import composed
 from altprop.feed import EpochFeed, MappedFeed, StreamFeed
 from altprop.harness.building import Parts, build_parts
 from altprop.harness.cell import make_cell
+from altprop.harness.training_run import TrainingRun
 from altprop.tasks.iris import Iris
 from altprop.testing import set_up, toy
 
@@ -116,11 +117,57 @@ def test_every_test_set_is_evaluated_where_a_context_ends(run: Callable[..., Any
     assert all(set(row) == {"test", "early", "late"} for row in matrix.values())
     assert matrix["early"]["late"] == 0.0  # the class was never seen
     assert matrix["late"]["late"] > matrix["early"]["late"]
+    validated = record["result"]["validation_matrix"]
+    assert validated["early"]["late"] == 0.0
+    assert validated["late"]["early"] < validated["early"]["early"]
     assert matrix["late"]["early"] < matrix["early"]["early"]  # plain backprop forgets
     assert set(record["result"]["tests"]) == {"test", "early", "late"}
     row = altprop.load(tmp_path / "runs").iloc[0]
     assert row.matrix == matrix
     assert row.tests == record["result"]["tests"]
+
+
+def test_validation_rows_of_each_context_are_evaluated_where_one_ends(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a trial of a tuning these are all that there is: no test set is opened."""
+    opened: list[str] = []
+    evaluate = TrainingRun.evaluate
+
+    def watched(self: TrainingRun, split: Split, name: str) -> dict[str, float]:
+        if not self.tested:
+            opened.append(name)
+        return evaluate(self, split, name)
+
+    monkeypatch.setattr(TrainingRun, "evaluate", watched)
+    words = ("task._target_=streams.SplitIris", "task=iris", "task.batch_size=10", "budget.amount=120", "tune=2")
+    run("optimizer=sgd", *words)
+    found = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/record.json")]
+    trials = [record for record in found if record["role"] == "trial"]
+    assert len(trials) == 2
+    assert set(opened) == {"validation", "validation/early", "validation/late"}
+    for record in found:
+        matrix = record["result"]["validation_matrix"]
+        assert list(matrix) == ["early", "late"]
+        assert all(list(row) == ["early", "late"] for row in matrix.values())
+        assert all(0 <= value <= 1 for row in matrix.values() for value in row.values())
+        assert ("matrix" in record["result"]) == (record["role"] != "trial")
+    loaded = altprop.load(tmp_path / "runs").set_index("key")["validation_matrix"]
+    assert {record["key"]: record["result"]["validation_matrix"] for record in found} == loaded.to_dict()
+
+
+def test_validation_by_context_is_the_validation_split_in_parts() -> None:
+    parts = built("SplitIris")
+    cell = make_cell(composed(("task=iris",), None), ("task=iris",))
+    training_run = TrainingRun(parts, cell.settings, 0, tested=False)
+    found, whole = training_run._validation_by_context, parts.data.validation
+    assert whole is not None
+    assert sorted(torch.cat([split.rows for split in found.values()]).tolist()) == sorted(whole.rows.tolist())
+    assert bool((found["validation/early"].targets < 2).all())
+    assert bool((found["validation/late"].targets == 2).all())
+    training_run.parts.data = replace(parts.data, validation=None)
+    del training_run._validation_by_context
+    assert training_run._validation_by_context == {}
 
 
 @pytest.mark.parametrize("task", ["FewLabels", "LabelledSplit"])
