@@ -7,7 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from altprop import MultiplicativeNoise, check_number
+from altprop import MultiplicativeNoise, check_name, check_number, check_whole
+from altprop.algorithms.dropout.rates import SCHEDULES, rate_at
 
 
 class StandardDropout(MultiplicativeNoise):
@@ -19,9 +20,11 @@ class StandardDropout(MultiplicativeNoise):
     Args:
         p: probability that a hidden unit is dropped, 0 up to but not 1.
         p_input: the same for the inputs.
+        schedule: of both over the run: constant, annealed or curriculum (`rate_at`).
+        passes: noisy forward passes that a prediction averages; 0 predicts without noise.
 
     Raises:
-        AltpropError: for a probability outside these.
+        AltpropError: for a value outside these.
 
     >>> noise = StandardDropout(p=0.5)
     >>> noise(torch.ones(1, 6), "unit", 0).unique().tolist()
@@ -35,15 +38,17 @@ class StandardDropout(MultiplicativeNoise):
 
     sites: ClassVar[frozenset[str]] = frozenset({"unit", "input"})
 
-    def __init__(self, p: float = 0.2, p_input: float = 0.0) -> None:
+    def __init__(self, p: float = 0.2, p_input: float = 0.0, schedule: str = "constant", passes: int = 0) -> None:
         super().__init__()
         self.rates = {
             "unit": check_number(p, "dropout.p", 0.0, 1 - 1e-6),
             "input": check_number(p_input, "dropout.p_input", 0.0, 1 - 1e-6),
         }
+        self.schedule = check_name(schedule, "dropout.schedule", SCHEDULES)
+        self.passes = check_whole(passes, "dropout.passes", 0)
 
     def _mask(self, like: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor:
-        p = self.rates[site]
+        p = rate_at(self.rates[site], self.schedule, self.clock.progress)
         if p == 0.0:
             return torch.ones(shape, dtype=like.dtype, device=like.device)
         keep = self.clock.uniform(shape, site, layer, 0, like) >= p

@@ -75,6 +75,7 @@ USES = {
     "tasks.scikit_learn": DIGITS | {"som"},
     "algorithms.control.null": {"null", "null unprobed"},
     "algorithms.backprop.backprop": {"backprop", "backprop dropout"},
+    "algorithms.dropout.rates": {"backprop dropout"},
     "algorithms.dropout.standard": {"backprop dropout"},
     "algorithms.feedback.dfa": {"dfa cnn"},
     "algorithms.recurrent.bptt": {"bptt gru"},

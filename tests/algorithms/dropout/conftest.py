@@ -1,0 +1,6 @@
+"""The tests beside this file read `linear_unit`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
