@@ -1,0 +1,106 @@
+"""Real-time recurrent learning: the exact derivative of the state in the parameters, carried forward in time."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from altprop import Batch, Grads, Oracle, Problem, Refused
+from altprop.algorithms.recurrent.online import OnlineLearner, Trace
+from altprop.testing import relative_error, set_up, sgd, toy_sequence
+
+MOST_BYTES = 4 * 2**30
+
+
+class RTRL(OnlineLearner):
+    """Carry the influence matrix M_t = dh_t/dtheta along, and let each error meet it where it occurs.
+
+    With h_t = f(x_t, h_(t-1); theta), (B, S), J_t = dh_t/dh_(t-1), (B, S, S), and I_t = df/dtheta with h_(t-1) held,
+    (B, S, D), D the parameters of the cell,
+
+        M_t = J_t M_(t-1) + I_t,    M_0 = 0,    dL/dtheta = sum_t (dE_t/dh_t) M_t.
+
+    It is the gradient of backpropagation through time, whatever the length, where the parameters do not move within a
+    sequence (`update_every` None). Each row has a matrix of its own: memory is B S D numbers and does not grow with T;
+    a time costs 2 B S^2 D FLOPs for J M, which for a fully connected cell of S units, D ~ S^2, is its fourth power.
+
+    Args:
+        optimizer, update_every: see `OnlineLearner`.
+
+    Raises:
+        Refused: for a matrix of more than 4 GiB.
+
+    >>> problem, batch = toy_sequence("gru")
+    >>> rule = set_up(RTRL(sgd(0.2)), problem)
+    >>> losses = [float(rule.step(batch).loss) for _ in range(50)]
+    >>> losses[-1] < 0.5 * losses[0]
+    True
+
+    Paper: Williams and Zipser, A learning algorithm for continually running fully recurrent neural networks, Neural
+    Computation 1989. They update at each step (`update_every` 1), where the matrix is stale by the updates since.
+    """
+
+    def _fresh(self, rows: int) -> Trace:
+        problem = self.problem
+        width = problem.model.initial_state(1).shape[1]
+        parameters = recurrent_parameters(problem)
+        size = rows * width * sum(p.numel() for p in parameters.values()) * problem.flat().element_size()
+        if size > MOST_BYTES:
+            raise Refused(
+                f"the influence matrix of {rows} rows takes {size / 2**30:.1f} GiB, more than 4; "
+                "lower task.batch_size or model.hidden, or use algorithm=bptt"
+            )
+        first = next(iter(parameters.values()))
+        return {name: first.new_zeros(rows, width, p.numel()) for name, p in parameters.items()}
+
+    def _advance(self, batch: Batch, time: int, h: Tensor, trace: Trace) -> tuple[Tensor, Trace]:
+        problem = self.problem
+        step = problem.cell_step(batch, time, h, jacobians=True)
+        assert step.state_jacobian is not None
+        assert step.parameter_jacobian is not None
+        with problem.ledger.work("influence matrix", per="example", examples=batch.rows):
+            return step.state, {
+                name: torch.baddbmm(step.parameter_jacobian[name].flatten(2), step.state_jacobian, before)
+                for name, before in trace.items()
+            }
+
+    def _credit(self, error: Tensor, trace: Trace) -> Grads:
+        parameters = self.problem.params
+        return {
+            name: (error.reshape(1, -1) @ matrix.flatten(0, 1)).reshape(parameters[name].shape)
+            for name, matrix in trace.items()
+        }
+
+    @classmethod
+    def oracles(cls) -> tuple[Oracle, ...]:
+        return tuple(oracle for cell in ("rnn", "gru", "lstm") for oracle in _oracles_of(cell))
+
+
+def recurrent_parameters(problem: Problem) -> Grads:
+    """Return name -> parameter, detached, of all parameters but the readout's."""
+    readout = {id(p) for p in problem.model.readout.parameters()}
+    return {name: p.detach() for name, p in problem.params.items() if id(p) not in readout}
+
+
+def _oracles_of(cell: str) -> tuple[Oracle, ...]:
+    return (
+        Oracle(f"{cell}: direction = BPTT's gradient", partial(_against_bptt, cell), 1e-10),
+        Oracle(f"not {cell}: BPTT's where the weights move at each time", partial(_moving, cell), 1e-2, differs=True),
+    )
+
+
+def _against_bptt(cell: str) -> float:
+    """Return the distance from the gradient, on masked sequences with a target at each time."""
+    problem, batch = toy_sequence(cell, width=3, lengths=[7, 3, 5, 6], per_step=True)
+    return relative_error(set_up(RTRL(sgd()), problem).direction(batch)[1], problem.gradient(batch)[1])
+
+
+def _moving(cell: str) -> float:
+    """Return how far the change over a sequence with an update at each time is from a step along the gradient.
+
+    The rate is divided by T there, so that both are first-order equal: the distance is that of the stale matrix.
+    """
+    problem, batch = toy_sequence(cell, width=3, per_step=True)
+    before, gradient = problem.flat(), problem.flatten(problem.gradient(batch)[1])
+    set_up(RTRL(sgd(1.0 / 7), update_every=1), problem).step(batch)
+    return float((before - problem.flat() - gradient).norm() / gradient.norm())
