@@ -23,7 +23,8 @@ class DirectionAlgorithm(Algorithm):
 
     The base owns the updater. It applies the direction, runs optimizers that evaluate the objective several times in a
     step under one noise, and adds the noise's own term of the objective. `_prepare` is there for what is drawn or
-    allocated once; the names in `state` of a subclass come in addition to the updater.
+    allocated once, `_update` for a rule that learns more than the model; the names in `state` of a subclass come in
+    addition to the updater.
 
     Class attributes:
         gradient_is_exact: whether the direction is the gradient of the whole objective, the noise's term included, as
@@ -59,6 +60,10 @@ class DirectionAlgorithm(Algorithm):
         model: nn.Module = problem.model
         return model
 
+    def _update(self, direction: Grads) -> None:
+        """Make the update; a rule that learns beside the model (feedback weights) writes what happens around it."""
+        self.updater.apply(direction)
+
     # Final.
 
     @final
@@ -77,7 +82,7 @@ class DirectionAlgorithm(Algorithm):
             loss, direction = self.problem.gradient(batch, create_graph=True)
         else:
             loss, direction = self.direction(batch)
-        updater.apply(direction)
+        self._update(direction)
         return loss
 
     @final
