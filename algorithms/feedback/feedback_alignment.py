@@ -58,8 +58,7 @@ class FeedbackAlignment(DirectionAlgorithm):
         self.feedback = []
         for block in chain(problem)[1:]:
             shape = block.weight.shape
-            fan_out = shape.numel() / shape[1]
-            self.feedback.append(self.scale / math.sqrt(fan_out) * problem.random.normal(*shape))
+            self.feedback.append(entry_deviation(block, self.scale) * problem.random.normal(*shape))
 
     def _direction(self, batch: Batch) -> tuple[Tensor, Grads]:
         problem = self.problem
@@ -86,6 +85,16 @@ class FeedbackAlignment(DirectionAlgorithm):
 def chain(problem: Problem) -> list[Block]:
     """Return the model's blocks in order."""
     return [cast("Block", block) for block in problem.layered.blocks]
+
+
+def entry_deviation(block: Block, scale: float) -> float:
+    """Return the root mean square of feedback weights, shaped like W, that pass on `scale` times the signal they get.
+
+    It is scale / sqrt(fan_out), fan_out = W's outputs (times the kernel's positions).
+    """
+    shape = block.weight.shape
+    fan_out = shape.numel() / shape[1]
+    return scale / math.sqrt(fan_out)
 
 
 def _ready(sizes: tuple[int, ...]) -> tuple[FeedbackAlignment, Batch]:

@@ -1,4 +1,4 @@
-"""Both feedback rules: where they are backpropagation, where they must not be, and that no W^T is used."""
+"""Rules of feedback: where they are backpropagation, where they must not be, and that no W^T is used."""
 
 import math
 from typing import Any
@@ -9,7 +9,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from altprop.algorithms.feedback.dfa import DirectFeedbackAlignment, block_shapes, chained_weights
+from altprop.algorithms.feedback.drtp import DirectRandomTargetProjection
 from altprop.algorithms.feedback.feedback_alignment import FeedbackAlignment
+from altprop.algorithms.feedback.kolen_pollack import KolenPollack
+from altprop.algorithms.feedback.sign_symmetry import SignSymmetry
+from altprop.algorithms.feedback.weight_mirror import WeightMirror
+from altprop.capabilities import Capability
 from altprop.data import Batch, ModelSpec
 from altprop.errors import AltpropError, Refused
 from altprop.models.cnn import CNN
@@ -24,6 +29,9 @@ from altprop.testing import make_problem, relative_error, toy
 SGD = OptimizerFactory("torch.optim.SGD", lr=0.1)
 ADAM = OptimizerFactory("torch.optim.Adam", lr=0.001)
 RULES = [DirectFeedbackAlignment, FeedbackAlignment]
+LEARNED = [KolenPollack, WeightMirror]
+WITHOUT_TRANSPORT = [*RULES, *LEARNED, DirectRandomTargetProjection]
+EVERY = [*WITHOUT_TRANSPORT, SignSymmetry]
 
 
 class Bernoulli(MultiplicativeNoise):
@@ -74,7 +82,8 @@ def error_under_same_noise(algorithm: Any, batch: Any) -> float:
 def convolutional(rule: type[Any], **kwargs: Any) -> tuple[Any, Batch]:
     """A rule on a small CNN: 1x8x8 -> 4x4x4 -> 5x2x2 -> 3, in float64."""
     options = {"image": None, "activation": "tanh", "generator": generator_for(0), **kwargs}
-    problem = make_problem(CNN(ModelSpec((64,), 3), (4, 5), **options).double(), "cross_entropy")
+    offers = frozenset({Capability.SUPERVISED, Capability.CLASSES})
+    problem = make_problem(CNN(ModelSpec((64,), 3), (4, 5), **options).double(), "cross_entropy", offers=offers)
     algorithm = rule(SGD)
     algorithm.setup(problem)
     data = problem.random
@@ -114,6 +123,91 @@ def test_feedback_alignment_on_convolutions_with_the_forward_weights_is_backprop
     assert error_under_same_noise(algorithm, batch) > 0.05
 
 
+MATCHES = {
+    "feedback": lambda algorithm: hidden_weights(algorithm.problem),
+    "magnitudes": lambda algorithm: [weight.abs() for weight in hidden_weights(algorithm.problem)],
+}
+
+
+@pytest.mark.parametrize("noise", [None, Bernoulli])
+@pytest.mark.parametrize(
+    ("rule", "matched"),
+    [(KolenPollack, "feedback"), (WeightMirror, "feedback"), (SignSymmetry, "magnitudes")],
+)
+def test_matched_feedback_is_backprop_on_convolutions(rule: type[Any], matched: str, noise: type[Noise] | None) -> None:
+    algorithm, batch = convolutional(rule, noise=noise and noise())
+    assert error_under_same_noise(algorithm, batch) > 0.05
+    setattr(algorithm, matched, MATCHES[matched](algorithm))
+    assert error_under_same_noise(algorithm, batch) <= 5e-15
+
+
+@pytest.mark.parametrize("magnitude", ["uniform", "batchwise", "fixed"])
+def test_scale_of_sign_symmetry_is_the_size_of_the_signal_that_is_passed_on(magnitude: str) -> None:
+    delta = toy(seed=3)[0].random.normal(4000, 50)
+    problem, _ = toy((5, 400, 50))
+    rule = SignSymmetry(SGD, magnitude, scale=2.5)
+    rule.setup(problem)
+    (matrix,) = rule.feedback()
+    assert torch.equal(matrix.sign(), hidden_weights(problem)[0].sign())
+    assert float((delta @ matrix).std() / delta.std()) == pytest.approx(2.5, rel=0.05)
+
+
+def test_signs_fixed_magnitudes_stay_and_batchwise_ones_leave_no_state() -> None:
+    algorithm, batch = ready(lambda optimizer: SignSymmetry(optimizer, "fixed"))
+    drawn = [matrix.clone() for matrix in algorithm.magnitudes]
+    for _ in range(3):
+        algorithm.step(batch)
+    assert all(torch.equal(a, b) for a, b in zip(drawn, algorithm.magnitudes, strict=True))
+    assert ready(lambda optimizer: SignSymmetry(optimizer, "batchwise"))[0].magnitudes == []
+    with pytest.raises(AltpropError, match="known are: batchwise, fixed, uniform"):
+        SignSymmetry(SGD, "random")
+
+
+def test_the_first_block_does_not_decay_under_kolen_pollack() -> None:
+    algorithm, batch = ready(lambda _: KolenPollack(OptimizerFactory("torch.optim.SGD", lr=0.0), decay=0.1))
+    before = [block.weight.detach().clone() for block in algorithm.problem.layered.blocks]
+    algorithm.step(batch)
+    shares = [1.0, 0.9, 0.9]
+    for share, old, block in zip(shares, before, algorithm.problem.layered.blocks, strict=True):
+        torch.testing.assert_close(block.weight.detach(), share * old, rtol=1e-15, atol=0)
+
+
+def test_a_mirror_shows_filters_whose_inputs_are_white() -> None:
+    algorithm, _ = convolutional(lambda _: WeightMirror(SGD, rate=1.0, examples=20_000), activation="identity")
+    algorithm.mirror()
+    for matrix, weight in zip(algorithm.feedback, hidden_weights(algorithm.problem), strict=True):
+        assert float((matrix - weight).norm() / weight.norm()) < 0.1
+
+
+def test_what_a_mirror_shows_does_not_grow_with_the_noise() -> None:
+    shown = []
+    for noise in (0.5, 2.0):
+        algorithm, _ = ready(lambda _, noise=noise: WeightMirror(SGD, noise=noise), activation="identity")
+        for _ in range(100):
+            algorithm.mirror()
+        shown.append(algorithm.feedback)
+    for matrix, other, weight in zip(*shown, hidden_weights(algorithm.problem), strict=True):
+        torch.testing.assert_close(matrix, other)  # the same draws
+        assert float((matrix - weight).norm() / weight.norm()) < 0.3
+
+
+def test_a_mirror_costs_the_blocks_that_have_feedback() -> None:
+    rows, n0, n1, n2, c = 32, 64, 128, 128, 10
+    algorithm, batch = ready(lambda _: WeightMirror(SGD, examples=16), sizes=(n0, n1, n2, c), rows=rows)
+    algorithm.step(batch)
+    engaged = 2 * rows * (2 * (n0 * n1 + n1 * n2 + n2 * c) + c * n2 + n2 * n1)
+    assert algorithm.problem.ledger.flops == engaged + 2 * 2 * 16 * (n1 * n2 + n2 * c)
+
+
+def test_targets_that_may_not_be_used_teach_no_layer() -> None:
+    """Direct random target projection of half the rows is that of the labelled half alone."""
+    algorithm, batch = ready(DirectRandomTargetProjection)
+    half = Batch(batch.inputs[:4], batch.targets[:4], batch.index[:4])
+    labelled = torch.arange(8) < 4
+    masked = Batch(batch.inputs, batch.targets, batch.index, labelled=labelled)
+    assert relative_error(algorithm.direction(masked)[1], algorithm.direction(half)[1]) <= 1e-14
+
+
 @pytest.mark.parametrize("noise", [None, Bernoulli])
 def test_dfa_on_convolutions_is_backprop_where_one_linear_layer_follows(noise: type[Noise] | None) -> None:
     """The last convolution gets what backpropagation sends it; those before must not."""
@@ -149,7 +243,7 @@ def test_masks_move_on_between_steps_and_not_within() -> None:
 
 def test_batch_statistics_move_once_a_step() -> None:
     stepped = {}
-    for rule in (DirectFeedbackAlignment, FeedbackAlignment, None):
+    for rule in (*EVERY, None):
         problem, batch = toy(normalisation="batch")
         if rule is None:
             problem.gradient(batch)
@@ -158,7 +252,7 @@ def test_batch_statistics_move_once_a_step() -> None:
             algorithm.setup(problem)
             algorithm.step(batch)
         stepped[rule] = [buffer.clone() for buffer in problem.model.buffers()]
-    for rule in RULES:
+    for rule in EVERY:
         assert all(torch.equal(a, b) for a, b in zip(stepped[rule], stepped[None], strict=True))
 
 
@@ -206,7 +300,7 @@ def step_without_transposes(algorithm: Any, batch: Any, monkeypatch: pytest.Monk
     assert mode.armed
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", WITHOUT_TRANSPORT)
 @pytest.mark.parametrize("options", [{}, {"normalisation": "batch"}, {"normalisation": "layer"}])
 def test_no_product_with_a_transposed_weight(
     rule: type[Any], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -215,7 +309,7 @@ def test_no_product_with_a_transposed_weight(
     step_without_transposes(algorithm, batch, monkeypatch)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", WITHOUT_TRANSPORT)
 def test_no_product_with_a_transposed_filter(rule: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     step_without_transposes(*convolutional(rule), monkeypatch)
 
@@ -261,7 +355,7 @@ def reachable(outputs: Any) -> set[int]:
     return found
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", EVERY)
 def test_no_graph_spans_two_blocks(rule: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     algorithm, batch = ready(rule)
     blocks = list(algorithm.problem.layered.blocks)
@@ -302,7 +396,7 @@ def test_flops_of_a_step_by_hand() -> None:
     assert expected[DirectFeedbackAlignment] / backprop == pytest.approx(0.782, abs=1e-3)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", EVERY)
 def test_books_of_twenty_steps_agree_with_an_audit_of_each(rule: type[Any]) -> None:
     algorithm, batch = ready(rule, rows=24)
     for _ in range(20):
@@ -356,7 +450,7 @@ def test_shapes_of_the_feedback() -> None:
 
 
 @pytest.mark.parametrize("scale", [0, -1.0, math.nan, math.inf, "big"])
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", EVERY)
 def test_bad_scale(rule: type[Any], scale: Any) -> None:
     with pytest.raises(AltpropError, match=r"algorithm\.scale must be a number above 0"):
         rule(SGD, scale=scale)
@@ -367,7 +461,7 @@ def test_bad_distribution() -> None:
         DirectFeedbackAlignment(SGD, distribution="cauchy")
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", EVERY)
 def test_optimizers_that_reevaluate_are_refused(rule: type[Any]) -> None:
     problem, _ = toy()
     with pytest.raises(Refused):
