@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from altprop.models.base import Block, Dense, LayeredModel
     from altprop.models.circuit import CircuitModel, Gate
     from altprop.models.recurrent import Cell, RecurrentModel
-    from altprop.noise import MixingNoise, MultiplicativeNoise, Noise
+    from altprop.noise import MixingNoise, MultiplicativeNoise, Noise, Places
     from altprop.optim import OptimizerFactory, Updater
     from altprop.oracle import Oracle
     from altprop.problem import Problem
@@ -61,6 +61,7 @@ __all__ = [
     "OptimizerFactory",
     "Oracle",
     "Panel",
+    "Places",
     "PredictorKind",
     "Problem",
     "Random",

@@ -9,7 +9,7 @@ from typing import Any
 from altprop.errors import AltpropError, near
 
 # The names of tables in altprop.models.parts, losses, optim.schedule and harness.loggers; a test compares.
-ACTIVATIONS = ("identity", "relu", "tanh", "sigmoid", "leaky_relu", "elu", "softplus", "gelu", "silu", "sign")
+ACTIVATIONS = ("identity", "relu", "tanh", "sigmoid", "leaky_relu", "elu", "selu", "softplus", "gelu", "silu", "sign")
 INITIALISATIONS = (
     "torch",
     "he_normal",

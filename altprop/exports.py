@@ -27,6 +27,7 @@ EXPORTS = {
     "OptimizerFactory": "altprop.optim",
     "Oracle": "altprop.oracle",
     "Panel": "altprop.data",
+    "Places": "altprop.noise",
     "PredictorKind": "altprop.capabilities",
     "Problem": "altprop.problem",
     "Random": "altprop.randomness",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -72,9 +73,16 @@ def _home(target: PartTarget) -> tuple[str, ...]:
     own = [name for name, task in tasks.items() if catalogue.default_model(task) == target.name]
     small = [name for name in PREFERRED if name in own or not own] if target.group == "model" else list(PREFERRED)
     refusals = []
-    for task in small or own:
+    # A noise may act at what the tasks' own models have not: feature maps, branches.
+    others = (None, *catalogue.entries("model")) if target.group == "dropout" else (None,)
+    for other, task in itertools.product(others, small or own):
         sizes = [option for option in SMALL.get(task, ()) if not option.startswith("model.")]
-        chosen = (f"task={task}", *sizes, f"{target.group}={target.name}")
+        chosen = (
+            f"task={task}",
+            *sizes,
+            f"{target.group}={target.name}",
+            *(() if other is None else (f"model={other}",)),
+        )
         try:
             make(find_target("null", target.config_dir), *chosen)
         except AltpropError as refusal:

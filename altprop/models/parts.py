@@ -35,6 +35,9 @@ class Activation:
     keeps_z: bool = False
 
 
+_SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+
+
 def _normal_cdf(z: Tensor) -> Tensor:
     return 0.5 * (1 + torch.erf(z / math.sqrt(2)))
 
@@ -64,6 +67,14 @@ ACTIVATIONS: dict[str, Activation] = {
         ),
         Activation(
             "elu", functional.elu, lambda z, y: torch.where(y > 0, torch.ones_like(y), y + 1), 1.0, (-1.0, math.inf)
+        ),
+        # Klambauer et al. 2017; the slope below 0 is what is left to the limit, -1.758.
+        Activation(
+            "selu",
+            functional.selu,
+            lambda z, y: torch.where(y > 0, torch.full_like(y, _SELU_SCALE), y + _SELU_SCALE * _SELU_ALPHA),
+            1.0,
+            (-_SELU_SCALE * _SELU_ALPHA, math.inf),
         ),
         Activation("softplus", functional.softplus, lambda z, y: z.sigmoid(), keeps_z=True),
         Activation("gelu", functional.gelu, _gelu_slope, math.sqrt(2), keeps_z=True),

@@ -8,11 +8,17 @@ import torch
 
 import altprop
 from altprop.algorithms.backprop.backprop import Backprop
+from altprop.algorithms.dropout.alpha import AlphaDropout
+from altprop.algorithms.dropout.dropblock import DropBlock
+from altprop.algorithms.dropout.dropconnect import DropConnect
 from altprop.algorithms.dropout.gaussian import GaussianDropout
+from altprop.algorithms.dropout.spatial import SpatialDropout
 from altprop.algorithms.dropout.standard import StandardDropout
+from altprop.data import Batch, ModelSpec
+from altprop.models.cnn import CNN
 from altprop.optim import OptimizerFactory
 from altprop.randomness import generator_for
-from altprop.testing import central_differences, set_up, toy
+from altprop.testing import central_differences, make_problem, set_up, toy
 
 
 def mlp(noise, dtype=torch.float64):
@@ -20,6 +26,13 @@ def mlp(noise, dtype=torch.float64):
     problem, batch = toy(noise=noise, dtype=dtype)
     problem.model.blocks[0].register_forward_hook(lambda *_: None)
     return problem, batch
+
+
+def cnn(noise, dtype=torch.float64):
+    spec = ModelSpec((36,), 3)
+    model = CNN(spec, [3, 4], stride=[1, 2], activation="tanh", noise=noise, generator=generator_for("cnn")).to(dtype)
+    x = torch.randn(6, 36, generator=generator_for("x"), dtype=torch.float64).to(dtype)
+    return make_problem(model, "cross_entropy"), Batch(x, torch.arange(6) % 3, torch.arange(6))
 
 
 @dataclass
@@ -41,6 +54,10 @@ class Kind:
 KINDS = {
     "standard": Kind(StandardDropout, {"p": 0.4, "p_input": 0.2}, {"p": 0.0}),
     "gaussian": Kind(GaussianDropout, {"p": 0.4, "p_input": 0.2}, {"p": 0.0}),
+    "alpha": Kind(AlphaDropout, {"p": 0.4, "p_input": 0.2}, {"p": 0.0}),
+    "spatial": Kind(SpatialDropout, {"p": 0.4}, {"p": 0.0}, cnn),
+    "dropconnect": Kind(DropConnect, {"p": 0.4}, {"p": 0.0}),
+    "dropblock": Kind(DropBlock, {"p": 0.3, "block": 2}, {"p": 0.0}, cnn),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
 
