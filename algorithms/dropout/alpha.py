@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -57,5 +58,5 @@ class AlphaDropout(Noise):
         if p == 0.0:
             return x
         keep = (self.clock.uniform(shape, site, layer, 0, x) >= p).to(x.dtype)
-        a = ((1 - p) * (1 + p * SATURATED**2)) ** -0.5
+        a = 1 / math.sqrt((1 - p) * (1 + p * SATURATED**2))
         return a * (x * keep + SATURATED * (1 - keep)) - a * p * SATURATED

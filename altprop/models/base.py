@@ -17,7 +17,7 @@ from altprop.noise import Noise
 
 
 class Block(nn.Module, ABC):
-    """Abstract block: `forward(x) = respond(transform(x))`; with a shortcut, the input stands before that.
+    """Abstract block: `forward(x) = respond(transform(x))`; a shortcut puts x before it, a skip adds x.
 
     `transform` is the linear part (with weight and bias), `respond` what follows: normalisation, activation, noise.
     That split serves local rules, feedback rules, curvature factors and batched populations.
@@ -31,6 +31,7 @@ class Block(nn.Module, ABC):
     Attributes:
         view: shape of one example as the linear part takes it, where the input has another; else None.
         shortcut: whether the output carries the input along, `[x, y]`.
+        skip: whether the input is added, `x + y`; y is a residual branch then.
         index: place in the chain.
         is_output: whether this is the last block, whose output carries no noise.
     """
@@ -44,6 +45,7 @@ class Block(nn.Module, ABC):
         self.norm = make_normalisation(normalisation, channels, dims)
         self.view: tuple[int, ...] | None = None
         self.shortcut = False
+        self.skip = False
         self.index = 0
         self.is_output = False
         self._noise: tuple[Noise | None] = (None,)
@@ -61,7 +63,13 @@ class Block(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         """Map the input of the block to its output."""
         y = self.respond(self.transform(x))
+        if self.skip:
+            return self.added(x, y)
         return torch.cat([self.perturbed(x), y], -1) if self.shortcut else y
+
+    def added(self, x: Tensor, y: Tensor, shared: int = 0) -> Tensor:
+        """Return x + y, the branch y under its noise."""
+        return x + (y if self.noise is None else self.noise(y, "branch", self.index, shared))
 
     def perturbed(self, x: Tensor, shared: int = 0) -> Tensor:
         """Return what the linear part sees: x in the shape that it takes, under the input noise."""
@@ -124,6 +132,7 @@ class Dense(Block):
         generator: CPU generator of the initialisation stream.
         flatten: whether to flatten all but the first dimension of the input.
         shortcut: whether the output carries the input (a vector) along, `[x, f(x W^T + b)]`: no plain chain.
+        skip: whether the input is added, `x + f(x W^T + b)`, in a block of as many inputs as outputs: no plain chain.
     """
 
     def __init__(
@@ -137,10 +146,11 @@ class Dense(Block):
         generator: torch.Generator,
         flatten: bool = False,
         shortcut: bool = False,
+        skip: bool = False,
     ) -> None:
         super().__init__(activation, normalisation, outputs, 0)
         self.view = (inputs,) if flatten else None
-        self.shortcut = shortcut
+        self.shortcut, self.skip = shortcut, skip
         self.weight = nn.Parameter(torch.empty(outputs, inputs, device="cpu"))
         self.bias = nn.Parameter(torch.empty(outputs, device="cpu"))
         initialise(self.weight, self.bias, initialisation, inputs, outputs, self.activation.gain, generator)
@@ -163,6 +173,8 @@ class Dense(Block):
             seen = self.perturbed(x, 1)
             z = torch.baddbmm(bias[:, None, :], seen, weight.transpose(1, 2))
         y = self.respond(z, 1)
+        if self.skip:
+            return self.added(x, y, 1)
         return torch.cat([seen.expand(p, *seen.shape[-2:]), y], -1) if self.shortcut else y
 
 
@@ -249,11 +261,11 @@ class LayeredModel(nn.Module):
             AltpropError: for the last block, and for one that is no plain dense block before another.
         """
         pair = self._listed()[index : index + 2]
-        plain = [isinstance(b, Dense) and b.norm is None and not b.shortcut for b in pair]
+        plain = [isinstance(b, Dense) and b.norm is None and not b.shortcut and not b.skip for b in pair]
         if index < 0 or units < 1 or plain != [True, True]:
             raise AltpropError(
-                f"block {index} cannot have {units} units: only a dense block before another, without normalisation "
-                "and shortcut, is resized, to at least 1"
+                f"block {index} cannot have {units} units: only a dense block before another, without normalisation, "
+                "shortcut and skip, is resized, to at least 1"
             )
         self._refuse_learned_noise()
         block, after = pair
@@ -268,7 +280,7 @@ class LayeredModel(nn.Module):
         return (
             self.noise is None
             and type(self).forward is LayeredModel.forward
-            and all(type(b) is Dense and b.norm is None and not b.shortcut for b in self._listed())
+            and all(type(b) is Dense and b.norm is None and not b.shortcut and not b.skip for b in self._listed())
         )
 
     @property

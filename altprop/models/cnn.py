@@ -28,6 +28,7 @@ class Conv(Block):
         activation, normalisation, initialisation: names.
         generator: CPU generator of the initialisation stream.
         view: whether inputs come in another shape (plain vectors) and are viewed as `input_shape`.
+        skip: whether the input is added to the output, where both have one shape.
 
     Attributes:
         input_shape: as above.
@@ -50,6 +51,7 @@ class Conv(Block):
         initialisation: str = "torch",
         generator: torch.Generator,
         view: bool = False,
+        skip: bool = False,
     ) -> None:
         dims = len(input_shape) - 1
         super().__init__(activation, normalisation, channels, dims)
@@ -59,6 +61,7 @@ class Conv(Block):
         self.input_shape = input_shape
         self.view = input_shape if view else None
         self.output_shape = (channels, *((n + 2 * padding - kernel) // stride + 1 for n in input_shape[1:]))
+        self.skip = skip and self.output_shape == input_shape
         taps = kernel**dims
         self.weight = nn.Parameter(torch.empty(channels, input_shape[0], *[kernel] * dims, device="cpu"))
         self.bias = nn.Parameter(torch.empty(channels, device="cpu"))
@@ -88,7 +91,8 @@ class Conv(Block):
         else:
             seen, groups = self.perturbed(x, 1).transpose(0, 1).flatten(1, 2), p
         z = convolve(seen, weight.flatten(0, 1), bias.flatten(), self.stride, self.padding, 1, groups)
-        return self.respond(z.reshape(-1, p, channels, *z.shape[2:]).transpose(0, 1), 1)
+        y = self.respond(z.reshape(-1, p, channels, *z.shape[2:]).transpose(0, 1), 1)
+        return self.added(x, y, 1) if self.skip else y
 
 
 class CNN(LayeredModel):
@@ -129,38 +133,58 @@ class CNN(LayeredModel):
         check_name(activation, "model.activation", ACTIVATIONS)
         check_name(normalisation, "model.normalisation", NORMALISATIONS)
         check_name(initialisation, "model.initialisation", INITIALISATIONS)
-        widths = check_widths(channels, "model.channels")
-        if not widths:
-            raise AltpropError("model.channels needs at least one convolution; for none use model=mlp")
-        depth = len(widths)
-        shapes = zip(
-            widths,
-            _each(kernel, depth, "model.kernel", 1),
-            _each(stride, depth, "model.stride", 1),
-            _each(padding, depth, "model.padding", 0),
-            strict=True,
+        names = {"activation": activation, "initialisation": initialisation, "normalisation": normalisation}
+        super().__init__(spec, convolutions(spec, channels, kernel, stride, padding, image, names, generator), noise)
+
+
+def convolutions(
+    spec: ModelSpec,
+    channels: Sequence[int],
+    kernel: int | Sequence[int],
+    stride: int | Sequence[int],
+    padding: int | Sequence[int],
+    image: Sequence[int] | None,
+    names: Mapping[str, str],
+    generator: torch.Generator,
+    skip: bool = False,
+) -> list[Block]:
+    """Return the blocks of a convolutional net.
+
+    Args:
+        spec, channels, kernel, stride, padding, image, generator: as `CNN` takes them.
+        names: of activation, initialisation and normalisation.
+        skip: whether each convolution but the first adds its input where that has the shape of its output.
+    """
+    widths = check_widths(channels, "model.channels")
+    if not widths:
+        raise AltpropError("model.channels needs at least one convolution; for none use model=mlp")
+    depth = len(widths)
+    shapes = zip(
+        widths,
+        _each(kernel, depth, "model.kernel", 1),
+        _each(stride, depth, "model.stride", 1),
+        _each(padding, depth, "model.padding", 0),
+        strict=True,
+    )
+    shape = _image(spec.input_shape, image)
+    blocks: list[Block] = []
+    for width, taps, step, border in shapes:
+        conv = Conv(
+            shape,
+            width,
+            kernel=taps,
+            stride=step,
+            padding=border,
+            **names,
+            generator=generator,
+            view=not blocks and shape != spec.input_shape,
+            skip=skip and bool(blocks),
         )
-        shape = _image(spec.input_shape, image)
-        blocks: list[Block] = []
-        for width, taps, step, border in shapes:
-            conv = Conv(
-                shape,
-                width,
-                kernel=taps,
-                stride=step,
-                padding=border,
-                activation=activation,
-                normalisation=normalisation,
-                initialisation=initialisation,
-                generator=generator,
-                view=not blocks and shape != spec.input_shape,
-            )
-            blocks.append(conv)
-            shape = conv.output_shape
-        readout = Dense(
-            math.prod(shape), spec.outputs, initialisation=initialisation, generator=generator, flatten=True
-        )
-        super().__init__(spec, [*blocks, readout], noise)
+        blocks.append(conv)
+        shape = conv.output_shape
+    initialisation = names["initialisation"]
+    readout = Dense(math.prod(shape), spec.outputs, initialisation=initialisation, generator=generator, flatten=True)
+    return [*blocks, readout]
 
 
 def _each(value: int | Sequence[int], depth: int, option: str, least: int) -> list[int]:
@@ -190,4 +214,4 @@ def _image(input_shape: tuple[int, ...], image: Sequence[int] | None) -> tuple[i
     return (1, side, side) if side * side == input_shape[0] else (1, input_shape[0])
 
 
-__all__ = ["CNN", "Conv"]
+__all__ = ["CNN", "Conv", "convolutions"]

@@ -225,7 +225,9 @@ class BasicProbes:
 
         def keep(block: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
             inputs.append(arguments[0].detach())
-            outputs.append(output.detach())
+            # A skip hands its input on as well; what the block itself makes is the rest.
+            made = output - arguments[0] if getattr(block, "skip", False) else output
+            outputs.append(made.detach())
 
         hooks = [block.register_forward_hook(keep) for block in problem.layered.blocks]
         try:

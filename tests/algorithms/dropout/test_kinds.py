@@ -14,8 +14,10 @@ from altprop.algorithms.dropout.dropconnect import DropConnect
 from altprop.algorithms.dropout.gaussian import GaussianDropout
 from altprop.algorithms.dropout.spatial import SpatialDropout
 from altprop.algorithms.dropout.standard import StandardDropout
+from altprop.algorithms.dropout.stochastic_depth import StochasticDepth
 from altprop.data import Batch, ModelSpec
 from altprop.models.cnn import CNN
+from altprop.models.residual import ResidualMLP
 from altprop.optim import OptimizerFactory
 from altprop.randomness import generator_for
 from altprop.testing import central_differences, make_problem, set_up, toy
@@ -32,6 +34,12 @@ def cnn(noise, dtype=torch.float64):
     spec = ModelSpec((36,), 3)
     model = CNN(spec, [3, 4], stride=[1, 2], activation="tanh", noise=noise, generator=generator_for("cnn")).to(dtype)
     x = torch.randn(6, 36, generator=generator_for("x"), dtype=torch.float64).to(dtype)
+    return make_problem(model, "cross_entropy"), Batch(x, torch.arange(6) % 3, torch.arange(6))
+
+
+def residual(noise, dtype=torch.float64):
+    model = ResidualMLP(ModelSpec((6,), 3), [5, 5, 5], "tanh", noise=noise, generator=generator_for("deep")).to(dtype)
+    x = torch.randn(6, 6, generator=generator_for("x"), dtype=torch.float64).to(dtype)
     return make_problem(model, "cross_entropy"), Batch(x, torch.arange(6) % 3, torch.arange(6))
 
 
@@ -58,6 +66,7 @@ KINDS = {
     "spatial": Kind(SpatialDropout, {"p": 0.4}, {"p": 0.0}, cnn),
     "dropconnect": Kind(DropConnect, {"p": 0.4}, {"p": 0.0}),
     "dropblock": Kind(DropBlock, {"p": 0.3, "block": 2}, {"p": 0.0}, cnn),
+    "stochastic_depth": Kind(StochasticDepth, {"p": 0.6}, {"p": 0.0}, residual),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
 

@@ -10,6 +10,7 @@ from altprop.data import ModelSpec
 from altprop.models.base import LayeredModel
 from altprop.models.cnn import CNN
 from altprop.models.mlp import MLP
+from altprop.models.residual import ResidualCNN, ResidualMLP
 from altprop.models.shortcut import ShortcutMLP
 from altprop.noise import MultiplicativeNoise, NoiseClock
 from altprop.randomness import generator_for
@@ -18,7 +19,7 @@ from altprop.randomness import generator_for
 class Everywhere(MultiplicativeNoise):
     """Multiplies by U(.5, 1.5) at each site named."""
 
-    sites = frozenset({"input", "unit", "weight", "state"})
+    sites = frozenset({"input", "unit", "weight", "state", "branch"})
 
     def __init__(self, *sites: str, seed: int = 3) -> None:
         super().__init__()
@@ -38,6 +39,8 @@ LAYERED: dict[str, tuple[type[LayeredModel], tuple[int, ...], dict[str, Any]]] =
     "linear": (MLP, (6,), {"hidden": []}),
     "shortcut_mlp": (ShortcutMLP, (6,), {"hidden": [3, 4]}),
     "shortcut_mlp on images": (ShortcutMLP, (2, 3, 2), {"hidden": [3, 4]}),
+    "residual_mlp": (ResidualMLP, (6,), {"hidden": [5, 5, 4, 4]}),
+    "residual_cnn": (ResidualCNN, (2, 7, 5), {"channels": [3, 3], "stride": [2, 1]}),
     "cnn on vectors": (CNN, (36,), {"channels": [3, 4]}),
     "cnn on signals": (CNN, (2, 11), {"channels": [3, 4], "kernel": [5, 3], "stride": [2, 3]}),
     "cnn on images": (CNN, (2, 7, 5), {"channels": [3, 4], "padding": [0, 1]}),

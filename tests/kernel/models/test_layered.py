@@ -98,6 +98,9 @@ def test_a_block_responds_to_what_it_transforms(zoo, everywhere, layered):
         whole = block(x)
         if block.shortcut:
             assert torch.equal(whole, torch.cat([block.perturbed(x), y], -1))
+        elif block.skip:
+            assert torch.equal(whole, block.added(x, y))
+            assert not torch.equal(whole, x + y)
         else:
             assert torch.equal(whole, y)
         x = whole
