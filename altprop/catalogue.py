@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from altprop.capabilities import MODEL_OFFERS, Capability, PredictorKind, evaluated_as, kind_refusal, refusal, together
+from altprop.capabilities import Capability, PredictorKind, evaluated_as, kind_refusal, refusal, together
 from altprop.checks import LEAST_SQUARES_LOSSES
-from altprop.declared import Unknown, Unset, find_class
+from altprop.declared import Unknown, find_class
 from altprop.errors import AltpropError
 
 PLUGIN_GROUP = "altprop.plugins"
@@ -50,6 +50,11 @@ class Entry:
             return self.problem
         except AltpropError as error:
             return str(error)
+
+
+def left_open(part: Mapping[str, Any]) -> list[str]:
+    """Return the options that a yaml leaves to its user, who alone knows them: `path: ???`."""
+    return [str(name) for name, value in part.items() if value == "???"]
 
 
 def declares(part: Mapping[str, Any], attribute: str) -> Any:
@@ -110,11 +115,9 @@ def _losses(task: Mapping[str, Any]) -> Mapping[str, bool]:
 
 
 def model_offers(model: Mapping[str, Any]) -> frozenset[Capability] | None:
-    """Return what the class of a model offers, `MODEL_OFFERS` for one that does not say; None for what is not told."""
+    """Return what the class of a model offers; None for one that does not say, which is found out when it is built."""
     try:
         return frozenset(find_class(model.get("_target_")).attribute("offers"))
-    except Unset:
-        return MODEL_OFFERS
     except Unknown:
         return None
 
@@ -249,7 +252,7 @@ def suggest(
     """
     needed, models = set(requires), entries("model", extra)
     for task in entries("task", extra).values():
-        if task.trouble or default_model(task) not in models:
+        if task.trouble or left_open(task.values) or default_model(task) not in models:
             continue
         served = evaluated_as(kind, evaluated_kinds(task.values)) is not None
         if served and needed <= offers(task.values, models[default_model(task)].values):

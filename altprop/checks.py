@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -27,6 +28,8 @@ CELLS = ("rnn", "gru", "lstm")
 LOGGERS = ("csv", "tensorboard", "mlflow", "wandb")
 SCHEDULES = ("constant", "linear", "cosine", "step", "exponential")
 LOSSES = ("cross_entropy", "half_squared_error", "mse", "binary_cross_entropy", "one_hot_squared_error")
+PENALTIES = ("l1", "l2", "max_norm")
+KINDS = ("auto", "classification", "regression")
 LEAST_SQUARES_LOSSES = ("half_squared_error", "mse", "one_hot_squared_error")
 
 
@@ -145,3 +148,74 @@ def check_targets(value: Any, option: str = "task.targets") -> dict[str, float]:
     if not isinstance(value, Mapping):
         raise AltpropError(f"{option} must map names to values of the metric; got {value!r}")
     return {str(name): check_number(target, f"{option}.{name}", -math.inf) for name, target in value.items()}
+
+
+def check_penalty(value: Any, option: str = "task.penalty") -> dict[str, float]:
+    """Return penalty name -> its factor, or its limit; factors of 0 are left out.
+
+    Raises:
+        AltpropError: for an unknown name or a value that is no number of at least 0.
+    """
+    if not isinstance(value, Mapping):
+        raise AltpropError(f"{option} must map {', '.join(PENALTIES)} to numbers; got {value!r}")
+    for name in value:
+        if name not in PENALTIES:
+            raise AltpropError(f"{option}.{name} is no penalty; {near(str(name), PENALTIES)}")
+    if "max_norm" in value:
+        check_number(value["max_norm"], f"{option}.max_norm", above=0.0)
+    amounts = {name: check_number(value[name], f"{option}.{name}", 0.0) for name in PENALTIES if name in value}
+    return {name: amount for name, amount in amounts.items() if amount}
+
+
+def check_table(path: Any, target: Any, kind: Any, missing: Any, text: Any, drop: Any, group: Any, time: Any) -> None:
+    """Read a table of a user's as `altprop.tables.open_table` does, so that what is wrong with it is told before a run.
+
+    Raises:
+        AltpropError: for what is wrong with it or with an option.
+    """
+    _lazily("tables").open_table(
+        check_text(path, "task.path"),
+        check_text(target, "task.target"),
+        check_name(kind, "task.kind", KINDS),
+        check_name(missing, "task.missing", ("error", "fill", "drop")),
+        check_name(text, "task.text", ("error", "onehot", "drop")),
+        [str(name) for name in drop],
+        None if group is None else check_text(group, "task.group"),
+        None if time is None else check_text(time, "task.time"),
+    )
+
+
+def check_text(value: Any, option: str) -> str:
+    """Return a text that is not empty, such as a path or a name; a number is taken for its digits.
+
+    Raises:
+        AltpropError: for anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or value in ("", "???"):
+        raise AltpropError(f"{option} must be given; say {option}=...")
+    return str(value)
+
+
+def check_arrays(path: Any, inputs: Any, target: Any) -> None:
+    """Look whether the files of arrays are there: see `altprop.own_files.look_for_arrays`.
+
+    Raises:
+        AltpropError: for what is not there.
+    """
+    _lazily("own_files").look_for_arrays(check_text(path, "task.path"), inputs, target)
+
+
+def check_images(path: Any) -> None:
+    """Look whether a folder holds folders of images, one a class, and whether Pillow is there to read them.
+
+    Raises:
+        AltpropError: for what is not there.
+    """
+    _lazily("own_files").class_folders(check_text(path, "task.path"))
+    if importlib.util.find_spec("PIL") is None:
+        raise AltpropError("task=images needs Pillow; pip install 'altprop[images]'")
+
+
+def _lazily(module: str) -> Any:
+    """Import a module that few checks need; it is named in a text, so that its code is in the key of no other run."""
+    return importlib.import_module(f"altprop.{module}")

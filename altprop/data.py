@@ -239,6 +239,7 @@ class Source:
         stratify: (N,) labels that the hold-out keeps in proportion, or None.
         ordered: whether the hold-out is the tail (time series) and not a draw.
         in_sample: whether validation and tests are the training rows themselves (point tasks, fits).
+        groups: (N,) int64, rows of one number stay in one split, or None.
         files: paths of all files that were read; () where code or an installed package made the data; None where that
             is unknown, so that every command loads the data to know whether it has their records.
     """
@@ -250,6 +251,7 @@ class Source:
     stratify: Tensor | None = None
     ordered: bool = False
     in_sample: bool = False
+    groups: Tensor | None = None
     files: tuple[str, ...] | None = None
 
     @classmethod
@@ -272,7 +274,9 @@ class Source:
         """SHA-256 of everything here but the words, the author's hash and the files: the data in the key of a run."""
         state = hashlib.sha256()
         for entry in fields(self):
-            if entry.name not in ("description", "sha256", "files"):
+            if entry.name not in ("description", "sha256", "files") and (
+                entry.name != "groups" or self.groups is not None
+            ):
                 _feed_hash(state, entry.name, getattr(self, entry.name))
         return state.hexdigest()
 

@@ -387,13 +387,24 @@ class Class:
 
 
 @dataclass(frozen=True)
+class Named:
+    """An argument of the constructor, which is handed on.
+
+    Attributes:
+        name: of it.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Check:
     """A call of a function of `altprop.checks` on an argument, in a constructor.
 
     Attributes:
         function: its name.
         argument: name of the argument.
-        others: its further arguments.
+        others: its further arguments: values, or other arguments of the constructor.
         keywords: those that are named.
         optional: whether it is called only where the argument is not None.
     """
@@ -475,7 +486,9 @@ def _checks(node: ast.FunctionDef, module: Module, arguments: Mapping[str, Argum
         if origin not in ("altprop.checks", "altprop") or condition not in (None, subject.id):
             continue
         try:
-            others = tuple(module.value(argument) for argument in call.args[1:])
+            others = tuple(
+                Named(a.id) if isinstance(a, ast.Name) and a.id in arguments else module.value(a) for a in call.args[1:]
+            )
             keywords = {str(k.arg): module.value(k.value) for k in call.keywords}
         except Unknown:
             continue  # the constructor will check it

@@ -12,6 +12,10 @@ class Refused(AltpropError):
     """A cell that cannot run, with the sentence that becomes its row in the report."""
 
 
+class NoiseLeftOut(Refused):
+    """A model that takes a noise in its constructor and does not keep it: it would run without it, labelled with it."""
+
+
 def near(name: str, known: Iterable[str]) -> str:
     """Return a hint with the nearest known names, or all of them where none is near.
 

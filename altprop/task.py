@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from altprop.capabilities import OUTPUT_KINDS, Capability, PredictorKind, evaluated_as
-from altprop.checks import check_batch_size, check_targets, check_validation, check_whole
+from altprop.checks import check_batch_size, check_penalty, check_targets, check_validation, check_whole
 from altprop.data import Batch, Feed, ModelSpec, Panel, Reference, Source, Split, TaskData
 from altprop.errors import AltpropError
 from altprop.losses import LOSSES, Loss, NoLoss, make_loss
@@ -46,6 +46,9 @@ class Task(ABC):
         validation: share of the training rows held out, or "none".
         loss: the name of one of `losses`; None takes the first.
         data_seed: of the split and of generated data; the same for all seeds of a run.
+        penalty: terms of the objective that depend on the weights alone: l1 -> a factor of the sum of |w|, l2 -> a
+            factor of half the sum of w^2, max_norm -> the norm of a unit's incoming weights above which half the
+            square of the excess is charged. Weights are the parameters of two and more dimensions.
         chance, oracle, baselines, targets: see `Reference`.
 
     Raises:
@@ -68,6 +71,7 @@ class Task(ABC):
         validation: float | str = 0.2,
         loss: str | None = None,
         data_seed: int = 0,
+        penalty: Mapping[str, float] | None = None,
         chance: float | None = None,
         oracle: float | None = None,
         baselines: Mapping[str, float] | None = None,
@@ -86,6 +90,7 @@ class Task(ABC):
         self.validation = check_validation(validation)
         self.data_seed = check_whole(data_seed, "task.data_seed", 0)
         self.loss: Loss = self._make_loss(loss or losses[0]) if losses else NoLoss()
+        self.penalties = {} if penalty is None else check_penalty(penalty)
         reached = {} if targets is None else check_targets(targets)
         self.reference = Reference(chance, oracle, dict(baselines or {}), reached)
 
@@ -127,6 +132,10 @@ class Task(ABC):
             params: name -> parameter, of the whole model.
         """
         return None
+
+    def _notes(self) -> tuple[str, ...]:
+        """Return sentences of what a user should know of the data before reading the results."""
+        return ()
 
     def _metrics(self, outputs: Tensor, split: Split) -> dict[str, float]:
         """Return the metrics of OUTPUT predictions beside the loss; by default accuracy where the task has classes."""
@@ -175,6 +184,38 @@ class Task(ABC):
     # Final.
 
     @final
+    def _decide(
+        self,
+        offers: frozenset[Capability],
+        losses: tuple[str, ...],
+        metric: str,
+        metrics: Mapping[str, bool],
+        *,
+        higher_is_better: bool,
+    ) -> None:
+        """Say what the data decide, in place of what the class says: its attributes then name all that may be.
+
+        Called before `super().__init__`.
+        """
+        found = {"offers": offers, "losses": losses, "metric": metric, "metrics": metrics}
+        vars(self).update(found, higher_is_better=higher_is_better)
+
+    @final
+    def penalty(self, params: Mapping[str, Tensor]) -> Tensor | None:
+        """Return the terms of the objective that depend on the parameters alone, a scalar, or None where none do."""
+        own = self._penalty(params)
+        terms = [] if own is None else [own]
+        weights = [p for name, p in params.items() if p.dim() > 1 and not name.startswith("noise.")]
+        for name, amount in self.penalties.items() if weights else ():
+            terms.append(sum((_PENALTIES[name](weight, amount) for weight in weights), weights[0].new_zeros(())))
+        return sum(terms[1:], terms[0]) if terms else None
+
+    @final
+    def notes(self) -> tuple[str, ...]:
+        """Return sentences of what a user should know of the data before reading the results."""
+        return self._notes()
+
+    @final
     def data(self) -> TaskData:
         """Load and split the data; the split depends on `data_seed` alone."""
         source = self._load()
@@ -193,6 +234,8 @@ class Task(ABC):
             cut = n - max(1, round(share * n))
             return torch.arange(cut), torch.arange(cut, n)
         generator = generator_for(self.data_seed, type(self).__name__, "hold-out")
+        if source.groups is not None:
+            return _hold_groups_out(source.groups, share, generator)
         order = torch.randperm(n, generator=generator, device="cpu")
         if source.stratify is None:
             held = order[: max(1, round(share * n))]
@@ -269,3 +312,29 @@ class Task(ABC):
             weights = torch.ones_like(per, dtype=torch.float64) if mask is None else mask.double()
             loss = (per.double() * weights).sum() / self.loss.divisor(weights)
         return {"loss": float(loss), **self._metrics(outputs, split)}
+
+
+def _hold_groups_out(groups: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return (rows to train on, rows held out): whole groups, drawn until the share is reached, and never all."""
+    names = groups.unique()
+    order = names[torch.randperm(len(names), generator=generator, device="cpu")]
+    sizes = torch.stack([(groups == name).sum() for name in order])
+    before = sizes.cumsum(0) - sizes
+    count = min(int((before < share * len(groups)).sum()), len(names) - 1)
+    held = torch.isin(groups, order[:count])
+    return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
+
+
+def _max_norm(weight: Tensor, limit: float) -> Tensor:
+    """Return half the square by which the norm of each unit's incoming weights, (U, ...), exceeds a limit, summed."""
+    squares = weight.flatten(1).square().sum(1)
+    # The root of 0 has no gradient; below the limit nothing is charged anyway.
+    norms = torch.where(squares > limit**2, squares, squares.new_full((), limit**2)).sqrt()
+    return 0.5 * (norms - limit).square().sum()
+
+
+_PENALTIES: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "l1": lambda weight, amount: amount * weight.abs().sum(),
+    "l2": lambda weight, amount: 0.5 * amount * weight.square().sum(),
+    "max_norm": _max_norm,
+}

@@ -21,10 +21,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         description="Run the conformance suite: what a rule must obey to be compared fairly.",
         epilog="examples: altprop-check dfa; altprop-check my_package.my_rule:MyRule; altprop-check task=digits; "
         "altprop-check model=gru dropout=standard; "
+        "altprop-check task=table task.path=my.csv task.target=column; "
+        "altprop-check model=custom model._target_=my.Net task=digits; "
         "altprop-check --gradient backprop. Exit code: 0 all rules hold, 1 one is broken, 2 a mistake.",
     )
     parser.add_argument(
-        "target", nargs="+", help="an algorithm's name, package.module:Class, or task=NAME, model=NAME, dropout=NAME"
+        "target",
+        nargs="+",
+        help="an algorithm's name, package.module:Class, or task=NAME, model=NAME, dropout=NAME; "
+        "what follows a task, model or dropout is its own where an option such as task.path=FILE is among it",
     )
     parser.add_argument("--config-dir", default=None, metavar="DIR", help="a folder of yours with further yaml files")
     parser.add_argument(
@@ -41,20 +46,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # a rule in one file beside you is found by its name
     try:
-        sys.exit(max([_examined(text, options) for text in options.target]))
+        sys.exit(max([_examined(text, more, options) for text, more in _targets(options.target)]))
     except KeyboardInterrupt:
         print("altprop-check: interrupted", file=sys.stderr)
         sys.exit(130)
 
 
-def _examined(text: str, options: argparse.Namespace) -> int:
+def _targets(words: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """Return each target with its options: with an option among them, all words are of the first one."""
+    if any("." in word.partition("=")[0] and "=" in word for word in words):
+        return [(words[0], tuple(words[1:]))]
+    return [(word, ()) for word in words]
+
+
+def _examined(text: str, more: tuple[str, ...], options: argparse.Namespace) -> int:
     """Examine one target, print what is found, and return the exit code."""
     from altprop.errors import AltpropError
 
     try:
         from altprop.conformance.suite import find
 
-        target = find(text, options.config_dir)
+        target = find(text, options.config_dir, more)
         if options.gradient:
             return _gradient(text, target)
         code = _check(text, target, options.verbose)

@@ -142,6 +142,8 @@ def _finish(log: Any, seconds: float) -> None:
     runs = Path(str(settings.get("runs_dir") or "runs"))
     executed = sum(o.executed for o in outcomes)
     print(f"{len(outcomes)} runs, {executed} executed, in {seconds:.1f} s; records in {runs}")
+    for note in dict.fromkeys(f"{o.workload}: {note}" for o in outcomes for note in o.notes):
+        print(f"note: {note}")
     if settings.get("report", True) is False:
         return
     from altprop.errors import AltpropError

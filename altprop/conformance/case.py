@@ -107,7 +107,12 @@ def suitable_task(
     order = [name for name in PREFERRED if name in tasks] + [name for name in tasks if name not in PREFERRED]
     for name in order:
         task, model = tasks[name], models.get(catalogue.default_model(tasks[name]))
-        if task.trouble or model is None or evaluated_as(kind, catalogue.evaluated_kinds(task.values)) is None:
+        if (
+            task.trouble
+            or model is None
+            or catalogue.left_open(task.values)
+            or evaluated_as(kind, catalogue.evaluated_kinds(task.values)) is None
+        ):
             continue
         if requires | offering <= catalogue.offers(task.values, model.values):
             return name

@@ -13,9 +13,9 @@ from torch import Tensor
 from altprop import catalogue
 from altprop.capabilities import Capability
 from altprop.conformance.case import PREFERRED, SMALL, NotApplicable, difference, find_target, make
-from altprop.conformance.noises import CarryNoise, SiteNoise, at
+from altprop.conformance.noises import at
 from altprop.conformance.state import generator_states, global_generators
-from altprop.errors import AltpropError, Refused, near
+from altprop.errors import AltpropError, NoiseLeftOut, Refused, near
 from altprop.harness.building import Parts
 from altprop.noise import SITES, MixingNoise, MultiplicativeNoise
 
@@ -33,17 +33,19 @@ class PartTarget:
         group: model or dropout.
         name: of the yaml.
         config_dir: a folder with further yaml files, or None.
+        overrides: what else is set, such as the class of a custom model and a task that it fits.
     """
 
     group: str
     name: str
     config_dir: str | None = None
+    overrides: tuple[str, ...] = ()
 
 
 PartRule = Callable[[PartTarget], str | None]
 
 
-def find_part(group: str, name: str, config_dir: str | None = None) -> PartTarget:
+def find_part(group: str, name: str, config_dir: str | None = None, overrides: tuple[str, ...] = ()) -> PartTarget:
     """Return the model or noise of that name.
 
     Raises:
@@ -54,7 +56,7 @@ def find_part(group: str, name: str, config_dir: str | None = None) -> PartTarge
         raise AltpropError(f"{group}={name} is unknown; {near(name, known)}")
     if known[name].problem:
         raise AltpropError(f"{group}={name}: {known[name].problem}")
-    return PartTarget(group, name, config_dir)
+    return PartTarget(group, name, config_dir, overrides)
 
 
 def make_part(target: PartTarget, *more: str, seed: int = 0, dtype: str = "float64") -> Parts:
@@ -72,15 +74,18 @@ def _home(target: PartTarget) -> tuple[str, ...]:
     tasks = catalogue.entries("task", () if target.config_dir is None else (target.config_dir,))
     own = [name for name, task in tasks.items() if catalogue.default_model(task) == target.name]
     small = [name for name in PREFERRED if name in own or not own] if target.group == "model" else list(PREFERRED)
+    named = [one.removeprefix("task=") for one in target.overrides if one.startswith("task=")]
+    more = tuple(one for one in target.overrides if not one.startswith("task="))
     refusals = []
     # A noise may act at what the tasks' own models have not: feature maps, branches.
     others = (None, *catalogue.entries("model")) if target.group == "dropout" else (None,)
-    for other, task in itertools.product(others, small or own):
+    for other, task in itertools.product(others, named or small or own):
         sizes = [option for option in SMALL.get(task, ()) if not option.startswith("model.")]
         chosen = (
             f"task={task}",
             *sizes,
             f"{target.group}={target.name}",
+            *more,
             *(() if other is None else (f"model={other}",)),
         )
         try:
@@ -169,11 +174,12 @@ def takes_a_noise(target: PartTarget) -> str | None:
     """It keeps the noise that it is given as `noise`, where it does not refuse it."""
     for site in sorted(SITES):
         try:
-            parts = make_part(target, *at(site))
+            make_part(target, *at(site))
+        except NoiseLeftOut as refusal:
+            return str(refusal)
         except AltpropError:
             continue
-        kept = isinstance(parts.problem.uncounted.noise, (SiteNoise, CarryNoise))
-        return None if kept else "it does not keep its noise as `noise`: any dropout would be left out without a word"
+        return None
     raise NotApplicable("it asks for noise at no site, so that every dropout is refused")
 
 

@@ -45,12 +45,16 @@ def algorithms() -> list[str]:
 
 def tasks() -> list[str]:
     """Return the names of all tasks that are installed, from discovery."""
-    return [name for name, entry in catalogue.entries("task").items() if not entry.problem]
+    return [name for name, entry in catalogue.entries("task").items() if _complete(entry)]
 
 
 def parts(group: str) -> list[str]:
     """Return the names of all models, or of all kinds of dropout, that are installed, from discovery."""
-    return [name for name, entry in catalogue.entries(group).items() if not entry.problem and name != "none"]
+    return [name for name, entry in catalogue.entries(group).items() if _complete(entry) and name != "none"]
+
+
+def _complete(entry: catalogue.Entry) -> bool:
+    return not entry.problem and not catalogue.left_open(entry.values)
 
 
 def apply(rule: Callable[[Any], str | None], target: AnyTarget) -> Finding:
@@ -83,20 +87,27 @@ def _exemption(rule: str, target: AnyTarget) -> str | None:
     return kind.exempt.get(rule)
 
 
-def find(text: str, config_dir: str | None = None) -> AnyTarget:
+def find(text: str, config_dir: str | None = None, overrides: tuple[str, ...] = ()) -> AnyTarget:
     """Return what a text names: an algorithm (`name` or `package.module:Class`), a task, a model or a noise.
 
     The latter are `task=name`, `model=name` and `dropout=name`.
+
+    Args:
+        text: what is examined.
+        config_dir: a folder with further yaml files, or None.
+        overrides: options of a task, a model or a noise, and the task on which a model is examined.
 
     Raises:
         AltpropError: for what cannot be found.
     """
     folder = None if config_dir is None else config_folder(config_dir)
     if text.startswith("task="):
-        return find_task(text.removeprefix("task="), folder)
+        return find_task(text.removeprefix("task="), folder, overrides)
     for group in PART_RULES:
         if text.startswith(f"{group}="):
-            return find_part(group, text.removeprefix(f"{group}="), folder)
+            return find_part(group, text.removeprefix(f"{group}="), folder, overrides)
+    if overrides:
+        raise AltpropError(f"{overrides[0]}: options are for a task, a model or a dropout; {text} is an algorithm")
     return find_target(text.removeprefix("algorithm="), folder)
 
 

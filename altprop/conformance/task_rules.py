@@ -32,10 +32,12 @@ class TaskTarget:
     Attributes:
         name: of the yaml.
         config_dir: a folder with further yaml files, or None.
+        overrides: what else is set, such as the file of a table.
     """
 
     name: str
     config_dir: str | None = None
+    overrides: tuple[str, ...] = ()
 
     @property
     def entry(self) -> catalogue.Entry:
@@ -46,7 +48,7 @@ class TaskTarget:
 TaskRule = Callable[[TaskTarget], str | None]
 
 
-def find_task(name: str, config_dir: str | None = None) -> TaskTarget:
+def find_task(name: str, config_dir: str | None = None, overrides: tuple[str, ...] = ()) -> TaskTarget:
     """Return the task of that name.
 
     Raises:
@@ -57,12 +59,18 @@ def find_task(name: str, config_dir: str | None = None) -> TaskTarget:
         raise AltpropError(f"task={name} is unknown; {near(name, known)}")
     if known[name].problem:
         raise AltpropError(f"task={name}: {known[name].problem}")
-    return TaskTarget(name, config_dir)
+    return TaskTarget(name, config_dir, overrides)
 
 
 def make_task(target: TaskTarget) -> Task:
-    """Build a task from its yaml."""
-    config = composed((f"task={target.name}",), target.config_dir)["task"]
+    """Build a task from its yaml.
+
+    Raises:
+        AltpropError: where it needs an option that is not given, or cannot be built.
+    """
+    config = composed((f"task={target.name}", *target.overrides), target.config_dir)["task"]
+    for option in catalogue.left_open(config):
+        raise AltpropError(f"task={target.name} needs task.{option}; say task.{option}=...")
     return build(config, Task, "task")  # type: ignore[type-abstract]
 
 
@@ -77,8 +85,11 @@ def _data(target: TaskTarget) -> tuple[Task, TaskData]:
 
 def says_whether_it_is_least_squares(target: TaskTarget) -> str | None:
     """Listings and refusals know whether its loss is a sum of squares: from its name, or from `offers`."""
+    task = make_task(target)
+    if "offers" in vars(task):
+        raise NotApplicable("its data decide which losses it has")
     said = Capability.LEAST_SQUARES in (catalogue.task_offers(target.entry.values) or ())
-    loss = make_task(target).loss
+    loss = task.loss
     if said == loss.least_squares:
         return None
     return f"its loss {loss.name} is {'a' if loss.least_squares else 'no'} sum of squares, and `offers` says otherwise"
@@ -126,7 +137,7 @@ def fits_its_model(target: TaskTarget) -> str | None:
     if evaluated_as(PredictorKind.MODEL, make_task(target).kinds) is None:
         raise NotApplicable("it evaluates no model by itself")
     for dtype in ("float32", "float64"):
-        overrides = ("algorithm=null", f"task={target.name}", f"dtype={dtype}")
+        overrides = ("algorithm=null", f"task={target.name}", f"dtype={dtype}", *target.overrides)
         parts = build_parts(make_cell(composed(overrides, target.config_dir), overrides), 0)
         for split in (parts.data.train, *parts.data.tests.values()):
             with parts.problem.evaluating():

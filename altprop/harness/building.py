@@ -16,16 +16,17 @@ from altprop import catalogue
 from altprop.algorithm import Algorithm
 from altprop.capabilities import MODEL_OFFERS, Capability, evaluated_as, kind_refusal, together
 from altprop.data import Batch, Feed, ModelSpec, Split, TaskData
-from altprop.errors import AltpropError, Refused
+from altprop.errors import AltpropError, NoiseLeftOut, Refused
 from altprop.feed import EpochFeed
 from altprop.flops import count_flops
 from altprop.harness.cell import Cell
 from altprop.ledger import Ledger
 from altprop.losses import NoLoss
+from altprop.models.custom import adopt
 from altprop.noise import Noise, NoiseClock
 from altprop.optim import OptimizerFactory
 from altprop.problem import Problem
-from altprop.randomness import Streams
+from altprop.randomness import Streams, derive_seed
 from altprop.ranks import Ranks
 from altprop.resolve import build, resolve_class
 from altprop.task import Task
@@ -94,7 +95,7 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
         len(data.train),
     )
     problem.player_loss = task._player_loss
-    problem.uncounted.charge(task._penalty)
+    problem.uncounted.charge(task.penalty)
     if Capability.ENVIRONMENT in task.offers:
         problem.attach(task._environment())
     problem.ranks = ranks = Ranks(settings.rank, settings.ranks)
@@ -127,20 +128,30 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
 def _model(config: Mapping[str, Any], spec: ModelSpec, noise: Noise | None, generator: torch.Generator) -> nn.Module:
     """Build the model; one that takes no noise or no generator is not given any.
 
+    What a class draws from torch's global generator, as torch's own layers do, comes from the same stream. A class that
+    says nothing of what it offers is the user's: see `altprop.models.custom`.
+
     Raises:
-        Refused: for a noise that the model does not take.
+        Refused: for a noise that the model does not take, or takes and leaves out.
         AltpropError: for a model without parameters.
     """
     known = inspect.signature(resolve_class(config.get("_target_"), nn.Module)).parameters
     takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
     name = str(config.get("name", "custom"))
-    if noise is not None and not takes_all and "noise" not in known:
-        raise Refused(f"model {name} takes no noise: its constructor has no argument `noise`; use dropout=none")
+    name = str(config.get("_target_")).rpartition(".")[2] if name == "custom" else name
     offered = {"spec": spec, "noise": noise, "generator": generator}
     given = {option: value for option, value in offered.items() if takes_all or option in known}
-    model = build(config, nn.Module, "model", **given)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(generator.initial_seed(), "global"))
+        model = build(config, nn.Module, "model", **given)
     if next(model.parameters(), None) is None:
         raise AltpropError(f"model {name} has no parameters, so there is nothing to train; choose another model")
+    if not hasattr(model, "offers"):
+        model = adopt(model, spec, noise, name)
+    if noise is not None and getattr(model, "noise", None) is not noise:
+        if "noise" in given:
+            raise NoiseLeftOut(f"model {name} takes a noise and does not keep it as `noise`; use dropout=none")
+        raise Refused(f"model {name} takes no noise: its constructor has no argument `noise`; use dropout=none")
     return model
 
 

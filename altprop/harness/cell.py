@@ -131,9 +131,9 @@ def make_cell(
     axes = {
         "algorithm": str(algorithm["name"]),
         "optimizer": str(optimizer.get("name", "custom")) if isinstance(optimizer, Mapping) else "none",
-        "dropout": str(dropout.get("name", "custom")),
-        "task": str(_part(config, "task").get("name", "custom")),
-        "model": str(_part(config, "model").get("name", "custom")),
+        "dropout": _named(dropout),
+        "task": _named(_part(config, "task")),
+        "model": _named(_part(config, "model")),
     }
     declared = _declared({"algorithm": algorithm, "optimizer": optimizer, "dropout": dropout})
     if isinstance(optimizer, Mapping):
@@ -197,6 +197,12 @@ def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise AltpropError(f"{name} is not set; choose one with {name}=NAME (altprop-list shows all)")
     return value
+
+
+def _named(part: Mapping[str, Any]) -> str:
+    """Return the name of a part: that of its class where a class was named in place of a yaml."""
+    name = str(part.get("name", "custom"))
+    return str(part["_target_"]).rpartition(".")[2] if name == "custom" and part.get("_target_") else name
 
 
 def _options(overrides: Sequence[str], groups: Sequence[str], skip: Sequence[str] = ()) -> list[str]:

@@ -80,25 +80,27 @@ def spell(argument: str, config_dirs: Sequence[str] = ()) -> str:
     """
     if argument.startswith("+tune="):
         return argument[1:]  # it stands in the configuration, and Hydra would refuse to add it
+    if argument.startswith("task.penalty."):
+        return f"++{argument}"  # no yaml needs to say that a task has none
     group, _, value = argument.partition("=")
     if value == "null" and group != "algorithm" and (known := catalogue.entries(group, tuple(config_dirs))):
         raise AltpropError(f"{argument} names nothing; {near('null', known)}")  # Hydra would end with a traceback
+    if "glob(" in argument and group in ("algorithm", "task", "model"):
+        return _expanded(argument, group, config_dirs)
     if group != "algorithm":
         return argument
-    if "glob(" in argument:
-        return _expanded(argument, config_dirs)
     given = argument.removeprefix("algorithm=").split(",")
     return "algorithm=" + ",".join("'null'" if name == "null" else name for name in given)
 
 
-def _expanded(argument: str, config_dirs: Sequence[str]) -> str:
-    """Replace a glob over algorithms by their names."""
+def _expanded(argument: str, group: str, config_dirs: Sequence[str]) -> str:
+    """Replace a glob over a group by the names of those that need nothing of their user."""
     try:
         value = OverridesParser.create().parse_override(argument).value()
     except HydraException:
         return argument  # Hydra says what is wrong with it
     if not isinstance(value, Glob):
         return argument
-    entries = catalogue.entries("algorithm", tuple(config_dirs))
-    names = value.filter([name for name, entry in entries.items() if name != "custom" and not entry.problem])
-    return spell("algorithm=" + ",".join(names)) if names else argument
+    known = catalogue.entries(group, tuple(config_dirs)).items()
+    names = value.filter([name for name, one in known if not one.problem and not catalogue.left_open(one.values)])
+    return spell(f"{group}=" + ",".join(names)) if names else argument

@@ -82,6 +82,8 @@ def sources(cell: Cell) -> str:
         target = part.get("_target_")
         if target:
             modules.add(str(target).rpartition(".")[0])
+    if catalogue.model_offers(cell.config["model"]) is None:
+        modules.add("altprop.models.custom")
     if cell.axes["optimizer"] != "none":
         modules.add("altprop.optim")
     if cell.settings.probes != "off":
@@ -102,6 +104,7 @@ class Outcome:
         metric: its name.
         key: of the record.
         role: of the run.
+        notes: what the task says of its data.
         objective: what a search minimises: the final validation metric, negated where more is better, or None.
     """
 
@@ -116,6 +119,7 @@ class Outcome:
     key: str | None = None
     role: str = "run"
     objective: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 def outcome_of(run: RunIdentity, data: Mapping[str, Any], executed: bool) -> Outcome:
@@ -141,6 +145,7 @@ def outcome_of(run: RunIdentity, data: Mapping[str, Any], executed: bool) -> Out
         str(data["key"]),
         run.cell.role,
         None if value is None else -value if result.get("higher_is_better", True) else value,
+        tuple(result.get("notes") or ()),
     )
 
 

@@ -231,6 +231,7 @@ def _result(training_run: TrainingRun, tests: Tests) -> dict[str, Any]:
             "spent": _spent(training_run),
         },
         "sizes": sizes,
+        **({"notes": list(task.notes())} if task.notes() else {}),
         "source": parts.data.source,
         "parameters": sum(p.numel() for p in parts.model.parameters()),
         "own_model": training_run.own_model,

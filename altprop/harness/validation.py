@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from altprop import catalogue, checks
-from altprop.declared import Constructor, Unknown, find_class
+from altprop.declared import Constructor, Named, Unknown, find_class
 from altprop.errors import AltpropError, near
 from altprop.resolve import arguments
 
@@ -122,6 +122,8 @@ def _check_part(group: str, part: Mapping[str, Any]) -> None:
     Where the source does not tell, nothing is said: the class itself is asked when it is built.
     """
     target = part.get("_target_")
+    if target == "???" and group != "algorithm":  # which a cell looks at itself
+        raise AltpropError(f"{group} has no _target_; give {group}._target_=package.module.Class")
     if target in (None, "???"):
         return
     base = BASES.get(group)
@@ -140,6 +142,8 @@ def _check_part(group: str, part: Mapping[str, Any]) -> None:
     for name in sorted(set(options) - known):
         if not constructor.open or name in given:
             raise AltpropError(unknown_option(group, name, options[name], known, kind.node.name))
+    for name in catalogue.left_open(part):
+        raise AltpropError(f"{group}={part.get('name')} needs {group}.{name}; say {group}.{name}=...")
     for name in sorted(known - set(options)):
         if constructor.arguments[name].required:
             raise AltpropError(f"{group}={kind.node.name} needs {group}.{name}; say +{group}.{name}=...")
@@ -154,8 +158,11 @@ def _check_values(group: str, options: Mapping[str, Any], constructor: Construct
         function = getattr(checks, check.function, None)
         if function is None or check.argument not in options:
             continue
-        if not (check.optional and options[check.argument] is None):
-            function(options[check.argument], *check.others, **check.keywords)
+        if check.optional and options[check.argument] is None:
+            continue
+        if all(not isinstance(other, Named) or other.name in options for other in check.others):
+            others = (options[other.name] if isinstance(other, Named) else other for other in check.others)
+            function(options[check.argument], *others, **check.keywords)
     for name, argument in constructor.arguments.items():
         if name in options and not fits(argument.annotation, options[name]):
             words = in_words(argument.annotation)

@@ -1,5 +1,6 @@
 """Models and noises that differ from honest ones by one fault each."""
 
+import numpy as np
 import torch
 
 from altprop.models.mlp import MLP
@@ -45,10 +46,11 @@ class ActsInEvaluation(HonestNoise):
         return 1.1 * super().forward(x, site, layer, shared)
 
 
-class DrawsItsWeightsFromTorch(MLP):
+class DrawsItsWeightsFromNumpy(MLP):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        torch.nn.init.normal_(self.blocks[0].weight)
+        scale = float(np.random.rand())  # noqa: NPY002 - the fault
+        self.blocks[0].weight.data *= scale
 
 
 class GivesOneColumnMore(MLP):

@@ -34,7 +34,7 @@ FAULTS = {
         "ActsInEvaluation": "is_the_identity_in_evaluation",
     },
     "model": {
-        "DrawsItsWeightsFromTorch": "builds_from_its_seed_alone",
+        "DrawsItsWeightsFromNumpy": "builds_from_its_seed_alone",
         "GivesOneColumnMore": "gives_what_its_spec_says",
         "KeepsNoNoise": "takes_a_noise",
         "ReadsWhatWasAbove": "walks_as_a_chain",

@@ -19,7 +19,8 @@ class Shipped:
     """The tasks of conf/task, as their yaml describes them."""
 
     conf = CONF
-    names = tuple(sorted(path.stem for path in (CONF / "task").glob("*.yaml")))
+    # Those of the user's own data have none of their own: tests/tasks/test_own_data.py has them.
+    names = tuple(sorted(path.stem for path in (CONF / "task").glob("*.yaml") if "???" not in path.read_text()))
 
     def configuration(self, name: str) -> dict[str, Any]:
         content: dict[str, Any] = yaml.safe_load((CONF / "task" / f"{name}.yaml").read_text())

@@ -16,7 +16,7 @@ from altprop.randomness import generator_for
 from altprop.resolve import arguments, build, resolve_class
 
 CONF = Path(altprop.__file__).parent / "conf" / "model"
-FILES = {path.stem: path for path in sorted(CONF.glob("*.yaml"))}
+FILES = {path.stem: path for path in sorted(CONF.glob("*.yaml")) if "???" not in path.read_text()}
 SPECS = {
     "point": ModelSpec((2,), 2, start=(0.0, 1.0)),
     **dict.fromkeys(("rnn", "gru", "lstm"), ModelSpec((2,), 3, sequence=True)),
