@@ -24,9 +24,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--publish", action="store_true", help="make a small report to publish, its records beside it in one archive"
     )
     parser.add_argument("--format", default="html,md", help="html, md or both, with a comma (default: html,md)")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
     options = parser.parse_args(argv)
     formats = options.format.split(",")
-    sys.exit(report(options.runs, options.out, options.title, formats, options.reference, options.publish))
+    given = (options.runs, options.out, options.title, formats, options.reference, options.publish)
+    code = report(*given)
+    if options.open and code == 0:
+        import webbrowser
+
+        name = "report.html" if "html" in formats else "report.md"
+        if not webbrowser.open(Path(options.out, name).resolve().as_uri()):
+            print("altprop-report: no browser was found; open the file above", file=sys.stderr)
+    sys.exit(code)
 
 
 def report(

@@ -140,8 +140,7 @@ def _finish(log: Any, seconds: float) -> None:
     outcomes = log.outcomes()
     settings: dict[str, Any] = next((row["config"] for row in log.rows() if row["kind"] == "start"), {})
     runs = Path(str(settings.get("runs_dir") or "runs"))
-    executed = sum(o.executed for o in outcomes)
-    print(f"{len(outcomes)} runs, {executed} executed, in {seconds:.1f} s; records in {runs}")
+    print(f"{counted(outcomes)}, in {seconds:.1f} s; records in {runs}")
     for note in dict.fromkeys(f"{o.workload}: {note}" for o in outcomes for note in o.notes):
         print(f"note: {note}")
     if settings.get("report", True) is False:
@@ -158,6 +157,14 @@ def _finish(log: Any, seconds: float) -> None:
         print(f"report: {page}")
     except AltpropError as error:
         print(f"altprop: the runs are safe, but no report was built: {error}", file=sys.stderr)
+
+
+def counted(outcomes: Sequence[Any]) -> str:
+    """Return "30 runs, 21 executed, 9 refused": a run that was refused is none that was executed."""
+    executed = sum(o.executed and o.status != "refused" for o in outcomes)
+    refused = sum(o.status == "refused" for o in outcomes)
+    runs = f"{len(outcomes)} run{'' if len(outcomes) == 1 else 's'}"
+    return f"{runs}, {executed} executed" + (f", {refused} refused" if refused else "")
 
 
 def verify(runs: Path, keys: Sequence[str] | None = None) -> None:

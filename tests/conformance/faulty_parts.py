@@ -17,8 +17,8 @@ class HonestNoise(MultiplicativeNoise):
         return 0.5 + self.clock.uniform(shape, site, layer, 0, like)
 
 
-class ActsOnBranches(HonestNoise):
-    sites = frozenset({"branch"})
+class ActsNowhere(HonestNoise):
+    sites = frozenset({"a site of nobody"})
 
 
 class HasAnotherMean(HonestNoise):

@@ -136,7 +136,7 @@ def test_a_worker_that_is_lost_without_isolation_is_told(tmp_path: Path, capfd: 
     assert "Traceback" not in err
     kept = by_algorithm(folder)
     assert set(kept) == {"Honest"}
-    assert "1 runs, 1 executed" in out
+    assert "1 run, 1 executed" in out
     assert (folder / "report" / "report.html").exists()
 
     assert run([*sweep(folder, [fault]), "isolate=true"]) == 1
