@@ -9,7 +9,6 @@ import torch
 from altprop.capabilities import Capability
 from altprop.checks import ACTIVATIONS, INITIALISATIONS, NORMALISATIONS, check_name, check_widths
 from altprop.data import ModelSpec
-from altprop.errors import Refused
 from altprop.models.base import Dense, LayeredModel
 from altprop.noise import Noise
 
@@ -46,8 +45,6 @@ class MLP(LayeredModel):
         check_name(normalisation, "model.normalisation", NORMALISATIONS)
         check_name(initialisation, "model.initialisation", INITIALISATIONS)
         widths = [math.prod(spec.input_shape), *hidden, spec.outputs]
-        if not widths[0]:
-            raise Refused("this model reads inputs, and the task has none; use model=point")
         last = len(widths) - 2
         super().__init__(
             spec,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from altprop.errors import AltpropError
+from altprop.errors import AltpropError, Refused
 
 T = TypeVar("T")
 
@@ -159,7 +159,12 @@ def initialise(
         fan_in, fan_out: number of inputs and outputs of a unit.
         gain: of the activation that follows.
         generator: CPU generator of the initialisation stream.
+
+    Raises:
+        Refused: for a unit without inputs, where the task has none.
     """
+    if fan_in < 1:
+        raise Refused("this model reads inputs, and the task has none; use model=point")
     with torch.no_grad():
         INITIALISATIONS[name](weight, fan_in, fan_out, gain, generator)
         if bias is not None:

@@ -18,7 +18,7 @@ class HonestNoise(MultiplicativeNoise):
 
 
 class ActsNowhere(HonestNoise):
-    sites = frozenset({"a site of nobody"})
+    sites = frozenset({"nowhere"})
 
 
 class HasAnotherMean(HonestNoise):
