@@ -23,6 +23,26 @@ def blocks() -> dict[str, list[str]]:
     return found
 
 
+def test_a_task_a_model_and_a_noise(bare: Any, tmp_path: Path) -> None:
+    section = (ROOT / "CONTRIBUTING.md").read_text().split("## A model, a task, a noise")[1].split("\n## ")[0]
+    code = [(language, text) for language, text in BLOCK.findall(section)]
+    names = re.findall(r"`(\w+)\.py`", section)
+    groups = re.findall(r"`conf/(\w+)/\w+\.yaml`", section.split("The yaml files are")[1])
+    sources = [text for language, text in code if language == "python"]
+    files = [text for language, text in code if language == "yaml"]
+    for name, group, source, text in zip(names, groups, sources, files, strict=True):
+        (tmp_path / f"{name}.py").write_text(source)
+        (tmp_path / "conf" / group).mkdir(parents=True)
+        (tmp_path / "conf" / group / f"{name}.yaml").write_text(text)
+    (commands,) = (text.splitlines() for language, text in code if language == "bash")
+    for line in commands:
+        done = bare.run(tmp_path, *shlex.split(line))
+        assert done.returncode == 0, done.stdout + done.stderr
+    (record, *_) = bare.records(tmp_path).values()
+    assert record["status"] == "completed"
+    assert record["result"]["test"] > 0.9
+
+
 def said() -> str:
     """Return the section's words on one line."""
     return " ".join((ROOT / "CONTRIBUTING.md").read_text().split(FULL)[1].split("\n## ")[0].split())
