@@ -24,7 +24,7 @@ INITIALISATIONS = (
     "zeros",
 )
 NORMALISATIONS = ("none", "batch", "layer")
-CELLS = ("rnn", "gru", "lstm")
+CELLS = ("rnn", "leaky_rnn", "gru", "lstm")
 LOGGERS = ("csv", "tensorboard", "mlflow", "wandb")
 SCHEDULES = ("constant", "linear", "cosine", "step", "exponential")
 LOSSES = ("cross_entropy", "half_squared_error", "mse", "binary_cross_entropy", "one_hot_squared_error")

@@ -30,7 +30,7 @@ from altprop.objective import Objective
 from altprop.optim import OptimizerFactory, Updater, role_of
 from altprop.randomness import Random, derive_seed
 from altprop.ranks import Ranks
-from altprop.recurrence import CellStep
+from altprop.recurrence import CellStep, LocalStep
 from altprop.vectorized import differentiate, has_graph
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 PlayerLoss = Callable[[str, nn.Module, Batch, Random], Tensor]
 
-__all__ = ["CellStep", "ChainWalk", "Grads", "Problem", "Pulled"]
+__all__ = ["CellStep", "ChainWalk", "Grads", "LocalStep", "Problem", "Pulled"]
 
 
 class Problem:
@@ -372,6 +372,22 @@ class Problem:
             jacobians: whether to differentiate the next state in the present one and in the parameters.
         """
         return recurrence.cell_step(self, batch, time, h, jacobians)
+
+    def local_step(self, batch: Batch, time: int, h: Tensor) -> LocalStep:
+        """Step a recurrent model from h_(t-1) to h_t, and say how each unit follows from itself and its parameters.
+
+        That is what rules know that are local in space: it costs as much as a few passes over the cell's element-wise
+        functions, where the Jacobians of `cell_step` cost S passes back. It counts as 1 / T of a forward.
+
+        Args:
+            batch: sequences (T, B, F).
+            time: t, 0 <= t < T.
+            h: (B, S), state before.
+
+        Raises:
+            Refused: under noise, and for a cell that does not write `local`.
+        """
+        return recurrence.local_step(self, batch, time, h)
 
     def readout(self, states: Tensor, start: int = 0) -> tuple[Tensor, Callable[..., Pulled]]:
         """Read a recurrent model's states out, with noise, and return (outputs, vjp).

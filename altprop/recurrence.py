@@ -14,8 +14,9 @@ from torch.func import functional_call, vjp, vmap
 
 from altprop.data import Batch
 from altprop.derivatives import Grads, Pulled, cotangents, lifted, row_dims
+from altprop.errors import Refused
 from altprop.noise import Draws
-from altprop.vectorized import leaf
+from altprop.vectorized import differentiate, leaf
 
 if TYPE_CHECKING:
     from altprop.workspace import Workspace
@@ -34,6 +35,26 @@ class CellStep(NamedTuple):
     state: Tensor
     state_jacobian: Tensor | None
     parameter_jacobian: Grads | None
+
+
+class LocalStep(NamedTuple):
+    """What `Problem.local_step` returns, for a cell of W units, s values of the state and G gates each: S = s W.
+
+    Attributes:
+        state: (B, S), the next state; that of masked elements is the present one.
+        own: (B, s, s, W), d next value i / d present value j of the same unit, with the recurrent product held.
+        recurrent: (B, s, G, W), d next value i of a unit / d its entry of gate g in the recurrent product.
+        slopes: name in `problem.params` -> (B, s, G', W), the same for what the parameter is summed into, of the G'
+            gates that it has rows for.
+        presynaptic: the same names -> (B, n) what multiplies each row of the parameter; (B, 1) of ones for a bias. So
+            slopes[..., None] * presynaptic is d next value / d parameter, the present state held, where it is not 0.
+    """
+
+    state: Tensor
+    own: Tensor
+    recurrent: Tensor
+    slopes: Grads
+    presynaptic: Grads
 
 
 class _Unroll(nn.Module):
@@ -69,6 +90,38 @@ def cell_step(problem: Workspace, batch: Batch, time: int, h: Tensor, jacobians:
             in_state = torch.where(mask[0, :, None, None], in_state, identity)
             in_parameters = {name: value * _like(mask[0], value) for name, value in in_parameters.items()}
     return CellStep(state, in_state, in_parameters)
+
+
+def local_step(problem: Workspace, batch: Batch, time: int, h: Tensor) -> LocalStep:
+    """See `Problem.local_step`."""
+    ledger, cell = problem.ledger, problem.model.cell
+    if problem.uncounted.noise is not None:
+        raise Refused("what each unit of a cell does by itself is not known under noise; use dropout=none")
+    x, h, rows, width, share = batch.inputs[time], h.detach(), batch.rows, cell.width, 1 / batch.inputs.shape[0]
+    with torch.no_grad(), ledger.primitive("cell", rows * share, share):
+        given = cell.project(x), cell.recurrent(h[:, :width]), h
+    with torch.enable_grad(), ledger.graph(), ledger.work("local derivatives", per="example", examples=rows):
+        a, back, before = (leaf(value) for value in given)
+        after = cell.local(a, back, before)
+        parts = after.split(width, -1)
+        found = [differentiate(part.sum(), (a, back, before), retain_graph=part is not parts[-1]) for part in parts]
+    state = after.detach()
+    by = {
+        name: torch.stack([one[place] for one in found], 1).reshape(rows, len(parts), -1, width)
+        for place, name in enumerate(("input", "recurrent", "own"))
+    }
+    if batch.mask is not None:
+        valid = batch.mask[time]
+        state = torch.where(valid[:, None], state, h)
+        by = {name: torch.where(_like(valid, value).bool(), value, 0.0) for name, value in by.items()}
+        still = torch.eye(len(parts), dtype=h.dtype, device=h.device)[:, :, None]
+        by["own"] = torch.where(valid[:, None, None, None], by["own"], still)
+        x = torch.where(valid[:, None], x, 0.0)
+    seen = {"input": x, "state": h[:, :width], "one": torch.ones_like(h[:, :1])}
+    # The cell stands under this name in every recurrent model.
+    acts = {f"cell.{name}": synapse for name, synapse in cell.synapses.items()}
+    slopes = {name: by[one.onto][:, :, one.first :] for name, one in acts.items()}
+    return LocalStep(state, by["own"], by["recurrent"], slopes, {name: seen[one.of] for name, one in acts.items()})
 
 
 def _like(rows: Tensor, value: Tensor) -> Tensor:

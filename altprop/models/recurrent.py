@@ -5,8 +5,9 @@ functions.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,20 @@ from altprop.noise import MixingNoise, Noise
 
 # Layers by which the noise of a recurrent model is keyed.
 INPUT, STATE, READOUT = 0, 1, 2
+
+
+class Synapse(NamedTuple):
+    """How a parameter of a cell acts: row g W + k of it, on unit k alone, through gate g of what it is summed into.
+
+    Attributes:
+        onto: "input", the projected input, or "recurrent", the recurrent product.
+        of: what multiplies it: "input" x_t, "state" the exposed part of h_(t-1), or "one".
+        first: the first gate that it has rows for; it has them for all that follow.
+    """
+
+    onto: str
+    of: str
+    first: int = 0
 
 
 class Cell(nn.Module, ABC):
@@ -39,10 +54,18 @@ class Cell(nn.Module, ABC):
         weight_state: (G W, W).
         bias: (G W,), one for both products.
         state_size: S, values of the state, of which the first W are seen by the readout.
+        synapses: name -> how each parameter acts, where `local` is written; S = s W for `states` = s values a unit.
     """
 
     gates: ClassVar[int] = 1
     states: ClassVar[int] = 1
+    synapses: ClassVar[Mapping[str, Synapse]] = MappingProxyType(
+        {
+            "weight_input": Synapse("input", "input"),
+            "weight_state": Synapse("recurrent", "state"),
+            "bias": Synapse("input", "one"),
+        }
+    )
 
     def __init__(self, inputs: int, width: int, initialisation: str, gain: float, generator: torch.Generator) -> None:
         super().__init__()
@@ -84,6 +107,14 @@ class Cell(nn.Module, ABC):
     def advance(self, a: Tensor, h: Tensor) -> Tensor:
         """Map the projected input (B, G W) and the state (B, S) to the next state (B, S)."""
 
+    def local(self, a: Tensor, back: Tensor, h: Tensor) -> Tensor:
+        """Map the projected input and the recurrent product, (B, G W), and the state (B, S) to the next state (B, S).
+
+        It is `advance` with the recurrent product given, in which units do not meet: each value of the next state
+        depends on entries of its own unit alone, of all three.
+        """
+        raise Refused(f"{type(self).__name__} does not say what each unit does by itself; use algorithm=rtrl or bptt")
+
 
 class RNNCell(Cell):
     """h' = f(x W_x^T + h W_h^T + b) (Elman 1990).
@@ -101,7 +132,33 @@ class RNNCell(Cell):
         self.activation = self_activation
 
     def advance(self, a: Tensor, h: Tensor) -> Tensor:
-        return self.activation.function(a + self.recurrent(h))
+        return self.local(a, self.recurrent(h), h)
+
+    def local(self, a: Tensor, back: Tensor, h: Tensor) -> Tensor:
+        return self.activation.function(a + back)
+
+
+class LeakyCell(Cell):
+    """h' = (1 - leak) h + leak f(x W_x^T + h W_h^T + b), a rate unit whose time constant is 1 / leak steps.
+
+    Args:
+        activation: f.
+        leak: in (0, 1]; 1 is the plain recurrent network.
+        others: see `Cell`.
+    """
+
+    def __init__(
+        self, inputs: int, width: int, initialisation: str, activation: str, leak: float, generator: torch.Generator
+    ) -> None:
+        self_activation = make_activation(activation)
+        super().__init__(inputs, width, initialisation, self_activation.gain, generator)
+        self.activation, self.leak = self_activation, leak
+
+    def advance(self, a: Tensor, h: Tensor) -> Tensor:
+        return self.local(a, self.recurrent(h), h)
+
+    def local(self, a: Tensor, back: Tensor, h: Tensor) -> Tensor:
+        return (1 - self.leak) * h + self.leak * self.activation.function(a + back)
 
 
 class GRUCell(Cell):
@@ -115,14 +172,19 @@ class GRUCell(Cell):
     """
 
     gates: ClassVar[int] = 3
+    synapses: ClassVar[Mapping[str, Synapse]] = MappingProxyType(
+        {**Cell.synapses, "bias_state": Synapse("recurrent", "one", 2)}
+    )
 
     def __init__(self, inputs: int, width: int, initialisation: str, generator: torch.Generator) -> None:
         super().__init__(inputs, width, initialisation, 1.0, generator)
         self.bias_state = nn.Parameter(torch.zeros(width, device="cpu"))
 
     def advance(self, a: Tensor, h: Tensor) -> Tensor:
+        return self.local(a, self.recurrent(h), h)
+
+    def local(self, a: Tensor, back: Tensor, h: Tensor) -> Tensor:
         cut = 2 * self.width
-        back = self.recurrent(h)
         r, z = (a[..., :cut] + back[..., :cut]).sigmoid().chunk(2, -1)
         n = torch.tanh(a[..., cut:] + r * (back[..., cut:] + self.bias_state))
         return n + z * (h - n)
@@ -150,7 +212,14 @@ class LSTMCell(Cell):
 
     def advance(self, a: Tensor, h: Tensor) -> Tensor:
         exposed, c = h.split(self.width, -1)
-        i, f, g, o = (a + self.recurrent(exposed)).chunk(4, -1)
+        return self._gated(a, self.recurrent(exposed), c)
+
+    def local(self, a: Tensor, back: Tensor, h: Tensor) -> Tensor:
+        return self._gated(a, back, h[..., self.width :])
+
+    @staticmethod
+    def _gated(a: Tensor, back: Tensor, c: Tensor) -> Tensor:
+        i, f, g, o = (a + back).chunk(4, -1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         return torch.cat([o.sigmoid() * c.tanh(), c], -1)
 
@@ -194,11 +263,12 @@ class RecurrentModel(nn.Module):
 
     Args:
         spec: shapes on both sides, of sequences.
-        cell: rnn, gru or lstm.
+        cell: rnn, leaky_rnn, gru or lstm.
         hidden: one width, in a list as for other models.
-        activation: of rnn; gru and lstm have their own.
+        activation: of rnn and leaky_rnn; gru and lstm have their own.
         initialisation: name from `altprop.models.parts`.
         forget_bias: of lstm.
+        leak: of leaky_rnn, in (0, 1].
         noise: the run's noise, or None.
         generator: CPU generator of the initialisation stream.
 
@@ -223,6 +293,7 @@ class RecurrentModel(nn.Module):
         activation: str = "tanh",
         initialisation: str = "torch",
         forget_bias: float = 1.0,
+        leak: float = 0.2,
         *,
         noise: Noise | None = None,
         generator: torch.Generator,
@@ -241,6 +312,9 @@ class RecurrentModel(nn.Module):
         self.cell: Cell
         if cell == "rnn":
             self.cell = RNNCell(inputs, width, initialisation, activation, generator)
+        elif cell == "leaky_rnn":
+            rate = check_number(leak, "model.leak", above=0.0, high=1.0)
+            self.cell = LeakyCell(inputs, width, initialisation, activation, rate, generator)
         elif cell == "gru":
             self.cell = GRUCell(inputs, width, initialisation, generator)
         else:

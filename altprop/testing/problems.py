@@ -134,7 +134,7 @@ def toy_sequence(
     """Return a small recurrent problem and one batch of random sequences.
 
     Args:
-        cell: rnn, gru or lstm.
+        cell: rnn, leaky_rnn, gru or lstm.
         steps, rows, inputs, width, outputs: T, B, F, units and C.
         lengths: valid elements of each row, which are masked beyond; None for T each.
         per_step: whether there is a target at each time.

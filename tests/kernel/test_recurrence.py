@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from altprop.models.recurrent import RecurrentModel
+from altprop.errors import Refused
+from altprop.models.recurrent import Cell, RecurrentModel
 from altprop.noise import MixingNoise, MultiplicativeNoise
 from altprop.randomness import generator_for
 from altprop.testing import toy_sequence
@@ -162,3 +163,46 @@ def test_the_phase_stands_still():
     assert torch.equal(walked(problem, batch), first)
     assert problem.clock.phase == 0
     assert isinstance(problem.model, RecurrentModel)
+
+
+@pytest.mark.parametrize("cell", ["leaky_rnn", *CELLS])
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+def test_local_derivatives_make_up_the_jacobians(cell, lengths):
+    """Each unit by itself, and the recurrent weights between them, give the dense Jacobians of `cell_step`."""
+    problem, batch = toy_sequence(cell, lengths=lengths)
+    size, width = problem.model.cell.state_size, 5
+    h = torch.randn(4, size, generator=generator_for("h"), dtype=torch.float64)
+    local, dense = problem.local_step(batch, 4, h), problem.cell_step(batch, 4, h, jacobians=True)
+    assert torch.equal(local.state, dense.state)
+    weight = problem.params["cell.weight_state"].detach().reshape(-1, width, width)
+    between = torch.einsum("bigk,gkl->bikl", local.recurrent, weight).reshape(4, size, width)
+    found = torch.einsum("bijk,kl->bikjl", local.own, torch.eye(width).double()).reshape(4, size, size)
+    found[:, :, :width] += between
+    assert (found - dense.state_jacobian).abs().max() < 1e-15
+    assert set(local.slopes) == set(dense.parameter_jacobian)
+    for name, slope in local.slopes.items():
+        own = slope[..., None] * local.presynaptic[name][:, None, None, None]
+        whole = torch.einsum("bigkf,kl->bilgkf", own, torch.eye(width).double())
+        # Of the dense one, the part (value i of unit l, row of unit k) is 0 unless l = k.
+        expected = dense.parameter_jacobian[name].reshape(4, whole.shape[1], width, whole.shape[3], width, -1)
+        assert (whole - expected).abs().max() < 1e-15
+
+
+def test_a_cell_that_says_nothing_of_its_units_is_refused():
+    problem, batch = toy_sequence("rnn", noise=Masks("input"))
+    with pytest.raises(Refused, match="not known under noise; use dropout=none"):
+        problem.local_step(batch, 0, problem.model.initial_state(4))
+    problem, batch = toy_sequence("rnn")
+    problem.model.cell.local = lambda *args: Cell.local(problem.model.cell, *args)
+    with pytest.raises(Refused, match="RNNCell does not say what each unit does by itself; use algorithm=rtrl or bptt"):
+        problem.local_step(batch, 0, problem.model.initial_state(4))
+
+
+def test_a_leaky_cell_is_its_formula():
+    problem, batch = toy_sequence("leaky_rnn")
+    cell, h = problem.model.cell, torch.full((4, 5), 0.5, dtype=torch.float64)
+    drive = batch.inputs[0] @ cell.weight_input.T + h @ cell.weight_state.T + cell.bias
+    assert (cell(batch.inputs[0], h) - (0.8 * h + 0.2 * drive.tanh())).abs().max() < 1e-15
+    problem, batch = toy_sequence("leaky_rnn", per_step=True)
+    problem.begin_step(0)
+    assert distance(problem, batch) < 1e-12
