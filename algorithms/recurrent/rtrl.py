@@ -41,45 +41,52 @@ class RTRL(OnlineLearner):
     """
 
     def _fresh(self, rows: int) -> Trace:
-        problem = self.problem
-        width = problem.model.initial_state(1).shape[1]
-        parameters = recurrent_parameters(problem)
-        size = rows * width * sum(p.numel() for p in parameters.values()) * problem.flat().element_size()
-        if size > MOST_BYTES:
-            raise Refused(
-                f"the influence matrix of {rows} rows takes {size / 2**30:.1f} GiB, more than 4; "
-                "lower task.batch_size or model.hidden, or use algorithm=bptt"
-            )
-        first = next(iter(parameters.values()))
-        return {name: first.new_zeros(rows, width, p.numel()) for name, p in parameters.items()}
+        return influence_of_none(self.problem, rows)
 
     def _advance(self, batch: Batch, time: int, h: Tensor, trace: Trace) -> tuple[Tensor, Trace]:
-        problem = self.problem
-        step = problem.cell_step(batch, time, h, jacobians=True)
-        assert step.state_jacobian is not None
-        assert step.parameter_jacobian is not None
-        with problem.ledger.work("influence matrix", per="example", examples=batch.rows):
-            return step.state, {
-                name: torch.baddbmm(step.parameter_jacobian[name].flatten(2), step.state_jacobian, before)
-                for name, before in trace.items()
-            }
+        return influence_after(self.problem, batch, time, h, trace)
 
     def _credit(self, error: Tensor, trace: Trace) -> Grads:
-        parameters = self.problem.params
-        return {
-            name: (error.reshape(1, -1) @ matrix.flatten(0, 1)).reshape(parameters[name].shape)
-            for name, matrix in trace.items()
-        }
+        return influence_met(self.problem, error, trace)
 
     @classmethod
     def oracles(cls) -> tuple[Oracle, ...]:
         return tuple(oracle for cell in ("rnn", "gru", "lstm") for oracle in _oracles_of(cell))
 
 
-def recurrent_parameters(problem: Problem) -> Grads:
-    """Return name -> parameter, detached, of all parameters but the readout's."""
+def influence_of_none(problem: Problem, rows: int) -> Trace:
+    """Return M_0 of so many rows: name -> zeros (B, S, D') for all parameters but the readout's, of D' numbers each."""
     readout = {id(p) for p in problem.model.readout.parameters()}
-    return {name: p.detach() for name, p in problem.params.items() if id(p) not in readout}
+    parameters = {name: p.detach() for name, p in problem.params.items() if id(p) not in readout}
+    width = problem.model.initial_state(1).shape[1]
+    first = next(iter(parameters.values()))
+    size = rows * width * sum(p.numel() for p in parameters.values()) * first.element_size()
+    if size > MOST_BYTES:
+        raise Refused(
+            f"the influence matrix of {rows} rows takes {size / 2**30:.1f} GiB, more than 4; "
+            "lower task.batch_size or model.hidden, or use algorithm=bptt"
+        )
+    return {name: first.new_zeros(rows, width, p.numel()) for name, p in parameters.items()}
+
+
+def influence_after(problem: Problem, batch: Batch, time: int, h: Tensor, matrix: Trace) -> tuple[Tensor, Trace]:
+    """Return h_t and M_t from h_(t-1) and M_(t-1)."""
+    step = problem.cell_step(batch, time, h, jacobians=True)
+    assert step.state_jacobian is not None
+    assert step.parameter_jacobian is not None
+    with problem.ledger.work("influence matrix", per="example", examples=batch.rows):
+        return step.state, {
+            name: torch.baddbmm(step.parameter_jacobian[name].flatten(2), step.state_jacobian, before)
+            for name, before in matrix.items()
+        }
+
+
+def influence_met(problem: Problem, error: Tensor, matrix: Trace) -> Grads:
+    """Return name -> the sum over rows of an error (B, S) times the influence of the parameter."""
+    shapes = problem.params
+    return {
+        name: (error.reshape(1, -1) @ one.flatten(0, 1)).reshape(shapes[name].shape) for name, one in matrix.items()
+    }
 
 
 def _oracles_of(cell: str) -> tuple[Oracle, ...]:
