@@ -85,6 +85,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for: `import altprop` alone loads nothing heavy."""
+    if name == "report":  # a package that can be called
+        return importlib.import_module("altprop.report")
     if name not in EXPORTS:
         raise AttributeError(f"module 'altprop' has no attribute {name!r}")
     value = getattr(importlib.import_module(EXPORTS[name]), name)

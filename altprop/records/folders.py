@@ -1,4 +1,4 @@
-"""Where records lie: folders, or archives of them, which are unpacked for as long as the process lives."""
+"""Where records lie: folders; archives and runs of other tools become folders for as long as the process lives."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from os import PathLike
 from pathlib import Path
 
 from altprop.errors import AltpropError
+from altprop.records import foreign
 from altprop.records.columns import expand
 
 Folders = str | PathLike[str] | Iterable[str | PathLike[str]]
@@ -25,16 +26,33 @@ def record_folders(runs: Folders) -> list[Path]:
     """Return folders of records, an archive among them as the folder that it was unpacked to.
 
     Args:
-        runs: a folder of records, one run's folder, an archive (`.tar.xz`) as `altprop-report --publish` writes it, or
-            several of these.
+        runs: a folder of records, one run's folder, an archive (`.tar.xz`) as `altprop-report --publish` writes it, a
+            table of runs or a folder of event files (`altprop.records.foreign`), or several of these.
 
     Raises:
-        AltpropError: an archive cannot be read.
+        AltpropError: an archive, a table or an event file cannot be read.
     """
     given = [runs] if isinstance(runs, (str, PathLike)) else list(runs)
-    return [
-        _unpacked(path.absolute(), _version(path)) if path.name.endswith(SUFFIX) else path for path in map(Path, given)
-    ]
+    return [_folder(path) for path in map(Path, given)]
+
+
+def _folder(path: Path) -> Path:
+    if path.name.endswith(SUFFIX):
+        return _unpacked(path.absolute(), _version(path))
+    return _converted(path.absolute(), foreign.version_of(path)) if foreign.is_foreign(path) else path
+
+
+@cache
+def _converted(path: Path, _: tuple[tuple[int, int], ...]) -> Path:
+    folder = _temporary()
+    foreign.convert(path, folder)
+    return folder
+
+
+def _temporary() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="altprop-records-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _version(archive: Path) -> tuple[int, int] | None:
@@ -49,8 +67,7 @@ def _version(archive: Path) -> tuple[int, int] | None:
 @cache
 def _unpacked(archive: Path, _: tuple[int, int] | None) -> Path:
     """Unpack each version once; tarfile's `data` filter refuses devices and what would leave the folder."""
-    folder = Path(tempfile.mkdtemp(prefix="altprop-records-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = _temporary()
     try:
         with tarfile.open(archive) as file:
             file.extractall(folder, filter="data")

@@ -10,6 +10,7 @@ import pytest
 
 import altprop
 from altprop.cli.check import main as check
+from altprop.cli.report import main as report
 from altprop.cli.run import run
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "yours.md"
@@ -88,6 +89,26 @@ def test_a_model_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(trained[1:]) == 0
     labels = set(altprop.load("runs").label)
     assert labels == {f"{name}+adam·model=Net(width={width})" for name in ("backprop", "dfa") for width in (8, 64)}
+
+
+def test_runs_of_other_tools() -> None:
+    section = "Runs of other tools"
+    rows: list[list[object]] = [
+        [name, "walker", seed, step, "return", rate * step + seed]
+        for name, rate in (("ppo", 1), ("sac", 2))
+        for seed in range(3)
+        for step in range(5)
+    ]
+    write("my_runs.csv", "learner task seed step metric value", rows)
+    table, folder = commands(section)
+    assert folder[1] == "tb_logs"  # tests/records has event files
+    with pytest.raises(SystemExit) as stop:
+        report(table[1:])
+    assert stop.value.code == 0
+    before = Path("page/report.md").read_text()
+    assert "2 learners on 1 task, 6 runs: 6 completed." in before
+    exec(compile(code(section), "yours.md", "exec"), {})
+    assert Path("page/report.md").read_text() == before
 
 
 def test_a_grid_and_a_plot() -> None:
