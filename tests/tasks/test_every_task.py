@@ -59,8 +59,8 @@ def test_data_fit_the_declared_shapes(shipped, name) -> None:
         assert tuple(split.inputs.shape[2 if spec.sequence else 1 :]) == spec.input_shape
         assert split.inputs.isfinite().all()
         if split.targets.dtype == torch.int64:
-            assert split.targets.shape == (n,)
-            assert set(split.targets.tolist()) == set(range(spec.outputs))
+            assert split.targets.shape == ((len(split.inputs), n) if spec.per_step else (n,))
+            assert set(split.targets.flatten().tolist()) == set(range(spec.outputs))
         elif name not in POINTS:
             assert split.targets.shape == (n, spec.outputs)
             assert split.targets.isfinite().all()
@@ -162,16 +162,17 @@ def test_each_loss_evaluates_a_perfect_fit_and_a_poor_one(shipped, name, dtype) 
 def test_loss_gradient_and_curvature_are_those_of_the_loss(shipped, name) -> None:
     for loss in shipped.kind(name).losses:
         task = shipped.make(name, **({} if name in POINTS else {"loss": loss}))
-        targets = shipped.data(task).train.targets[:3].to(torch.float64 if name not in POINTS else None)
+        train = shipped.data(task).train
+        targets = train.batch(torch.arange(min(3, len(train)))).targets
+        targets = targets.to(torch.float64 if name not in POINTS else None)
         if task._load().train.targets.dtype == torch.int64:
             targets = targets.long()
         generator = torch.Generator().manual_seed(3)
-        draw = [
-            torch.randn(len(targets), task.spec.outputs, generator=generator, dtype=torch.float64) for _ in range(2)
-        ]
+        elements = targets.shape if targets.dtype == torch.int64 else targets.shape[:-1]
+        draw = [torch.randn(*elements, task.spec.outputs, generator=generator, dtype=torch.float64) for _ in range(2)]
         outputs, vector = draw[0].requires_grad_(), draw[1]
         value = task.loss.per_element(outputs, targets)
-        assert value.shape == (len(targets),)
+        assert value.shape == elements
         (slope,) = torch.autograd.grad(value.sum(), outputs, create_graph=True)
         (curved,) = torch.autograd.grad((slope * vector).sum(), outputs)
         torch.testing.assert_close(task.loss.gradient(outputs, targets), slope, rtol=1e-12, atol=1e-12)

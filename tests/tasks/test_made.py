@@ -7,7 +7,9 @@ import torch
 
 from altprop.errors import AltpropError
 from altprop.tasks.adding import Adding
+from altprop.tasks.copy import Copy
 from altprop.tasks.parity import Parity
+from altprop.tasks.temporal_order import SYMBOLS, TemporalOrder
 from altprop.tasks.two_spirals import TwoSpirals
 from altprop.tasks.xor import Xor
 
@@ -104,3 +106,73 @@ def test_adding_draws_both_marks_evenly() -> None:
 def test_adding_refuses_unusable_sizes(option) -> None:
     with pytest.raises(AltpropError, match=f"task.{next(iter(option))} must be a whole number of at least"):
         Adding(**option)
+
+
+def test_copy_asks_for_what_was_read_in_its_order() -> None:
+    task = Copy(length=4, symbols=3, alphabet=5, samples=60, test_samples=20)
+    data = task.data()
+    assert task.spec.input_shape == (7,)
+    assert task.spec.outputs == 6
+    for split in (data.train, data.validation, data.tests["test"]):
+        assert split.inputs.shape == (10, len(split), 7)
+        assert split.inputs.sum(2).unique().tolist() == [1.0]
+        for read, wanted in zip(split.inputs.argmax(2).T.tolist(), split.targets.T.tolist(), strict=True):
+            assert read[3:] == [5, 5, 5, 6, 5, 5, 5]
+            assert wanted == [5] * 7 + read[:3]
+            assert set(read[:3]) <= set(range(5))
+
+
+@pytest.mark.parametrize("length", [10, 100])
+def test_copy_without_memory_is_ten_ln_eight(length) -> None:
+    """Blanks to the signal, then all symbols alike: the published figure, and .173287 at T = 100."""
+    task = Copy(length=length, symbols=10, samples=20, test_samples=3000)
+    test = task.data().tests["test"]
+    outputs = torch.full((length + 20, 3000, 9), -1e3, dtype=torch.float64)
+    outputs[:-10, :, 8], outputs[-10:, :, :8] = 0.0, 0.0
+    found = task.evaluate(lambda x: outputs, test)
+    assert found["loss"] == pytest.approx(10 * math.log(8) / (length + 20), abs=1e-12)
+    if length == 100:
+        assert found["loss"] == pytest.approx(0.173287, abs=5e-7)
+    # One symbol said always: 30,000 draws, four standard errors.
+    outputs[-10:, :, 3] = 1.0
+    assert task.evaluate(lambda x: outputs, test)["accuracy"] == pytest.approx(1 / 8, abs=4 * (7 / 64 / 30_000) ** 0.5)
+
+
+def test_temporal_order_is_read_off_the_two_that_matter() -> None:
+    task = TemporalOrder(length=20, samples=4000, test_samples=4000)
+    data = task.data()
+    places: list[set[int]] = [set(), set()]
+    for split in (data.train, data.validation):
+        for read, target in zip(split.inputs.argmax(2).T.tolist(), split.targets.tolist(), strict=True):
+            word = "".join(SYMBOLS[i] for i in read)
+            assert word[0] + word[-1] == "EB"
+            found = [(place, symbol) for place, symbol in enumerate(word) if symbol in "XY"]
+            assert ["XX", "XY", "YX", "YY"][target] == found[0][1] + found[1][1]
+            assert set(word[1:-1]) <= set("abcdXY")
+            for seen, (place, _) in zip(places, found, strict=True):
+                seen.add(place)
+    assert places == [{2, 3}, {10, 11}]
+    # What knows the later symbol alone is right in every second case: four standard errors.
+    test = data.tests["test"]
+    later = (test.inputs[10:12, :, SYMBOLS.index("Y")].sum(0) > 0).long()
+    outputs = torch.nn.functional.one_hot(2 * later + later, 4).double()
+    assert task.evaluate(lambda x: outputs, test)["accuracy"] == pytest.approx(0.5, abs=4 * 0.5 / 4000**0.5)
+
+
+@pytest.mark.parametrize("option", [{"length": 0}, {"symbols": 0}, {"alphabet": 1}, {"samples": 1}])
+def test_copy_refuses_unusable_sizes(option) -> None:
+    with pytest.raises(AltpropError, match=f"task.{next(iter(option))} must be a whole number of at least"):
+        Copy(**option)
+
+
+def test_copy_refuses_too_few_sequences() -> None:
+    with pytest.raises(
+        AltpropError, match=r"task.symbols=2 of 3 make too few sequences for 100 to train on and 10 oth"
+    ):
+        Copy(symbols=2, alphabet=3, samples=100, test_samples=10).data()
+
+
+@pytest.mark.parametrize("option", [{"length": 9}, {"samples": 1}, {"test_samples": 0}])
+def test_temporal_order_refuses_unusable_sizes(option) -> None:
+    with pytest.raises(AltpropError, match=f"task.{next(iter(option))} must be a whole number of at least"):
+        TemporalOrder(**option)
