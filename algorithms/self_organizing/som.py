@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from altprop import (
     Algorithm,
@@ -104,10 +104,9 @@ class SelfOrganizingMap(Algorithm):
         progress = self.problem.progress
         h = self.neighbourhood(_between(self.radius, self.radius_end, progress))
         distance = distances(x, self.codebook)
-        nearest = distance.topk(min(2, distance.shape[1]), largest=False)
-        winner = nearest.indices[:, 0]
-        won = functional.one_hot(winner, len(self.codebook)).to(x.dtype)
-        labels = functional.one_hot(batch.targets, self.classes).to(x.dtype)
+        nearest, winner = distance.min(1)
+        runner_up = distance.scatter(1, winner[:, None], math.inf).argmin(1)
+        won, labels = one_hot(winner, len(self.codebook), x.dtype), one_hot(batch.targets, self.classes, x.dtype)
         if self.mode == "batch":
             self.counts = won.T @ labels
             self.codebook = batch_update(self.codebook, x, won, h)
@@ -117,9 +116,8 @@ class SelfOrganizingMap(Algorithm):
             # torch runs them element by element: a search by products, and a multiply-add a weight for the update.
             self.problem.ledger.charge("other", 4.0 * len(x) * self.codebook.numel())
         self.problem.ledger.updates += 1
-        runner_up = nearest.indices[:, -1]
         torn = (~self._adjacent[winner, runner_up]).to(x.dtype).mean()
-        error = nearest.values[:, 0].clamp(min=0).sqrt().mean()
+        error = nearest.clamp(min=0).sqrt().mean()
         return StepResult(scalars={"quantisation_error": error, "topographic_error": torn})
 
     def _predictor(self) -> Callable[[Tensor], Tensor]:
@@ -148,6 +146,11 @@ class SelfOrganizingMap(Algorithm):
             Oracle("batch at radius 0 equals a Lloyd iteration", lambda: _against_lloyd(0.0), 1e-12),
             Oracle("not Lloyd at radius 1", lambda: _against_lloyd(1.0), 1e-2, differs=True),
         )
+
+
+def one_hot(index: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    """Return 1 at each index (B,) and 0 elsewhere, (B, size); torch's own takes whole numbers of eight bytes."""
+    return (index[:, None] == torch.arange(size, device=index.device)).to(dtype)
 
 
 def distances(x: Tensor, codebook: Tensor) -> Tensor:
@@ -204,7 +207,7 @@ def _against_lloyd(radius: float) -> float:
     place = torch.stack([units // 3, units % 3], dim=1).to(x.dtype)
     som._squared = (place[:, None] - place[None]).square().sum(2)
     nearest = torch.stack([(codebook - row).square().sum(1).argmin() for row in x])
-    won = functional.one_hot(nearest, 6).to(x.dtype)
+    won = one_hot(nearest, 6, x.dtype)
     ours = batch_update(codebook, x, won, som.neighbourhood(radius))
     gaps = [
         (ours[k] - (x[nearest == k].mean(0) if bool((nearest == k).any()) else codebook[k])).abs().max()
