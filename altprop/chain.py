@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from altprop import closed_form
 from altprop.derivatives import Grads, cotangents
 from altprop.noise import Draws
+from altprop.vectorized import on_stacks
 
 if TYPE_CHECKING:
     from altprop.models.base import Block
@@ -54,7 +56,7 @@ class ChainWalk:
     """
 
     def __init__(self, problem: Workspace, x: Tensor) -> None:
-        self._ledger, self._clock = problem.ledger, problem.clock
+        self._ledger, self._clock, self._plain = problem.ledger, problem.clock, problem.plain_chain
         self._blocks = [cast("Block", block) for block in problem.layered.blocks]
         self._names = {id(p): name for name, p in zip(*problem.named_parameters(), strict=True)}
         self._rows = int(x.shape[0])
@@ -64,7 +66,7 @@ class ChainWalk:
         self.inputs: list[Tensor] = []
         self._draws: Draws = {}
         if problem.uncounted.noise is None:
-            self.outputs = self._forward(x)
+            self.outputs = self._written_out(x) if self._plain else self._forward(x)
             return
         with self._clock.record() as draws:
             self.outputs = self._forward(x)
@@ -72,17 +74,37 @@ class ChainWalk:
 
     def _forward(self, x: Tensor) -> Tensor:
         """Run each block on a detached input, keep its graph, and return the outputs."""
-        ledger, rows = self._ledger, self._rows
-        for block in self._blocks:
-            self._shapes.append(x.shape)
-            self.inputs.append(block.perturbed(x).detach())
-            with torch.enable_grad(), ledger.graph(), ledger.primitive("block_forward", rows):
-                z = block.transform(x)
-                y = block.respond(z)
-            self._before.append(z)
-            self._after.append(y)
-            x = y.detach()
+        with self._ledger.graph():
+            for block in self._blocks:
+                self._shapes.append(x.shape)
+                self.inputs.append(block.perturbed(x).detach())
+                with torch.enable_grad(), self._ledger.primitive("block_forward", self._rows):
+                    z = block.transform(x)
+                    y = block.respond(z)
+                self._before.append(z)
+                self._after.append(y)
+                x = y.detach()
         return x
+
+    def _written_out(self, x: Tensor) -> Tensor:
+        """Run each block of a plain chain without a graph, for the way back is written out too."""
+
+        def forward(x: Tensor, *values: Tensor) -> list[Tensor]:
+            passes: list[closed_form.Pass] = []
+            for index, block in enumerate(self._blocks):
+                layer = closed_form.Affine(values[2 * index], values[2 * index + 1], block.activation)
+                with self._ledger.primitive("block_forward", self._rows):
+                    passes += closed_form.forward(x, [layer], keep_z=True)
+                x = passes[-1].a
+            kept = [tensor for one in passes for tensor in one]
+            self._ledger.keeps(kept)
+            return kept
+
+        with torch.no_grad():
+            found = on_stacks(forward, x.flatten(1), *(p for b in self._blocks for p in (b.weight, b.bias)))
+        self.inputs, self._before, self._after = list(found[::3]), list(found[1::3]), list(found[2::3])
+        self._shapes = [seen.shape for seen in self.inputs]
+        return self._after[-1]
 
     @property
     def preactivations(self) -> list[Tensor]:
@@ -141,11 +163,25 @@ class ChainWalk:
     def _pulled(self, index: int, signal: Tensor, into: Grads | None) -> Tensor:
         """Return the delta of a block; what its parameters get is added to `into`."""
         own = {} if into is None else self._own(index)
-        delta, *found = cotangents(self._after[index], [self._before[index], *own.values()], signal)
+        if self._plain:
+            delta, *found = self._pulled_in_closed_form(index, signal, into is not None)
+        else:
+            delta, *found = cotangents(self._after[index], [self._before[index], *own.values()], signal)
         if into is not None:
             for name, value in zip(own, found, strict=True):
                 into[name] = into[name] + value if name in into else value
         return delta
+
+    def _pulled_in_closed_form(self, index: int, signal: Tensor, parameters: bool) -> Sequence[Tensor]:
+        """Return the delta of a block of a plain chain and, where wanted, the cotangents of its weight and bias."""
+        activation = self._blocks[index].activation
+
+        def back(signal: Tensor, inputs: Tensor, z: Tensor, a: Tensor) -> list[Tensor]:
+            delta = activation.back(signal, z, a)
+            return [delta, *closed_form.parameters(delta, inputs)[::-1]] if parameters else [delta]
+
+        with torch.no_grad():
+            return on_stacks(back, signal, self.inputs[index], self._before[index], self._after[index])
 
     def _own(self, index: int) -> dict[str, Tensor]:
         """Return the parameters that a block uses, by their names in the model."""
@@ -156,6 +192,9 @@ class ChainWalk:
     def _sent(self, index: int, delta: Tensor, matrix: Tensor | None) -> Tensor:
         block = self._blocks[index]
         weight = block.weight if matrix is None else matrix
+        if self._plain:
+            with torch.no_grad():
+                return on_stacks(lambda delta, weight: [delta @ weight], delta, weight)[0]
         if block.noise is not None:
             with self._clock.replay(self._draws):
                 weight = block.noise(weight, "weight", index)

@@ -43,13 +43,13 @@ class Pass(NamedTuple):
     a: Tensor
 
 
-def applies(model: object, loss: Loss) -> bool:
-    """Return whether the gradient of a model's loss has this form."""
-    return isinstance(model, LayeredModel) and model.plain and loss.is_mean
+def applies(model: object) -> bool:
+    """Return whether a model is a chain of dense blocks and nothing else."""
+    return isinstance(model, LayeredModel) and model.plain
 
 
-def forward(x: Tensor, layers: Sequence[Affine]) -> list[Pass]:
-    """Run the layers in order on inputs (B, n_0), or on (S, B, n_0)."""
+def forward(x: Tensor, layers: Sequence[Affine], keep_z: bool = False) -> list[Pass]:
+    """Run the layers in order on inputs (B, n_0), or on (S, B, n_0); `keep_z` keeps every Z, and not A in its place."""
     passes: list[Pass] = []
     for weight, bias, activation in layers:
         if weight.dim() == 2:
@@ -57,7 +57,7 @@ def forward(x: Tensor, layers: Sequence[Affine]) -> list[Pass]:
         else:
             z = torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
         a = activation.function(z)
-        passes.append(Pass(x, z if activation.keeps_z else a, a))
+        passes.append(Pass(x, z if keep_z or activation.keeps_z else a, a))
         x = a
     return passes
 
@@ -72,18 +72,16 @@ def backward(delta: Tensor, layers: Sequence[Affine], passes: Sequence[Pass]) ->
     found: list[Tensor] = []
     for place in reversed(range(len(layers))):
         inputs, z, a = passes[place]
-        delta = _through(layers[place].activation, delta, z, a)
-        found += [delta.sum(-2), delta.mT @ inputs]
+        delta = layers[place].activation.back(delta, z, a)
+        found += parameters(delta, inputs)
         if place > 0:
             delta = delta @ layers[place].weight
     return found[::-1]
 
 
-def _through(activation: Activation, delta: Tensor, z: Tensor, a: Tensor) -> Tensor:
-    """Return dE/dZ from dE/dA."""
-    if activation.name == "identity":
-        return delta
-    return delta * activation.slope(z, a)
+def parameters(delta: Tensor, inputs: Tensor) -> list[Tensor]:
+    """Return dE/db and dE/dW of a layer from its dE/dZ and what it saw."""
+    return [delta.sum(-2), delta.mT @ inputs]
 
 
 def gradient(problem: Workspace, loss: Loss, batch: Batch) -> tuple[Tensor, list[Tensor]]:

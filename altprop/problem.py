@@ -493,13 +493,17 @@ class Problem:
             raise Refused("gradients that are differentiated again are not averaged over processes; use trainer=cpu")
         return self._averaged_over_ranks(value.detach(), dict(zip(names, grads, strict=True)), batch)
 
+    @property
+    def plain_chain(self) -> bool:
+        """Whether the model is a chain of dense blocks and nothing else, and nobody watches one by a hook."""
+        if self._plain is None:
+            self._plain = closed_form.applies(self.model)
+        return self._plain and not self.model.hooked
+
     def _in_closed_form(self, batch: Batch) -> bool:
         """Return whether the objective on a batch is the mean loss of a plain chain and nothing else."""
-        if self._plain is None:
-            self._plain = closed_form.applies(self.model, self.loss)
-        # What may change from step to step: which rows count, the task's penalty, who watches the blocks.
-        watched = self.uncounted.task_penalty is not None or batch.weights is not None
-        return self._plain and not watched and not self.model.hooked
+        bare = self.loss.is_mean and self.uncounted.task_penalty is None and batch.weights is None
+        return bare and self.plain_chain
 
     def _averaged_over_ranks(self, value: Tensor, grads: Grads, batch: Batch) -> tuple[Tensor, Grads]:
         if self.ranks.size == 1:

@@ -10,7 +10,7 @@ torch's own `vmap` is made of the same private functions, which is why this modu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -130,6 +130,20 @@ def leaf(value: Tensor) -> Tensor:
     with members.outside():
         stacked = stacked.detach().requires_grad_(value.is_floating_point())
     return members.one(stacked)
+
+
+def on_stacks(function: Callable[..., Sequence[Tensor]], *seen: Tensor) -> Sequence[Tensor]:
+    """Return what a function of stacked tensors (S, ...) gives, amid the code of one member, as that member sees it.
+
+    Where nobody is inside, the tensors and what comes back have no leading dimension.
+    """
+    members = Members.entered
+    if members is None:
+        return function(*seen)
+    stacks = [members.all(one) for one in seen]
+    with members.outside():
+        found = function(*stacks)
+    return [members.one(one) for one in found]
 
 
 def has_graph(value: Tensor) -> bool:

@@ -47,6 +47,10 @@ class Workspace(Protocol):
     def layered(self) -> Any:
         """The model, for what walks over its blocks."""
 
+    @property
+    def plain_chain(self) -> bool:
+        """See `Problem.plain_chain`."""
+
     def named_parameters(self) -> tuple[tuple[str, ...], tuple[nn.Parameter, ...]]:
         """Return names and live parameters, looked up once a structure."""
 

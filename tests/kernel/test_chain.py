@@ -163,3 +163,35 @@ def test_a_walk_is_one_evaluation_of_the_objective():
     assert [int(b) for b in moved if not b.is_floating_point()] == [1, 1]
     # And buffers put back are no obstacle to what autograd kept.
     assert again.back(problem.output_gradient(again.outputs, batch)).parameters
+
+
+@pytest.mark.parametrize("activation", ["tanh", "silu", "relu"])
+def test_written_out_a_walk_is_what_it_is_with_graphs(activation):
+    problem, batch = toy(activation=activation)
+    feedback = [
+        torch.randn(b.weight.shape, generator=generator_for("f"), dtype=b.weight.dtype) for b in problem.model.blocks
+    ]
+    found = []
+    for watched in (False, True):
+        if watched:
+            problem.model.blocks[0].register_forward_hook(lambda *_: None)
+        assert problem.plain_chain != watched
+        walk = problem.walk(batch)
+        error = problem.output_gradient(walk.outputs, batch)
+        back = walk.back(error, feedback[1:])
+        sent = walk.send(1, back.deltas[1])
+        found.append([*walk.inputs, *walk.preactivations, *back.deltas, *back.parameters.values(), sent, walk.outputs])
+        assert not any(tensor.requires_grad for tensor in found[-1])
+    assert all(close(ours, theirs) for ours, theirs in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_walk_says_what_it_keeps(watched):
+    """What every block saw and what its slope needs, of all blocks together."""
+    problem, batch = toy((5, 7, 6, 3), activation="silu")
+    if watched:
+        problem.model.blocks[0].register_forward_hook(lambda *_: None)
+    with problem.ledger.audit():
+        problem.walk(batch)
+    kept = len(batch.index) * 8 * (5 + 2 * (7 + 6))  # inputs of three blocks, pre-activations of two
+    assert kept <= problem.ledger.saved_bytes <= kept + len(batch.index) * 8 * 3 + 8 * problem.flat().numel()

@@ -85,7 +85,7 @@ def test_gradients_are_the_callers_to_keep() -> None:
 )
 def test_what_is_no_plain_chain_is_left_to_autograd(change: dict[str, str]) -> None:
     problem, _ = toy(**change)
-    assert not closed_form.applies(problem.model, problem.loss)
+    assert not closed_form.applies(problem.model)
 
 
 @pytest.mark.parametrize("where", ["block", "block before", "block backward", "model", "parameter"])

@@ -370,6 +370,9 @@ def test_no_graph_spans_two_blocks(rule: type[Any], monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(torch.autograd, "grad", spy)
     algorithm.direction(batch)
+    assert seen == []  # a plain chain needs no graph at all
+    blocks[0].register_forward_hook(lambda *_: None)  # who watches makes it a chain with graphs
+    algorithm.direction(batch)
     assert sorted(seen, key=sorted) == [{0}, {1}, {2}]
     algorithm.problem.gradient(batch, create_graph=True)  # the control: one graph over all blocks
     assert seen[-1] == {0, 1, 2}
