@@ -253,3 +253,14 @@ def config_folder(text: str) -> str:
     if not Path(text).is_dir():
         raise AltpropError(f"--config-dir: there is no folder {text}")
     return str(Path(text).resolve())
+
+
+def refuse_unless_given(group: str, entry: catalogue.Entry, overrides: Sequence[str]) -> None:
+    """Refuse to examine what needs an option of its user that is not among the overrides.
+
+    Raises:
+        AltpropError: with the option.
+    """
+    for option in catalogue.left_open(entry.values):
+        if not any(one.lstrip("+").startswith(f"{group}.{option}=") for one in overrides):
+            raise AltpropError(f"{group}={entry.name} needs {group}.{option}; say {group}.{option}=...")

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from altprop import catalogue
 from altprop.capabilities import Capability
-from altprop.conformance.case import PREFERRED, SMALL, NotApplicable, difference, find_target, make
+from altprop.conformance.case import (
+    PREFERRED,
+    SMALL,
+    NotApplicable,
+    difference,
+    find_target,
+    make,
+    refuse_unless_given,
+)
 from altprop.conformance.noises import at
 from altprop.conformance.state import generator_states, global_generators
 from altprop.errors import AltpropError, NoiseLeftOut, Refused, near
@@ -49,13 +57,14 @@ def find_part(group: str, name: str, config_dir: str | None = None, overrides: t
     """Return the model or noise of that name.
 
     Raises:
-        AltpropError: for an unknown name, or a yaml that cannot be used.
+        AltpropError: for an unknown name, a yaml that cannot be used, or an option that it leaves to its user.
     """
     known = catalogue.entries(group, () if config_dir is None else (config_dir,))
     if name not in known:
         raise AltpropError(f"{group}={name} is unknown; {near(name, known)}")
     if known[name].problem:
         raise AltpropError(f"{group}={name}: {known[name].problem}")
+    refuse_unless_given(group, known[name], overrides)
     return PartTarget(group, name, config_dir, overrides)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from altprop import catalogue
 from altprop.capabilities import Capability, PredictorKind, evaluated_as
-from altprop.conformance.case import NotApplicable, composed, difference
+from altprop.conformance.case import NotApplicable, composed, difference, refuse_unless_given
 from altprop.conformance.state import generator_states, global_generators
 from altprop.data import Split, TaskData
 from altprop.errors import AltpropError, near
@@ -52,25 +52,20 @@ def find_task(name: str, config_dir: str | None = None, overrides: tuple[str, ..
     """Return the task of that name.
 
     Raises:
-        AltpropError: for an unknown name, or a yaml that cannot be used.
+        AltpropError: for an unknown name, a yaml that cannot be used, or an option that it leaves to its user.
     """
     known = catalogue.entries("task", () if config_dir is None else (config_dir,))
     if name not in known:
         raise AltpropError(f"task={name} is unknown; {near(name, known)}")
     if known[name].problem:
         raise AltpropError(f"task={name}: {known[name].problem}")
+    refuse_unless_given("task", known[name], overrides)
     return TaskTarget(name, config_dir, overrides)
 
 
 def make_task(target: TaskTarget) -> Task:
-    """Build a task from its yaml.
-
-    Raises:
-        AltpropError: where it needs an option that is not given, or cannot be built.
-    """
+    """Build a task from its yaml."""
     config = composed((f"task={target.name}", *target.overrides), target.config_dir)["task"]
-    for option in catalogue.left_open(config):
-        raise AltpropError(f"task={target.name} needs task.{option}; say task.{option}=...")
     return build(config, Task, "task")  # type: ignore[type-abstract]
 
 

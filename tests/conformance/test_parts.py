@@ -70,6 +70,13 @@ def test_a_noise_that_acts_nowhere_cannot_be_built(folder: Callable[[str, str], 
     assert "acts at nowhere" in finding.sentence
 
 
+def test_what_needs_its_user_is_told() -> None:
+    with pytest.raises(AltpropError, match=r"task=table needs task\.target; say task\.target="):
+        find("task=table", None, ("task.path=a.csv",))
+    with pytest.raises(AltpropError, match=r"model=custom needs model\._target_"):
+        find("model=custom")
+
+
 def test_an_unknown_part_is_told_the_near_ones() -> None:
     with pytest.raises(AltpropError, match="model=gruu is unknown; did you mean gru"):
         find("model=gruu")
