@@ -16,7 +16,7 @@ from altprop.errors import Refused
 from altprop.randomness import derive_seed
 from altprop.vectorized import Members
 
-SITES = frozenset({"input", "unit", "weight", "state", "carry", "branch"})
+SITES = frozenset({"input", "unit", "weight", "state", "update", "carry", "branch"})
 
 # (site, layer, position, time, distribution) -> draw. Rows lead in every draw but those for weights, which all rows
 # share.
@@ -30,7 +30,8 @@ class NoiseClock:
 
     `step` counts steps, `phase` the evaluations of the objective within one step, `time` the elements of a sequence.
     While `hold` is active the phase stands still; afterwards it has moved on by one, however many evaluations ran
-    inside. `progress` is the share of the budget that is spent, 0 to 1, for noise that changes over a run.
+    inside. `progress` is the share of the budget that is spent, 0 to 1, for noise that changes over a run. `moment`
+    is the time that a recurrent cell is at: it keys no draw by itself, but `at` may be given it.
     """
 
     def __init__(self, seed: int) -> None:
@@ -38,6 +39,7 @@ class NoiseClock:
         self.step = 0
         self.phase = 0
         self.time = 0
+        self.moment = 0
         self.progress = 0.0
         self.seeds: Sequence[int] | None = None
         self._held = False
@@ -146,6 +148,7 @@ class Noise(nn.Module, ABC):
         unit    the output of a hidden layer, (B, ...), or what a recurrent model's readout sees;
         weight  a weight, which all rows share;
         state   what enters a cell's recurrent product, (B, W), the same at all times of a sequence;
+        update  what a gated cell adds to its state, (B, W);
         carry   the next state of a cell beside the present one (`MixingNoise`);
         branch  what a residual branch adds, (B, ...).
 

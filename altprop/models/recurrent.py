@@ -103,6 +103,11 @@ class Cell(nn.Module, ABC):
         weight = noise(self.weight_state, "weight", STATE)
         return functional.linear(noise(h, "state", STATE), weight)
 
+    def updated(self, g: Tensor) -> Tensor:
+        """Return the candidate that a gated cell adds to its state, (B, W), under noise at the clock's moment."""
+        noise = self._noise[0]
+        return g if noise is None else noise(g, "update", STATE)
+
     @abstractmethod
     def advance(self, a: Tensor, h: Tensor) -> Tensor:
         """Map the projected input (B, G W) and the state (B, S) to the next state (B, S)."""
@@ -186,7 +191,7 @@ class GRUCell(Cell):
     def local(self, a: Tensor, back: Tensor, h: Tensor) -> Tensor:
         cut = 2 * self.width
         r, z = (a[..., :cut] + back[..., :cut]).sigmoid().chunk(2, -1)
-        n = torch.tanh(a[..., cut:] + r * (back[..., cut:] + self.bias_state))
+        n = self.updated(torch.tanh(a[..., cut:] + r * (back[..., cut:] + self.bias_state)))
         return n + z * (h - n)
 
 
@@ -217,10 +222,9 @@ class LSTMCell(Cell):
     def local(self, a: Tensor, back: Tensor, h: Tensor) -> Tensor:
         return self._gated(a, back, h[..., self.width :])
 
-    @staticmethod
-    def _gated(a: Tensor, back: Tensor, c: Tensor) -> Tensor:
+    def _gated(self, a: Tensor, back: Tensor, c: Tensor) -> Tensor:
         i, f, g, o = (a + back).chunk(4, -1)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        c = f.sigmoid() * c + i.sigmoid() * self.updated(g.tanh())
         return torch.cat([o.sigmoid() * c.tanh(), c], -1)
 
 
@@ -258,8 +262,8 @@ class RecurrentModel(nn.Module):
     """A cell that runs over a sequence, and a readout.
 
     Noise: `input` on each x_t and `unit` on what the readout sees, drawn anew at each time; `state` on what enters the
-    recurrent product and `weight` on the three matrices, the same at all times of a sequence; `carry` where a state
-    follows another.
+    recurrent product and `weight` on the three matrices, the same at all times of a sequence; `update` on what a gated
+    cell adds to its state, `carry` where a state follows another.
 
     Args:
         spec: shapes on both sides, of sequences.
@@ -351,6 +355,8 @@ class RecurrentModel(nn.Module):
             x = noise.over_time(x, "input", INPUT, start)
         states = []
         for t, a in enumerate(self.cell.project(x).unbind(0)):
+            if noise is not None:
+                noise.clock.moment = start + t
             after = self.cell.advance(a, h)
             if isinstance(noise, MixingNoise):
                 after = noise.mix(after, h, STATE, start + t)
