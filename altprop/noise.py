@@ -154,18 +154,23 @@ class Noise(nn.Module, ABC):
 
     Attributes:
         places: site -> layer -> shape of one example's values there, of what it serves, from set-up on.
+        weights: layer -> name in the model of the weight that it offers to noise there, from set-up on.
+        charges_weights: whether `weight_penalty` is written.
         passes: forward passes that a prediction averages, each under noise of its own (Monte Carlo dropout; Gal and
             Ghahramani 2016); 0 predicts without noise.
     """
 
     sites: ClassVar[frozenset[str]] = frozenset()
+    charges_weights: ClassVar[bool] = False
     passes: int = 0
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = NoiseClock(0)
         self.places: Places = {}
+        self.weights: Mapping[int, str] = {}
         self._found: dict[str, dict[int, torch.Size]] | None = None
+        self._asked: dict[int, Tensor] | None = None
 
     def bind(self, clock: NoiseClock) -> None:
         """Take the run's clock."""
@@ -185,11 +190,15 @@ class Noise(nn.Module, ABC):
             Refused: where the model has none of this kind's sites: it would run as dropout=none under another label.
         """
         found: dict[str, dict[int, torch.Size]] = {}
-        self._found = found
+        asked: dict[int, Tensor] = {}
+        self._found, self._asked = found, asked
         try:
             model(example)
         finally:
-            self._found = None
+            self._found = self._asked = None
+        if isinstance(model, nn.Module):
+            names = {id(p): name for name, p in model.named_parameters()}
+            self.weights = {layer: names[id(weight)] for layer, weight in asked.items() if id(weight) in names}
         served = {site: layers for site, layers in found.items() if site in self.sites}
         if not served:
             sites = " and ".join(sorted(self.sites)) or "no site"
@@ -216,6 +225,12 @@ class Noise(nn.Module, ABC):
         if self._found is not None:
             self._found.setdefault(site, {})[layer] = shape
 
+    def _asked_for(self, weight: Tensor, layer: int) -> Tensor:
+        """Write down which weight is shown at a layer, while the noise is set up, and return it."""
+        if self._asked is not None:
+            self._asked[layer] = weight
+        return weight
+
     def forward(self, x: Tensor, site: str, layer: int, shared: int = 0) -> Tensor:
         """Perturb `x` at a site of a layer.
 
@@ -230,7 +245,7 @@ class Noise(nn.Module, ABC):
         """
         if not self.training:
             self._note(site, layer, x.shape if site == "weight" else x.shape[1:])
-            return x
+            return self._asked_for(x, layer) if site == "weight" else x
         if site not in self.sites:
             return x
         return self._perturb(x, x.shape[shared:], site, layer)
@@ -260,6 +275,14 @@ class Noise(nn.Module, ABC):
 
     def penalty(self) -> Tensor | None:
         """Return a term that joins the objective, or None."""
+        return None
+
+    def weight_penalty(self, params: Mapping[str, Tensor]) -> Tensor | None:
+        """Return a term in the weights that joins the objective too, or None; `charges_weights` says that there is one.
+
+        Args:
+            params: name -> value of all parameters of the model, those of the noise among them as `noise.NAME`.
+        """
         return None
 
 

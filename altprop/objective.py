@@ -75,11 +75,19 @@ class Objective:
     def penalty(self, params: Params | None) -> Tensor | None:
         """Return the terms of task and noise, which no batch changes, or None where there are none."""
         of_noise = self._noise_penalty(params)
-        if self.task_penalty is None:
+        if not self._charges_weights:
             return of_noise
         live = dict(self._model.named_parameters())
-        of_task = self.task_penalty(live if params is None else {name: params.get(name, p) for name, p in live.items()})
-        return of_noise if of_task is None else of_task if of_noise is None else of_task + of_noise
+        every = live if params is None else {name: params.get(name, p) for name, p in live.items()}
+        of_task = None if self.task_penalty is None else self.task_penalty(every)
+        of_weights = None if self.noise is None else self.noise.weight_penalty(every)
+        terms = [term for term in (of_task, of_noise, of_weights) if term is not None]
+        return sum(terms[1:], terms[0]) if terms else None
+
+    @property
+    def _charges_weights(self) -> bool:
+        """Whether a penalty depends on all parameters, and not on the noise's own alone."""
+        return self.task_penalty is not None or (self.noise is not None and self.noise.charges_weights)
 
     def _noise_penalty(self, params: Params | None) -> Tensor | None:
         if self.noise is None:
@@ -155,7 +163,7 @@ class Objective:
     def _population_penalty(self, params: Params) -> Tensor | None:
         """Return the penalty of each individual's objective, (P,) or a scalar that they share."""
         penalty = self.penalty(None)
-        every = self.task_penalty is not None
+        every = self._charges_weights
         own = {name: value for name, value in params.items() if every or name.startswith("noise.")}
         if penalty is None or not own:
             return penalty

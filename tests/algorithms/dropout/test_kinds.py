@@ -9,12 +9,14 @@ import torch
 import altprop
 from altprop.algorithms.backprop.backprop import Backprop
 from altprop.algorithms.dropout.alpha import AlphaDropout
+from altprop.algorithms.dropout.concrete import ConcreteDropout
 from altprop.algorithms.dropout.dropblock import DropBlock
 from altprop.algorithms.dropout.dropconnect import DropConnect
 from altprop.algorithms.dropout.gaussian import GaussianDropout
 from altprop.algorithms.dropout.recurrent import RecurrentDropout
 from altprop.algorithms.dropout.spatial import SpatialDropout
 from altprop.algorithms.dropout.standard import StandardDropout
+from altprop.algorithms.dropout.standout import Standout
 from altprop.algorithms.dropout.stochastic_depth import StochasticDepth
 from altprop.algorithms.dropout.variational import VariationalDropout
 from altprop.algorithms.dropout.zoneout import Zoneout
@@ -59,12 +61,13 @@ class Kind:
     """A kind of dropout: how it acts here, how it does nothing, and on which problem.
 
     Attributes:
+        nothing: None where it always does something, as a learned rate does.
         exact: whether a realised mask depends on no weight, so that the gradient is that of finite differences.
     """
 
     noise: type
     acts: dict
-    nothing: dict
+    nothing: dict | None
     problem: object = mlp
     exact: bool = True
     schedules: tuple = field(default=("annealed", "curriculum"))
@@ -83,6 +86,8 @@ KINDS = {
     ),
     "zoneout": Kind(Zoneout, {"p": 0.4, "p_cell": 0.2}, {"p": 0.0, "p_cell": 0.0}, lstm),
     "recurrent": Kind(RecurrentDropout, {"p": 0.4}, {"p": 0.0}, lstm),
+    "concrete": Kind(ConcreteDropout, {"p": 0.3, "length_scale": 0.5}, None, mlp, schedules=()),
+    "standout": Kind(Standout, {"alpha": 1.0, "beta": 0.5}, {"alpha": 0.0, "beta": 40.0}, mlp, False, ()),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
 
@@ -94,6 +99,8 @@ def test_no_kind_is_forgotten():
 
 @every_kind
 def test_where_it_does_nothing_it_is_none_to_the_bit(kind):
+    if kind.nothing is None:
+        return
     ends = []
     for noise in (None, kind.noise(**kind.nothing), kind.noise(**kind.acts)):
         problem, batch = kind.problem(noise, torch.float32)
