@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from altprop.derivatives import Grads
     from altprop.direction import DirectionAlgorithm
     from altprop.environment import Environment
-    from altprop.errors import AltpropError, Refused
+    from altprop.errors import AltpropError, Refused, UnusableData
     from altprop.losses import Loss
     from altprop.models.base import Block, Dense, LayeredModel
     from altprop.models.circuit import CircuitModel, Gate
@@ -72,6 +72,7 @@ __all__ = [
     "Split",
     "StepResult",
     "Task",
+    "UnusableData",
     "Updater",
     "__version__",
     "check_name",

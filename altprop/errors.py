@@ -8,6 +8,10 @@ class AltpropError(Exception):
     """A mistake of the caller, told in one line that says what to do. Command lines print it and exit with 2."""
 
 
+class UnusableData(AltpropError):
+    """Data of the user's that cannot be learned from: a mistake that no run records, unlike data that are not here."""
+
+
 class Refused(AltpropError):
     """A cell that cannot run, with the sentence that becomes its row in the report."""
 

@@ -38,6 +38,7 @@ EXPORTS = {
     "Split": "altprop.data",
     "StepResult": "altprop.algorithm",
     "Task": "altprop.task",
+    "UnusableData": "altprop.errors",
     "Updater": "altprop.optim",
     "check_name": "altprop.checks",
     "check_number": "altprop.checks",

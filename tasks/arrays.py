@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from altprop import AltpropError, Source, check_name, check_number, check_whole
+from altprop import Source, UnusableData, check_name, check_number, check_whole
 from altprop.checks import KINDS, check_arrays
 from altprop.own_files import find_arrays
 from altprop.tables import MOST_CLASSES
@@ -77,11 +77,11 @@ def _prepared(
         train, test = np.arange(len(x)), np.arange(len(x), len(x) + len(arrays[2]))
         x, y = np.concatenate([x, arrays[2]]), np.concatenate([y, arrays[3].reshape(len(arrays[3]), *y.shape[1:])])
     if len(x) != len(y) or len(x) < 3 or x.ndim < 2 or x.dtype.kind not in "iufb":
-        raise AltpropError(
+        raise UnusableData(
             f"{path}: inputs {x.shape} of {x.dtype} and targets {y.shape} do not go together; numbers (N, ...) and (N,)"
         )
     if not np.isfinite(x).all() or (y.dtype.kind == "f" and not np.isfinite(y).all()):
-        raise AltpropError(f"{path} holds values that are not finite; fill them or leave their rows out")
+        raise UnusableData(f"{path} holds values that are not finite; fill them or leave their rows out")
     classes = _classes(path, y, kind)
     labels = class_numbers(y.tolist(), classes) if classes else None
     if len(arrays) == 2:
@@ -118,22 +118,22 @@ def _read(path: str, inputs: str | None, target: str | None) -> list[Array]:
             found = find_arrays(archive.files, path, inputs, target)
             return [archive[name] for name in found if name is not None]
     except ValueError as error:
-        raise AltpropError(f"{path} cannot be read: {error}") from error
+        raise UnusableData(f"{path} cannot be read: {error}") from error
 
 
 def _classes(path: str, targets: Array, kind: str) -> tuple[Any, ...]:
     """Return the values of targets that are classes, () for quantities."""
     if targets.dtype.kind not in "iufbU":
-        raise AltpropError(f"{path}: targets of {targets.dtype} are neither numbers nor texts")
+        raise UnusableData(f"{path}: targets of {targets.dtype} are neither numbers nor texts")
     values = np.unique(targets)
     number = targets.dtype.kind != "U"
     whole = not number or (len(values) <= MOST_CLASSES and bool((values == np.round(values)).all()))
     if kind == "regression" or (kind == "auto" and not (whole and targets.ndim == 1)):
         if not number:
-            raise AltpropError(f"{path}: the targets hold text; say task.kind=classification")
+            raise UnusableData(f"{path}: the targets hold text; say task.kind=classification")
         return ()
     if targets.ndim != 1 or not 2 <= len(values) <= len(targets) / 2:
-        raise AltpropError(f"{path}: targets {targets.shape} of {len(values)} values are no classes")
+        raise UnusableData(f"{path}: targets {targets.shape} of {len(values)} values are no classes")
     return tuple(values.tolist())
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from altprop import AltpropError, Source, Split, check_number, check_whole
+from altprop import Source, Split, UnusableData, check_number, check_whole
 from altprop.checks import check_images, check_name
 from altprop.own_files import class_folders
 from altprop.tasks.common import Array, optional_import, sha256_of
@@ -98,7 +98,7 @@ def _pixels(file: str, size: int, colour: str) -> Array:
         with pillow.open(file) as image:
             scaled = image.convert(mode).resize((size, size), pillow.Resampling.BILINEAR)
     except (OSError, ValueError) as error:
-        raise AltpropError(f"{file} is no image that can be read ({error}); take it out of the folder") from error
+        raise UnusableData(f"{file} is no image that can be read ({error}); take it out of the folder") from error
     return np.moveaxis(np.asarray(scaled, dtype=np.uint8).reshape(size, size, channels), -1, 0)
 
 

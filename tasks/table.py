@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from altprop import AltpropError, Source, check_number, check_whole
+from altprop import AltpropError, Source, UnusableData, check_number, check_whole
 from altprop.checks import check_table
 from altprop.randomness import generator_for
 from altprop.tables import Cells, Column, Table, open_table
@@ -114,7 +114,7 @@ def _splits(table: Table, lines: Array, share: float, seed: int, labels: Array |
     groups = _numbered(table.group)[lines]
     names = np.unique(groups)
     if len(names) < 3:
-        raise AltpropError(f"task.group names {len(names)} groups; training, validation and test need one each")
+        raise UnusableData(f"task.group names {len(names)} groups; training, validation and test need one each")
     order = names[torch.randperm(len(names), generator=generator_for(seed, "table", "test groups")).numpy()]
     sizes = np.array([(groups == name).sum() for name in order])
     count = min(int((sizes.cumsum() - sizes < share * len(lines)).sum()), len(names) - 2)

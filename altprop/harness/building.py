@@ -105,6 +105,9 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
     _refuse_unless_evaluated(cell, algorithm, task)
     initial = _digest(model)
     algorithm.setup(problem)
+    if algorithm.own_model and problem.uncounted.task_penalty is not None:
+        name = cell.axes["algorithm"]
+        raise Refused(f"{name} trains a model of its own, which no penalty reaches; leave task.penalty out")
     feed = feed_of(task, algorithm, data.train, seed, ranks)
     rows = torch.arange(min(settings.probe_rows, len(data.train)), device=device)
     return Parts(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from altprop.errors import UnusableData
 from altprop.harness.settings import Settings
 from altprop.records import data_digests
 from altprop.records.source import source_hash
@@ -39,9 +39,12 @@ def _loaded(task: Mapping[str, Any], runs_dir: Path, name: str) -> str:
     """Load the data, keep their digest and return it."""
     from altprop.task import Task
 
-    with contextlib.suppress(Exception, SystemExit):
+    try:
         data = build(task, Task, "task").data()  # type: ignore[type-abstract]
-        if data.files is not None:
-            data_digests.keep_digest(runs_dir, name, data.digest, data.files)
-        return data.digest
-    return UNAVAILABLE
+    except UnusableData:
+        raise
+    except (Exception, SystemExit):
+        return UNAVAILABLE
+    if data.files is not None:
+        data_digests.keep_digest(runs_dir, name, data.digest, data.files)
+    return data.digest
