@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from altprop import Algorithm, Batch, Problem, Random
+from altprop import Algorithm, Batch, Oracle, Problem, Random
 from altprop.testing import toy, toy_point
 
 Maker = Callable[[], Algorithm]
@@ -100,3 +100,60 @@ def rise(make: Maker, steps: int = 30) -> float:
         learner.step(batch)
         values.append(float(problem.objective(batch)))
     return max(after - before for before, after in pairwise(values))
+
+
+def of_ranks(make: Maker) -> tuple[Oracle, ...]:
+    """Return what holds for every learner that uses ranks alone, on fresh fitness."""
+    return (
+        Oracle("f and 7 log1p(f) - 3 give one run", lambda: rank_difference(make, squashed), 0.0),
+        Oracle("not f and -f give one run", lambda: rank_difference(make, negated), 1e-3, differs=True),
+        Oracle("the origin may lie anywhere", lambda: translation_difference(make), 1e-10),
+        Oracle("fitness is of the present batch", lambda: staleness(make), 1e-14),
+    )
+
+
+def pose(problem: Problem, function: Transform) -> None:
+    """Let the fitness be a function of the parameters alone, (P, D) -> (P,)."""
+
+    def handed_out(flat: Tensor, batch: Batch) -> Tensor:
+        return function(flat)
+
+    problem.population_objective = handed_out  # type: ignore[method-assign,assignment]
+
+
+def sphere(flat: Tensor) -> Tensor:
+    """Return |theta|^2 of each row (P, D)."""
+    return flat.square().sum(-1)
+
+
+def ellipsoid(flat: Tensor) -> Tensor:
+    """Return the sum of 10^(6 i / (D - 1)) theta_i^2 of each row (P, D), i from 0: a condition of 1e6."""
+    size = flat.shape[-1]
+    powers = torch.arange(size, dtype=flat.dtype, device=flat.device) * (6 / (size - 1))
+    return (10**powers * flat.square()).sum(-1)
+
+
+def rosenbrock(flat: Tensor) -> Tensor:
+    """Return Rosenbrock's function of each row (P, D); its minimum is 0 at (1, ..., 1)."""
+    x, y = flat[..., :-1], flat[..., 1:]
+    return (100 * (y - x.square()).square() + (1 - x).square()).sum(-1)
+
+
+def evaluations(
+    make: Maker, function: Transform, seed: int, *, start: float = 1.0, size: int = 10, limit: int = 20000
+) -> int:
+    """Return how many evaluations a learner takes to f < 1e-8 from (start, ..., start), the last generation whole."""
+    problem, batch = toy_point([0.0] * size, [start] * size, seed=seed)
+    counted = 0
+
+    def watched(flat: Tensor) -> Tensor:
+        nonlocal counted
+        counted += len(flat)
+        return function(flat)
+
+    pose(problem, watched)
+    learner = make()
+    learner.setup(problem)
+    while counted < limit and float(learner.step(batch).scalars["best_fitness"]) >= 1e-8:
+        pass
+    return counted

@@ -9,7 +9,7 @@ import torch
 from deap import base
 from torch import Tensor
 
-from altprop import Batch, Problem
+from altprop import Batch, Problem, Refused
 
 
 class Minimised(base.Fitness):  # type: ignore[misc]
@@ -52,3 +52,36 @@ def refresh_statistics(problem: Problem, batch: Batch) -> Tensor | None:
     The evaluation of a population moves none, and the model predicts with them.
     """
     return problem.objective(batch) if any(True for _ in problem.model.buffers()) else None
+
+
+def centred_ranks(values: Tensor) -> Tensor:
+    """Return the rank of each value (P,), from -1/2 for the lowest to 1/2 for the highest; equal values share theirs.
+
+    >>> centred_ranks(torch.tensor([7.0, 0.0, 7.0, 1.0, torch.inf]))
+    tensor([ 0.1250, -0.5000,  0.1250, -0.2500,  0.5000])
+    """
+    below, level = values[None, :] < values[:, None], values[None, :] == values[:, None]
+    rank = below.sum(1, dtype=values.dtype) + (level.sum(1, dtype=values.dtype) - 1) / 2
+    return rank / (len(values) - 1) - 0.5
+
+
+def refuse_dense(problem: Problem, size: int, most: int, *, matrices: int, instead: str) -> None:
+    """Refuse a rule that holds matrices of D x D and decomposes one, where there are too many parameters.
+
+    Args:
+        problem: whose model it is.
+        size: D.
+        most: the largest D that is not refused.
+        matrices: how many are alive at once.
+        instead: what to choose.
+
+    Raises:
+        Refused: with an estimate of bytes, and of seconds at 10 GFLOP/s.
+    """
+    if size > most:
+        gigabytes = matrices * size**2 * torch.empty((), dtype=problem.dtype, device="cpu").element_size() / 1e9
+        seconds = 9 * size**3 / 1e10
+        raise Refused(
+            f"a full covariance matrix of {size} parameters takes {gigabytes:.1f} GB and about {seconds:.0f} s "
+            f"for each decomposition; use {instead}, or raise algorithm.most_parameters={most}"
+        )
