@@ -23,7 +23,7 @@ INITIALISATIONS = (
     "unit_normal",
     "zeros",
 )
-NORMALISATIONS = ("none", "batch", "layer")
+NORMALISATIONS = ("none", "batch", "layer", "group", "rms")
 CELLS = ("rnn", "leaky_rnn", "gru", "lstm")
 LOGGERS = ("csv", "tensorboard", "mlflow", "wandb")
 SCHEDULES = ("constant", "linear", "cosine", "step", "exponential")

@@ -187,11 +187,35 @@ def initialise(
                 bias.zero_()
 
 
+class RootMeanSquare(nn.Module):
+    """Divide by the root mean square over all values of an example: `z / sqrt(mean(z^2) + 1e-5) * weight`.
+
+    Args:
+        channels: units, or channels of a convolution, each with a weight.
+
+    Zhang and Sennrich 2019, arXiv:1910.07467: layer normalisation without the mean, and so without a bias.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, device="cpu"))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map (B, channels, ...) to the same shape."""
+        scale = torch.rsqrt((z * z).mean(list(range(1, z.dim())), keepdim=True) + 1e-5)
+        return z * scale * self.weight.reshape(-1, *[1] * (z.dim() - 2))
+
+
+def _groups(channels: int) -> int:
+    """Return the most groups, 8 at most, of equally many units each, two at least: one alone would become 0."""
+    return max((g for g in range(1, 9) if channels % g == 0 and channels // g > 1), default=1)
+
+
 def make_normalisation(name: str, channels: int, dims: int) -> nn.Module | None:
     """Return a normalisation of `channels` units, or None for "none".
 
     Args:
-        name: none, layer or batch.
+        name: none, batch, layer, group (Wu and He 2018; up to 8 groups of two and more units) or rms.
         channels: units, or channels of a convolution.
         dims: spatial dimensions: 0 dense, 1 or 2 for convolutions.
 
@@ -203,6 +227,8 @@ def make_normalisation(name: str, channels: int, dims: int) -> nn.Module | None:
         "none": lambda: None,
         "batch": lambda: batch(channels, device="cpu"),
         "layer": lambda: nn.LayerNorm(channels, device="cpu") if dims == 0 else nn.GroupNorm(1, channels, device="cpu"),
+        "group": lambda: nn.GroupNorm(_groups(channels), channels, device="cpu"),
+        "rms": lambda: RootMeanSquare(channels),
     }
     return _lookup(kinds, "model.normalisation", name)()
 

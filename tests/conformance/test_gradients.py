@@ -25,7 +25,7 @@ def test_the_true_gradient_passes(activation: str, loss: str) -> None:
     assert max(errors.values()) < RIGHT, errors
 
 
-@pytest.mark.parametrize("normalisation", ["layer", "batch"])
+@pytest.mark.parametrize("normalisation", ["layer", "batch", "group", "rms"])
 def test_with_normalisation_its_parameters_are_a_layer_of_their_own(normalisation: str) -> None:
     problem, batch = toy(normalisation=normalisation, rows=12)
     kept = {name: value.clone() for name, value in problem.model.named_buffers()}

@@ -121,6 +121,20 @@ def test_normalisations_normalise():
         channels = make_normalisation("batch", 6, dims)(value).transpose(0, 1).flatten(1)
         assert channels.mean(1).abs().max() < 1e-5
         assert (channels.var(1, unbiased=False) - 1).abs().max() < 1e-3
+        # Six channels are three groups of two, and each group of each row has mean 0 and variance 1.
+        groups = make_normalisation("group", 6, dims)(value).reshape(50, 3, -1)
+        assert groups.mean(2).abs().max() < 1e-5
+        if dims:
+            assert (groups.var(2, unbiased=False) - 1).abs().max() < 1e-3
+        scaled = make_normalisation("rms", 6, dims)(value)
+        assert (scaled.flatten(1).square().mean(1) - 1).abs().max() < 1e-3
+        ratio = (scaled / value).flatten(1)
+        assert (ratio - ratio[:, :1]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(1, 1), (2, 1), (4, 2), (7, 1), (16, 8), (25, 5), (100, 5)])
+def test_groups_hold_two_units_and_more(channels, groups):
+    assert make_normalisation("group", channels, 0).num_groups == groups
 
 
 @pytest.mark.parametrize(
@@ -128,7 +142,7 @@ def test_normalisations_normalise():
     [
         (lambda: make_activation("rellu"), r"unknown model.activation=rellu; .*relu"),
         (lambda: check_initialisation("he"), r"unknown model.initialisation=he; .*he_normal"),
-        (lambda: make_normalisation("group", 3, 0), r"unknown model.normalisation=group; .*layer"),
+        (lambda: make_normalisation("weight", 3, 0), r"unknown model.normalisation=weight; .*layer"),
     ],
 )
 def test_an_unknown_name_is_told_the_known_ones(call, message):
