@@ -8,6 +8,8 @@ import torch
 from altprop.errors import AltpropError
 from altprop.tasks.adding import Adding
 from altprop.tasks.copy import Copy
+from altprop.tasks.digits import Digits
+from altprop.tasks.digits_sequence import DigitsSequence
 from altprop.tasks.parity import Parity
 from altprop.tasks.temporal_order import SYMBOLS, TemporalOrder
 from altprop.tasks.two_spirals import TwoSpirals
@@ -176,3 +178,19 @@ def test_copy_refuses_too_few_sequences() -> None:
 def test_temporal_order_refuses_unusable_sizes(option) -> None:
     with pytest.raises(AltpropError, match=f"task.{next(iter(option))} must be a whole number of at least"):
         TemporalOrder(**option)
+
+
+def test_digits_sequence_is_digits_pixel_by_pixel() -> None:
+    plain = Digits(validation="none").data()
+    rows, mixed = DigitsSequence(validation="none").data(), DigitsSequence(order="permuted", data_seed=3).data()
+    assert rows.train.inputs.shape == (64, len(plain.train), 1)
+    assert torch.equal(rows.train.inputs[:, :, 0].T, plain.train.inputs)
+    assert torch.equal(rows.tests["test"].targets, plain.tests["test"].targets)
+    images, permuted = plain.tests["test"].inputs, mixed.tests["test"].inputs[:, :, 0].T
+    assert not torch.equal(permuted, images)
+    assert torch.equal(permuted.sort(1).values, images.sort(1).values)
+    # One permutation, the same for every image and every seed.
+    other = DigitsSequence(order="permuted").data()
+    assert torch.equal(other.tests["test"].inputs, mixed.tests["test"].inputs)
+    with pytest.raises(AltpropError, match=r"unknown task.order=columns; known are: permuted, rows"):
+        DigitsSequence(order="columns")
