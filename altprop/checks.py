@@ -19,6 +19,7 @@ INITIALISATIONS = (
     "glorot_uniform",
     "lecun_normal",
     "orthogonal",
+    "critical",
     "small_normal",
     "unit_normal",
     "zeros",

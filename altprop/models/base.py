@@ -153,7 +153,7 @@ class Dense(Block):
         self.shortcut, self.skip = shortcut, skip
         self.weight = nn.Parameter(torch.empty(outputs, inputs, device="cpu"))
         self.bias = nn.Parameter(torch.empty(outputs, device="cpu"))
-        initialise(self.weight, self.bias, initialisation, inputs, outputs, self.activation.gain, generator)
+        initialise(self.weight, self.bias, initialisation, inputs, outputs, self.activation.gain, generator, activation)
 
     def transform(self, x: Tensor) -> Tensor:
         return nn.functional.linear(self.perturbed(x), self.effective_weight(), self.bias)

@@ -65,8 +65,8 @@ class Conv(Block):
         taps = kernel**dims
         self.weight = nn.Parameter(torch.empty(channels, input_shape[0], *[kernel] * dims, device="cpu"))
         self.bias = nn.Parameter(torch.empty(channels, device="cpu"))
-        gain = self.activation.gain
-        initialise(self.weight, self.bias, initialisation, input_shape[0] * taps, channels * taps, gain, generator)
+        gain, fans = self.activation.gain, (input_shape[0] * taps, channels * taps)
+        initialise(self.weight, self.bias, initialisation, *fans, gain, generator, activation)
 
     def transform(self, x: Tensor) -> Tensor:
         convolve = _FORWARD[self.dims]

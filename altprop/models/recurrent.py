@@ -308,6 +308,10 @@ class RecurrentModel(nn.Module):
         check_name(cell, "model.cell", CELLS)
         check_name(activation, "model.activation", ACTIVATIONS)
         check_name(initialisation, "model.initialisation", INITIALISATIONS)
+        if initialisation == "critical":
+            raise AltpropError(
+                "model.initialisation=critical is for layered models; use orthogonal for a recurrent one"
+            )
         widths = check_widths(hidden)
         if len(widths) != 1:
             raise AltpropError(f"model.hidden of a recurrent model holds one width; got {list(hidden)}")

@@ -19,7 +19,7 @@ CONF = Path(altprop.__file__).parent / "conf" / "model"
 FILES = {path.stem: path for path in sorted(CONF.glob("*.yaml")) if "???" not in path.read_text()}
 SPECS = {
     "point": ModelSpec((2,), 2, start=(0.0, 1.0)),
-    **dict.fromkeys(("rnn", "gru", "lstm"), ModelSpec((2,), 3, sequence=True)),
+    **dict.fromkeys(("rnn", "leaky_rnn", "gru", "lstm"), ModelSpec((2,), 3, sequence=True)),
 }
 
 

@@ -12,6 +12,7 @@ from altprop.models.parts import (
     ACTIVATIONS,
     INITIALISATIONS,
     check_initialisation,
+    critical,
     initialise,
     make_activation,
     make_normalisation,
@@ -65,6 +66,7 @@ DEVIATIONS = {
     "glorot_uniform": 1.5 * math.sqrt(2 * 300 / 700),
     "lecun_normal": 1.0,
     "orthogonal": 1.5 * math.sqrt(300 / 400),
+    "critical": 1.0,
     "small_normal": 0.01 * math.sqrt(300),
     "unit_normal": math.sqrt(300),
     "zeros": 0.0,
@@ -97,6 +99,39 @@ def test_orthogonal_is_orthogonal(shape):
     weight = filled("orthogonal", shape, gain=2.0)[0].flatten(1)
     gram = weight @ weight.T if weight.shape[0] <= weight.shape[1] else weight.T @ weight
     assert (gram - 4 * torch.eye(len(gram)).double()).abs().max() < 1e-14
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "selu", "elu"])
+def test_a_critical_net_keeps_its_signals(activation):
+    """Through 24 layers of 500 units: the variance of z and the mean squared gradient stay, within sampling error."""
+    width, depth, f = 500, 24, make_activation(activation)
+    generator = generator_for("critical", activation)
+    z, slopes, weights, variances = torch.randn(8, width, generator=generator).double(), [], [], []
+    sigma_w, sigma_b = critical(activation)
+    for _ in range(depth):
+        weight, bias = torch.empty(width, width, dtype=torch.float64), torch.empty(width, dtype=torch.float64)
+        initialise(weight, bias, "critical", width, width, 1.0, generator, activation)
+        y = f.function(z)
+        slopes.append(f.slope(z, y))
+        weights.append(weight)
+        z = y @ weight.T + bias
+        variances.append(float(z.square().mean()))
+    signal = torch.randn(8, width, generator=generator).double()
+    sizes = []
+    for weight, slope in zip(reversed(weights), reversed(slopes), strict=True):
+        signal = (signal @ weight) * slope
+        sizes.append(float(signal.square().mean()))
+    # Some layers from the input on, whose variance is not that of a critical sigmoid.
+    assert 0.5 < variances[-1] / variances[5] < 2
+    assert 0.4 < sizes[-6] / sizes[0] < 2.5
+    assert float(bias.std()) == pytest.approx(sigma_b, rel=0.15, abs=1e-12)
+    assert float(weight.std()) == pytest.approx(sigma_w / math.sqrt(width), rel=0.02)
+
+
+@pytest.mark.parametrize("activation", ["sign", "softplus"])
+def test_an_activation_without_a_critical_point_is_told(activation):
+    with pytest.raises(AltpropError, match=f"critical has no point for {activation}"):
+        critical(activation)
 
 
 @pytest.mark.parametrize("name", [n for n in INITIALISATIONS if n != "zeros"])
