@@ -21,7 +21,6 @@ from altprop.report.profiles import (
     performance_ratios,
     profile,
     profile_area,
-    ratio_to_reference,
     win_rates,
 )
 from altprop.report.statistics import Interval, bca_interval, interquartile_mean
@@ -60,7 +59,7 @@ class Across:
     Attributes:
         tasks: pooled workloads; left_out: those without declared targets. data_sets: of which the pooled ones are.
         absent: learners that did not run all of them, left out of the pooled table.
-        wins: (row, column) -> share of wins and pairs. ratios: learner -> workload -> ratio of restricted means.
+        wins: (row, column) -> share of wins and pairs.
     """
 
     tasks: list[str]
@@ -70,8 +69,6 @@ class Across:
     absent: list[str]
     players: list[Learner]
     wins: dict[tuple[str, str], tuple[float, int]]
-    ratio_target: str
-    ratios: dict[str, dict[str, tuple[float | None, bool]]]
     figures: list[Figure]
 
 
@@ -116,7 +113,6 @@ def across(report: Report) -> Across | None:
         for one in report.learners
     }
     players = [one for one in report.learners if scores[one.name]]
-    target = _ratio_target(tables)
     figures = []
     if any(np.isfinite(row).any() for row in ratios.values()):
         rank = {row.learner.name: row.rank for row in pooled}
@@ -133,8 +129,6 @@ def across(report: Report) -> Across | None:
         absent=absent,
         players=players,
         wins=win_rates({one.name: scores[one.name] for one in players}),
-        ratio_target=target,
-        ratios=_cost_ratios(tables, report.learners, target),
         figures=figures,
     )
 
@@ -199,31 +193,6 @@ def _met(tables: Sequence[Table], learner: str) -> tuple[float, float]:
         for one in outcomes(t, learner, target, CURRENCY)
     ]
     return math.fsum(weight for weight, hit in found if hit), math.fsum(weight for weight, _ in found)
-
-
-def _ratio_target(tables: Sequence[Table]) -> str:
-    """Return the target in the middle of the declared ones: 90 % in most tasks."""
-    names = list(tables[0].targets) if tables else []
-    return names[len(names) // 2] if names else ""
-
-
-def _cost_ratios(
-    tables: Sequence[Table], learners: Sequence[Learner], target: str
-) -> dict[str, dict[str, tuple[float | None, bool]]]:
-    """Return learner -> workload -> restricted mean over the reference's, and whether misses make it a bound."""
-    found: dict[str, dict[str, tuple[float | None, bool]]] = {}
-    for table in tables:
-        row = next((row for row in target_times(table, CURRENCY) if row.target == target), None)
-        if row is None or table.reference not in row.learners:
-            continue
-        base = row.learners[table.reference]
-        for one in learners:
-            mine = row.learners.get(one.name)
-            if mine is not None:
-                ours = mine.mean if mine.hits else math.inf
-                ratio = ratio_to_reference(ours, base.mean if base.hits else math.inf)
-                found.setdefault(one.name, {})[table.workload] = (ratio, mine.hits < mine.n or base.hits < base.n)
-    return found
 
 
 def _steps(panel: Panel, jumps: Sequence[float], values: Sequence[float], learner: Learner, offset: float) -> float:

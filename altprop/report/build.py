@@ -14,7 +14,9 @@ from typing import Any
 from altprop.errors import AltpropError
 from altprop.records.archive import pack
 from altprop.report.across import Across, across
+from altprop.report.answer import answer
 from altprop.report.canvas import SIGNATURE
+from altprop.report.compared import compared
 from altprop.report.convergence import views
 from altprop.report.cost import cost_rows
 from altprop.report.cost_figures import breakdown, pareto, time_breakdown
@@ -133,6 +135,8 @@ def assemble(report: Report) -> dict[str, Any]:
     small = len(report.runs) <= LAYERS_UP_TO
     workloads = [_workload(report, table, found, oracle_checks, scale, small) for table in report.tables]
     pooled = across(report)
+    cells = matrix(report)
+    unfair = [f"{problem} ({table.workload})" for table in report.tables for problem in problems(found, table.workload)]
     scale_bar = scale_figure(scale) if scale else None
     broken = failures(report)
     found_figures = _few(workloads, pooled) if report.published else _figures(workloads, pooled, scale_bar)
@@ -141,7 +145,8 @@ def assemble(report: Report) -> dict[str, Any]:
         "report": report,
         "tally": tally(report),
         "tasks": counted(report),
-        "matrix": matrix(report),
+        "compared": compared(report, cells),
+        "answer": answer(report, {one.table.workload: one.rows for one in workloads}, pooled, cells, unfair),
         "workloads": workloads,
         "across": pooled,
         "scale": scale_bar,

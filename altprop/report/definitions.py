@@ -21,7 +21,8 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     ("median, IQM", "The IQM is the mean of the middle half: a quarter of the runs, rounded down, is cut at each end."),
     (
         "95 % intervals",
-        "Of the mean: Student's t. Of the IQM: the trimmed-mean t-interval of Tukey and McLaughlin below 20 runs; from "
+        "Of the median: between two order statistics, exact. Of the mean: Student's t. "
+        "Of the IQM: the trimmed-mean t-interval of Tukey and McLaughlin below 20 runs; from "
         "20 runs on and when tasks are pooled the BCa bootstrap, stratified by task, from a generator of our own seed. "
         "Of a rate: Wilson's score interval. With 3 runs an interval rests on 3 numbers: read it as a warning.",
     ),
@@ -30,15 +31,16 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "The test metric at the evaluation with the best validation metric; every other test value is at the end.",
     ),
     (
-        "share of the gap",
+        "normalized score",
         "0 % is chance, 100 % the task's tuned reference; the targets at 50, 90 and 99 % fix both beforehand.",
     ),
     (
         "p, Holm",
         "Two-sided exact sign-flip test of the mean difference to the reference, paired by seed; with a failure the "
         "exact sign test, a failure being a loss and two failures a tie. The family is each learner against the one "
-        "reference, per task. On n seeds p cannot fall below 2^(1−n) times the size of the family: where that is .05 "
-        "or more the report says that n seeds cannot show a difference, and never “indistinguishable”. 12 seeds or "
+        "reference, per task; controls and a learner with the very results of another are not of it. On n seeds p "
+        "cannot fall below 2^(1−n) times the size of the family: where that is .05 or more the report "
+        "says that n seeds cannot show a difference, and never “not shown to differ”. 12 seeds or "
         "more make a claim, 3 are to look around.",
     ),
     (

@@ -316,6 +316,21 @@ class Report:
         return self.drawn is not None
 
     @cached_property
+    def twins(self) -> dict[str, str]:
+        """Learner -> an earlier one with its very results in every run: one rule here under two names, counted once."""
+        known: dict[tuple[Any, ...], str] = {}
+        found: dict[str, str] = {}
+        for learner in self.learners:
+            runs = [run for table in self.tables for run in table.tried(learner.name)]
+            results = tuple(
+                (run.record.workload, run.seed, run.status, repr(run.block("test_metrics"))) for run in runs
+            )
+            if runs and not learner.control and any(run.block("test_metrics") for run in runs):
+                first = known.setdefault(results, learner.name)
+                found |= {learner.name: first} if first != learner.name else {}
+        return found
+
+    @cached_property
     def by_name(self) -> dict[str, Learner]:
         return {learner.name: learner for learner in self.learners}
 

@@ -24,7 +24,7 @@ from altprop.report.task_panels import TaskPanel
 from altprop.report.verdict import Verdict
 
 SECTIONS = (
-    (0, "verdict", "Verdict"),
+    (0, "verdict", "Answer"),
     (1, "compared", "Compared"),
     (2, "convergence", "Convergence"),
     (3, "across", "Across tasks"),
@@ -91,6 +91,8 @@ def render(context: dict[str, Any], name: str) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
+    from altprop.report.blocks import html
+    from altprop.report.blocks import markdown as markdown_of
     from altprop.report.escape import Raw, block, breakable, code, for_html, for_markdown, inline_json, safe_svg
 
     markdown = name == "md"
@@ -113,6 +115,8 @@ def render(context: dict[str, Any], name: str) -> str:
         "block": block,
         "raw": Raw,
         "breakable": breakable,
+        "html_blocks": html,
+        "md_blocks": lambda blocks: Raw(markdown_of(blocks)),
     }
     template = environment.get_template(f"report.{name}.j2")
     seen = {view.currency for one in context["workloads"] for view in one.views}

@@ -1,8 +1,9 @@
 """Differences between learners, paired by seed, with exact tests and Holm's correction.
 
-The family of tests is declared beforehand: each learner against the one reference learner, per task. A test on n
-seeds has a smallest reachable p, 2^(1-n): where that, times the size of the family, is not below .05, no data could
-have shown a difference, and the report says so instead of "indistinguishable".
+The family of tests is declared beforehand: each learner against the one reference learner, per task; controls, which
+are there to fail, are not of it. A test on n seeds has a smallest reachable p, 2^(1-n): where that, times the size of
+the family, is not below .05, no data could have shown a difference, and the report says so instead of "not shown to
+differ". That two learners are equal is never said: it would take a margin, declared beforehand, and a test of it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from altprop.report.statistics import SEED, Floats, Interval, t_interval
 
 LEVEL = 0.05
 CLAIM_SEEDS = 12
+NOT_SHOWN = "not shown to differ"
 EXACT_UP_TO = 20
 FLIPS = 200_000
 
@@ -134,7 +136,7 @@ class Comparison:
             among = f" without a tie, of {self.seeds}," if self.telling < self.seeds else ""
             return f"{self.telling} {'seed' if self.telling == 1 else 'seeds'}{among} cannot show a difference here"
         if self.adjusted >= LEVEL:
-            return "indistinguishable"
+            return NOT_SHOWN
         word = "better" if self.direction > 0 else "worse"
         return word if self.seeds >= CLAIM_SEEDS else f"{word}, on too few seeds to claim"
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from altprop.report.canvas import Canvas, fit, text_width
 from altprop.report.draw import WIDE, Figure, heading, key, name_of, name_width, slug
-from altprop.report.format import number, places, short
+from altprop.report.format import number, places, plural, short
 from altprop.report.model import Learner, Report, Run, Table, as_number
 from altprop.report.paired import Comparison, compare_family
 from altprop.report.panel import LABEL, TICK, Axis, Panel, needs_log, spanning
-from altprop.report.statistics import Interval, Summary, median, summarise
+from altprop.report.statistics import Interval, Summary, median, median_interval, summarise
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Row:
     Attributes:
         learner: whose they are. runs: all of them, the refused ones included.
         summary: of the scores (more is better); None if every run was refused.
-        median, low, high: of the metric; -inf for a quantile that falls on a failure, None without runs.
+        median: of the metric; -inf where it falls on a failure, None without runs.
+        middle: the median with its exact interval, or with the range of all runs where these are too few for one.
         mean, iqm: of the metric, with limits; None where the rules forbid them.
         best: median over seeds of the metric at each run's best validation point.
         share: median as a share of the gap from chance to the tuned reference.
@@ -37,6 +38,7 @@ class Row:
     runs: list[Run]
     summary: Summary | None = None
     median: float | None = None
+    middle: Interval | None = None
     mean: Interval | None = None
     iqm: Interval | None = None
     best: float | None = None
@@ -73,7 +75,7 @@ def rows(report: Report, table: Table) -> list[Row]:
     """Return one row a learner, in the order of the learners."""
     names = [name for name in table.runs if table.tried(name)]
     reference = table.reference if table.reference in names else None
-    compared = compare_family({name: table.scores(name) for name in names}, reference) if reference else {}
+    compared = compare_family({n: table.scores(n) for n in names if _tested(report, n)}, reference) if reference else {}
     summaries = {name: summarise(list(table.scores(name).values())) for name in names}
     made = []
     for name, runs in table.runs.items():
@@ -92,6 +94,7 @@ def rows(report: Report, table: Table) -> list[Row]:
                 runs,
                 summary,
                 value,
+                interval_in_metric(_middle(list(table.scores(name).values()), summary), table.sign),
                 interval_in_metric(summary.mean, table.sign),
                 interval_in_metric(summary.iqm, table.sign),
                 _best(table, name),
@@ -103,6 +106,16 @@ def rows(report: Report, table: Table) -> list[Row]:
             )
         )
     return made
+
+
+def _middle(scores: list[float], summary: Summary) -> Interval:
+    found = median_interval(scores)
+    return replace(found, low=summary.low, high=summary.high, method="range") if found.low is None else found
+
+
+def _tested(report: Report, learner: str) -> bool:
+    """Return whether a learner is of the family of tests: controls are there to fail, and a twin is there already."""
+    return report.by_name[learner].reference or not (report.by_name[learner].control or learner in report.twins)
 
 
 def _best(table: Table, learner: str) -> float | None:
@@ -118,7 +131,7 @@ def _best(table: Table, learner: str) -> float | None:
 def _flags(report: Report, table: Table, learner: Learner, summaries: dict[str, Summary]) -> tuple[str, ...]:
     """Return what a reader must not overlook: it is at chance or below, or does not beat a control."""
     mine = summaries[learner.name]
-    found = []
+    found = [f"the results of {report.twins[learner.name]}, to the digit"] if learner.name in report.twins else []
     chance = as_number(table.facts.get("chance"))
     if chance is not None and math.isfinite(mine.median):
         # Scores near chance scatter around it: what counts is where their interval lies.
@@ -215,12 +228,14 @@ def _dot_row(panel: Panel, table: Table, row: Row, y: float) -> None:
 
 
 def described(row: Row) -> str:
-    """Describe a learner's result in words: median, mean with interval where allowed, and the count of runs."""
-    summary = row.summary
+    """Describe a learner's result in words: the median with its interval, and the count of runs."""
+    summary, middle = row.summary, row.middle
     assert summary is not None  # Asked only of learners that ran.
+    assert middle is not None
     text = f"median {number(row.median)}"
-    if row.mean is not None and row.mean.low is not None:
-        low, middle, high = (number(x, places(row.mean)) for x in (row.mean.low, row.mean.estimate, row.mean.high))
-        text += f"; mean {middle}, 95 % t-interval {low} to {high}"
-    ended = "all" if not summary.failed else f"{summary.ended} of"
-    return f"{text}; {ended} {summary.n} {'run' if summary.n == 1 else 'runs'} ended"
+    if summary.n > 1 and middle.low is not None and middle.high is not None and math.isfinite(middle.estimate):
+        kind = "all runs" if middle.method == "range" else "95 % interval"
+        low, high = (number(limit, places(middle)) for limit in (middle.low, middle.high))
+        text += f" ({kind} {low} to {high})"
+    completed = "all" if not summary.failed else f"{summary.ended} of"
+    return f"{text}, {completed} {plural(summary.n, 'run')} completed"

@@ -199,6 +199,24 @@ def median(scores: Floats) -> float:
     return float(low) if low == high else float((low + high) / 2)
 
 
+def median_interval(scores: Sequence[float] | Floats, confidence: float = CONFIDENCE) -> Interval:
+    """Return the median between two order statistics: exact for any distribution, and inside of what was measured.
+
+    (x_(k), x_(n+1-k)) covers the median with probability 1 - 2 P(B < k), B binomial (n, 1/2); k is the largest that
+    gives the coverage asked for. Fewer than 6 runs have no such interval at 95 %.
+
+    >>> interval = median_interval(np.arange(1.0, 13.0))
+    >>> interval.low, interval.estimate, interval.high
+    (3.0, 6.5, 10.0)
+    """
+    x = np.sort(np.asarray(scores, dtype=float))
+    n, outside, k = x.size, 0.0, 0
+    while 2 * (outside := outside + math.ldexp(math.comb(n, k), -n)) <= 1 - confidence:
+        k += 1
+    low, high = (float(x[k - 1]), float(x[n - k])) if k else (None, None)
+    return Interval(median(x), low, high, "order statistics")
+
+
 @dataclass(frozen=True)
 class Summary:
     """What may be said of the scores of one cell.

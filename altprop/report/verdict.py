@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from altprop.report.format import p_value, plural
 from altprop.report.model import CURRENCIES, Report, Table
-from altprop.report.paired import CLAIM_SEEDS, smallest_p
+from altprop.report.paired import CLAIM_SEEDS, NOT_SHOWN, smallest_p
 from altprop.report.results import Row, described
 from altprop.report.robustness import caveats as tuning_caveats
 from altprop.report.times import ranking_flips
@@ -85,7 +85,7 @@ def _tested(table: Table, ran: list[Row]) -> list[str]:
             f"reference the smallest p that they can reach is {reach}."
         )
     for verdict in sorted(groups):
-        against = "from" if verdict == "indistinguishable" else "than"
+        against = "from" if verdict == NOT_SHOWN else "than"
         head, _, tail = verdict.partition(",")
         said.append(
             f"{head.capitalize()} {against} the reference{',' + tail if tail else ''}: {', '.join(groups[verdict])}."

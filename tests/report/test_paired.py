@@ -78,10 +78,10 @@ def test_three_seeds_cannot_show_a_difference() -> None:
     assert result.difference.estimate == pytest.approx(0.7666666667)
 
 
-def test_indistinguishable_is_said_only_when_it_could_have_been_told() -> None:
+def test_not_shown_is_said_only_when_it_could_have_been_told() -> None:
     noise = np.random.default_rng(0).normal(size=12)
     even = compare_family({"ref": by_seed(*[0.0] * 12), "x": by_seed(*(noise - noise.mean()))}, "ref")["x"]
-    assert even.verdict == "indistinguishable"
+    assert even.verdict == "not shown to differ"
     few = compare_family({"ref": by_seed(*[0.0] * 5), "x": by_seed(*noise[:5])}, "ref")["x"]
     assert few.verdict == "5 seeds cannot show a difference here"
 
@@ -103,7 +103,7 @@ def test_the_verdict_is_on_the_adjusted_p() -> None:
     assert alone.verdict.startswith("better")
     pooled = compare_family({"ref": reference, "x": close, "y": reference, "z": reference}, "ref")["x"]
     assert pooled.adjusted == pytest.approx(60 / 512)
-    assert pooled.verdict == "indistinguishable"
+    assert pooled.verdict == "not shown to differ"
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_family_is_each_learner_against_the_reference() -> None:
 
 
 def test_seeds_on_which_both_failed_cannot_show_anything() -> None:
-    """12 seeds, both failed on 8: four are left, whose smallest p is 1/8. To call that indistinguishable is untrue."""
+    """12 seeds, both failed on 8: four are left, whose smallest p is 1/8. To say "not shown to differ" hides that."""
     reference = by_seed(*[-INF] * 8, 0.5, 0.5, 0.5, 0.5)
     result = compare_family({"ref": reference, "x": by_seed(*[-INF] * 8, 0.9, 0.9, 0.9, 0.9)}, "ref")["x"]
     assert (result.test, result.ties, result.telling, result.p) == ("sign", 8, 4, smallest_p(4, 1))
@@ -163,9 +163,9 @@ def test_seeds_on_which_both_failed_cannot_show_anything() -> None:
 
 
 def test_equal_scores_are_told_from_none() -> None:
-    """Without a failure ties stay in: twelve equal scores are indistinguishable, and twelve seeds could have told."""
+    """Without a failure ties stay in: twelve equal scores are not shown to differ, and twelve seeds could have told."""
     same = by_seed(*[0.5] * 12)
-    assert compare_family({"ref": same, "x": same}, "ref")["x"].verdict == "indistinguishable"
+    assert compare_family({"ref": same, "x": same}, "ref")["x"].verdict == "not shown to differ"
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 6, 8])

@@ -187,15 +187,6 @@ def test_profile_area_and_wins(report: Report) -> None:
     assert a[0] + b[0] == pytest.approx(1.0)
 
 
-def test_ratios_to_the_reference(report: Report) -> None:
-    found = across(report)
-    assert found is not None
-    assert found.ratio_target == "90%"
-    assert all(ratio == (1.0, False) for ratio in found.ratios["backprop+adam"].values())
-    assert found.ratios["null"]["digits"] == (math.inf, True)
-    assert "adding" not in found.ratios["som"]
-
-
 def test_one_task_is_not_pooled(synthetic: ModuleType, tmp_path: Path) -> None:
     assert across(read([synthetic.write(tmp_path, synthetic.LEARNERS[:2], synthetic.TASKS[:1])], "x")) is None
 
