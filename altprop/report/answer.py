@@ -241,9 +241,7 @@ def _legend(report: Report, marks: Mapping[str, Mapping[str, str]]) -> str:
         parts.append(
             "Normalized score: 0 % is chance, 100 % the task's tuned reference, fixed beforehand; median of the"
         )
-        parts.append(
-            "seeds, below it its exact 95 % interval." if seeds > 5 else "seeds, below it the range of all runs."
-        )
+        parts.append("seeds with its exact 95 % interval." if seeds > 5 else "seeds with the range of all runs.")
     else:
         parts.append("Medians of the seeds.")
     parts.append(f"{BEST.strip()} the best of a task")

@@ -14,20 +14,21 @@ from typing import Any
 from altprop.errors import AltpropError
 from altprop.records.archive import pack
 from altprop.report.across import Across, across
-from altprop.report.answer import answer
+from altprop.report.answer import answer, ranking
 from altprop.report.canvas import SIGNATURE
 from altprop.report.compared import compared
 from altprop.report.convergence import views
 from altprop.report.cost import cost_rows
 from altprop.report.cost_figures import breakdown, pareto, time_breakdown
+from altprop.report.curves import curve_data
 from altprop.report.data_sets import counted
-from altprop.report.draw import CROWD, Figure
+from altprop.report.draw import Figure
 from altprop.report.failures import failures, matrix, summary, tally
 from altprop.report.health import examine
 from altprop.report.health_figures import alignments, brought, gradient_scale, heat_maps, overlays, scale_figure
 from altprop.report.identity import Check, checks, fingerprints, origins, problems
 from altprop.report.leading import undrawn
-from altprop.report.model import Report, Table
+from altprop.report.model import CROWD, Report, Table
 from altprop.report.oracle_checks import Verified, as_csv, doubts, verified
 from altprop.report.oracle_checks import summary as summary_of_oracle_checks
 from altprop.report.page import Workload, render
@@ -119,7 +120,7 @@ def _fitting(report: Report, formats: Sequence[str], room: int) -> tuple[dict[st
         room: bytes for pages and figures together.
     """
     for drawn in DRAWN:
-        context, pages = _rendered(replace(report, drawn=drawn), formats)
+        context, pages = _rendered(replace(report, drawn=drawn, published=True), formats)
         largest = max(map(len, pages.values()))
         figures = sum(len(figure.canvas.file().encode()) for figure in context["files"])
         if largest <= PUBLISHED and sum(map(len, pages.values())) + figures <= room:
@@ -137,6 +138,7 @@ def assemble(report: Report) -> dict[str, Any]:
     pooled = across(report)
     cells = matrix(report)
     unfair = [f"{problem} ({table.workload})" for table in report.tables for problem in problems(found, table.workload)]
+    results = {one.table.workload: one.rows for one in workloads}
     scale_bar = scale_figure(scale) if scale else None
     broken = failures(report)
     found_figures = _few(workloads, pooled) if report.published else _figures(workloads, pooled, scale_bar)
@@ -145,8 +147,9 @@ def assemble(report: Report) -> dict[str, Any]:
         "report": report,
         "tally": tally(report),
         "tasks": counted(report),
+        "curves": curve_data(report, [one.learner.name for one in ranking(report, results, pooled)]),
         "compared": compared(report, cells),
-        "answer": answer(report, {one.table.workload: one.rows for one in workloads}, pooled, cells, unfair),
+        "answer": answer(report, results, pooled, cells, unfair),
         "workloads": workloads,
         "across": pooled,
         "scale": scale_bar,

@@ -1,4 +1,7 @@
-"""Section 2: how each learner got where it is, every seed shown, over four currencies; and the time to each target."""
+"""Section 2: how each learner got where it is, every seed shown, and the time to each target over four budget units.
+
+The drawings are what a page without script shows, over the first unit; the script draws all of them from the data.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +14,19 @@ import numpy as np
 
 from altprop.report.canvas import Array, Canvas
 from altprop.report.draw import (
-    SMALL,
     WIDE,
     Figure,
     direct_labels,
     groups,
     heading,
-    keyed,
     levels,
     marked_line,
     median_path,
-    name_of,
     name_width,
     slug,
 )
-from altprop.report.format import count, plural, seconds, short
-from altprop.report.leading import leading, undrawn
+from altprop.report.format import count, seconds, short
+from altprop.report.leading import leading
 from altprop.report.model import CURRENCIES, Curve, Learner, Report, Table
 from altprop.report.panel import TICK, Axis, Panel, left_margin, needs_log, spanning, without_outliers
 from altprop.report.target import cumulative_incidence
@@ -41,12 +41,11 @@ class View:
     title: str
     overview: list[Figure]
     incidence: list[Figure]
-    small: list[Figure]
     times: list[TargetTimes]
 
 
 def views(report: Report, table: Table) -> list[View]:
-    """Draw all figures of a workload, a view a currency; of a crowd, each learner by itself over the first alone."""
+    """Return a view a currency of a workload, the drawings in the first."""
     learners = leading(report, table)
     curves = {one.name: _curves(table, one.name) for one in learners}
     shown = [one for one in learners if curves[one.name]]
@@ -54,15 +53,13 @@ def views(report: Report, table: Table) -> list[View]:
         return []
     y = _value_axis(table, [curve.values for group in curves.values() for curve in group])
     made: list[View] = []
-    whole = not undrawn(report, table)
     for currency in currencies(table):
         x = _cost_axis(currency, curves)
-        parts = groups(shown)
         times = target_times(table, currency)
+        parts = [] if made else groups(shown)
         overview = [_overview(table, part, curves, currency, x, y, i, len(parts)) for i, part in enumerate(parts)]
         incidence = [_incidence(table, part, times, currency, i, len(parts)) for i, part in enumerate(parts) if times]
-        small = [_small(report, table, one, curves, currency, x, y) for one in shown if whole or not made]
-        made.append(View(currency, CURRENCIES[currency], overview, incidence, small, times))
+        made.append(View(currency, CURRENCIES[currency], overview, incidence, times))
     return made
 
 
@@ -141,41 +138,6 @@ def _overview(
     )
     stem = slug("convergence", table.workload, currency) + (f"-{part + 1}" if parts > 1 else "")
     return Figure(stem, canvas, caption if part == 0 else "")
-
-
-def _small(
-    report: Report, table: Table, learner: Learner, curves: dict[str, list[Curve]], currency: str, x: Axis, y: Axis
-) -> Figure:
-    height, top, bottom = 158.0, 24.0, 22.0
-    tall = height - top - bottom
-    left = left_margin(y, tall)
-    name = name_of(learner)
-    canvas = Canvas(SMALL, height, f"{name}, {table.split} {table.metric} over {CURRENCIES[currency]}, every seed")
-    bare = Axis(x.low, x.high, "", x.log, x.write)
-    panel = Panel(canvas, (left, top, SMALL - left - 8, tall), bare, y)
-    keyed(canvas, learner)
-    for value in table.targets.values():
-        panel.level(value, "soft", (1.5, 2.5), 0.7)
-    chance = table.facts.get("chance")
-    if chance is not None:
-        panel.level(float(chance), "soft", (1.5, 2.5), 0.7)
-    if table.reference and table.reference != learner.name and curves.get(table.reference):
-        panel.line(*_lines(table, curves[table.reference], currency), "ink", 1.1, None, 0.55)
-    for curve in curves[learner.name]:
-        panel.line(curve.x[currency], curve.values, learner.style.colour, 0.9, None, 0.6)
-    panel.line(*_lines(table, curves[learner.name], currency), learner.style.colour, 2.2)
-    broken = [run for run in table.tried(learner.name) if not run.ended]
-    for run in broken:
-        cut = run.curve(table.split, table.metric)
-        if cut is not None and np.isfinite(cut.values).any():
-            last = int(np.flatnonzero(np.isfinite(cut.values))[-1])
-            at = panel.at(cut.x[currency][last : last + 1], cut.values[last : last + 1])
-            canvas.markers(*at, "cross", "ink", 8)
-    if broken:
-        total = len(table.tried(learner.name))
-        note = f"{len(broken)} of {plural(total, 'run')} broke off"
-        canvas.text(SMALL - 10, panel.bottom - 5, note, "ink", TICK - 0.5, "end")
-    return Figure("", canvas)
 
 
 def _incidence(

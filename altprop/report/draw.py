@@ -13,13 +13,12 @@ import numpy as np
 
 from altprop.report.canvas import Array, Canvas, fit, text_width
 from altprop.report.format import short
-from altprop.report.model import Learner
+from altprop.report.model import CROWD, Learner
 from altprop.report.panel import LABEL, Panel, spread
 from altprop.report.style import LearnerStyle
 
 WIDE = 440.0
 SMALL = 200.0
-CROWD = 12
 GROUP = 8
 NAME = 148.0
 

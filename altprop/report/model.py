@@ -22,6 +22,8 @@ CURRENCIES = {
     "forward_equivalents": "forward-equivalents",
     "cpu_seconds": "CPU-seconds",
 }
+CROWD = 12
+"""Learners that a figure draws at most."""
 ENDED = frozenset({"completed", "reached_target"})
 
 
@@ -296,7 +298,8 @@ class Report:
 
     Attributes:
         left_out: sentences on what the archives among the records leave out of the traces.
-        drawn: number of learners that a figure of a published page may draw; None where the page may be of any size.
+        drawn: number of learners that a figure may draw.
+        published: whether the page is to stay small: it may leave single runs out.
     """
 
     title: str
@@ -308,12 +311,8 @@ class Report:
     oracle_checks: list[OracleCheck] = field(default_factory=list)
     timing_notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
-    drawn: int | None = None
-
-    @property
-    def published(self) -> bool:
-        """Whether the page is to stay small: it draws the leading learners and may leave single runs out."""
-        return self.drawn is not None
+    drawn: int = CROWD
+    published: bool = False
 
     @cached_property
     def twins(self) -> dict[str, str]:

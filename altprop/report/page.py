@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 from altprop.report import format as written
@@ -119,6 +122,7 @@ def render(context: dict[str, Any], name: str) -> str:
         "md_blocks": lambda blocks: Raw(markdown_of(blocks)),
     }
     template = environment.get_template(f"report.{name}.j2")
+    script = resources.files("altprop.report").joinpath("templates/page.js").read_text(encoding="utf-8")
     seen = {view.currency for one in context["workloads"] for view in one.views}
     extra = {
         "untimed": UNTIMED,
@@ -133,6 +137,8 @@ def render(context: dict[str, Any], name: str) -> str:
         "dark": Markup(variables(DARK)),
         "keys": [Markup(_key_symbol(learner)) for learner in context["report"].learners],
         "numbers": numbers(context),
+        "script": Markup(script),
+        "script_hash": Markup(base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()),
     }
     return template.render(**context, **extra)
 
