@@ -318,6 +318,20 @@ def test_a_crowd_stays_readable(chrome: Any, synthetic: ModuleType, tmp_path: Pa
     assert chrome.script("return document.querySelectorAll('*').length") < 15_000
 
 
+@pytest.mark.parametrize("dark", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", ["tour", "first_order"])
+def test_a_published_page_is_light_at_load(chrome: Any, name: str, width: int, dark: bool) -> None:
+    """34 learners on 5 tasks with 12 seeds among them."""
+    folder = Path(__file__).parents[2] / "reports" / name
+    asked = opened(chrome, folder, width, dark)
+    assert asked == [(folder / "report.html").resolve().as_uri(), "data:,"][: len(asked)]
+    assert chrome.log("browser") == []
+    assert chrome.script("return document.querySelectorAll('*').length") < 15_000
+    assert chrome.script("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert chrome.script(FIGURES)["wrong"] == []
+
+
 def test_a_figure_file_stands_alone(chrome: Any, tour_report: Path) -> None:
     for dark in (False, True):
         chrome.log("browser")
