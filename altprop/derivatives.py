@@ -6,7 +6,7 @@ They are functions of a problem, which offers them as its methods; there stands 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -53,7 +53,7 @@ def pull(
         wanted = [*values, x] if inputs else values
         if not wanted:
             return Pulled(None, {})
-        with ledger.primitive("block_backward", rows):
+        with ledger.primitive("block_backward" if values else "transpose", rows):
             found = cotangents(y, wanted, v)
         return Pulled(found[-1] if inputs else None, dict(zip(names, found[: len(names)], strict=True)))
 
@@ -118,7 +118,20 @@ def jacobian(problem: Workspace, batch: Batch) -> tuple[Tensor, Tensor]:
     return outputs, torch.cat([jacobians[name].flatten(2) for name in params], dim=2)
 
 
-def along(problem: Workspace, batch: Batch, tangent: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Grads]:
+def push(
+    problem: Workspace, function: Callable[..., Tensor], values: Sequence[Tensor], tangents: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """See `Problem.push`."""
+    _load_forward_mode()
+    with torch.no_grad(), problem.ledger.primitive("jvp", int(values[0].shape[0])):
+        found: Any = jvp(function, tuple(values), tuple(tangents))
+    output, moved = found
+    return output, moved
+
+
+def along(
+    problem: Workspace, batch: Batch, tangent: Mapping[str, Tensor], penalty: bool = True
+) -> tuple[Tensor, Tensor, Grads]:
     """Return (objective, derivative along `tangent`, buffers after the pass), by forward mode."""
     _load_forward_mode()
     params = {name: p.detach() for name, p in problem.params.items()}
@@ -126,7 +139,7 @@ def along(problem: Workspace, batch: Batch, tangent: Mapping[str, Tensor]) -> tu
 
     def objective(p: Grads) -> tuple[Tensor, Grads]:
         buffers = problem.uncounted.spare_buffers()
-        return problem.uncounted.value({**p, **buffers}, batch), buffers
+        return problem.uncounted.value({**p, **buffers}, batch, penalty=penalty), buffers
 
     found: Any = jvp(objective, (params,), (tangents,), has_aux=True)
     value, derivative, moved = found

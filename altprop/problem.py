@@ -7,7 +7,7 @@ with these primitives alone compare, resume and batch over seeds for free.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -520,7 +520,7 @@ class Problem:
         """Run one block (or any piece) on a detached input and return (output, vjp).
 
         `vjp(v, inputs=True)` returns the cotangents of x (only where `inputs`) and of the parameters. The graph ends
-        at x: nothing flows further back.
+        at x: nothing flows further back. Without parameters a way back counts as a transpose, not as a backward.
 
         Args:
             function: a block, or a callable such as `block.respond`.
@@ -528,6 +528,21 @@ class Problem:
             parameters: name -> tensor to differentiate in; by default those of `function` where it is a module.
         """
         return derivatives.pull(self, function, x, parameters)
+
+    def push(
+        self, function: Callable[..., Tensor], values: Sequence[Tensor], tangents: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Run any piece and return (output, its derivative along the tangents), in one pass forward.
+
+        It is the twin of `pull` in forward mode, counts as one jvp and leaves no graph. The phase of the noise stands
+        still.
+
+        Args:
+            function: of as many tensors as there are values; what else it uses is held fixed.
+            values: where it is run, rows first.
+            tangents: shaped like the values.
+        """
+        return derivatives.push(self, function, values, tangents)
 
     def walk(self, batch: Batch) -> ChainWalk:
         """Run a chain forward and keep what each block saw, for rules that bring their own way back.
@@ -572,10 +587,16 @@ class Problem:
         """
         return derivatives.jacobian(self, batch)
 
-    def jvp(self, batch: Batch, tangent: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return (objective, directional derivative along `tangent`) in one forward pass."""
+    def jvp(self, batch: Batch, tangent: Mapping[str, Tensor], *, penalty: bool = True) -> tuple[Tensor, Tensor]:
+        """Return (objective, directional derivative along `tangent`) in one forward pass.
+
+        Args:
+            batch: what to differentiate on.
+            tangent: parameter name -> direction, shaped like it.
+            penalty: whether the terms of task and noise belong to the objective.
+        """
         with self.ledger.primitive("jvp", batch.rows), _Evaluation(self):
-            value, derivative, moved = derivatives.along(self, batch, tangent)
+            value, derivative, moved = derivatives.along(self, batch, tangent, penalty)
             for name, buffer in self.model.named_buffers():
                 buffer.copy_(moved[name])
         return value, derivative

@@ -68,6 +68,10 @@ def test_every_way_to_the_objective_holds_it(decayed):
         pushed, slope = problem.jvp(batch, problem.unflatten(v))
         assert float(pushed) == pytest.approx(value, rel=1e-13)
         assert float(slope) == pytest.approx(float(problem.flatten(grads) @ v), rel=1e-11)
+        pushed, slope = problem.jvp(batch, problem.unflatten(v), penalty=False)
+        alone, alone_gradient = problem.gradient(batch, penalty=False)
+        assert float(pushed) == pytest.approx(float(alone), rel=1e-13)
+        assert float(slope) == pytest.approx(float(problem.flatten(alone_gradient) @ v), rel=1e-11)
         around = problem.linearize(batch)
         assert float(around.loss) == pytest.approx(value, rel=1e-13)
         assert (around.gradient - problem.flatten(grads)).norm() < 1e-13

@@ -14,7 +14,7 @@ from altprop.models.cnn import CNN
 from altprop.noise import MultiplicativeNoise, Noise
 from altprop.optim import OptimizerFactory
 from altprop.problem import Problem
-from altprop.randomness import generator_for
+from altprop.randomness import Random, generator_for
 from altprop.testing import make_problem, toy, toy_sequence
 
 
@@ -432,6 +432,28 @@ def test_a_pull_ends_at_its_input() -> None:
     assert pulled.inputs[:, 0].tolist() == [12.0, 120.0]
     assert x.grad is None
     assert vjp(torch.ones(2, dtype=torch.float64), inputs=False) == (None, {})
+    assert (problem.ledger.calls("transpose"), problem.ledger.calls("block_backward")) == (1, 0)
+
+
+@pytest.mark.parametrize("name", ["mlp", "mlp, dropout", "cnn", "cnn, layer norm"])
+def test_what_is_pushed_through_the_chain_is_the_transpose_of_what_is_pulled(name: str) -> None:
+    problem, batch = made(name)
+    x, random = batch.inputs, Random(3, "cpu", torch.float64)
+    tangent = random.normal(*x.shape)
+    before = problem.ledger.calls("jvp")
+    with problem.same_noise():
+        y, moved = problem.push(problem.model, [x], [tangent])
+        expected, vjp = problem.pull(problem.model, x, {})
+        signal = random.normal(*y.shape)
+        pulled = vjp(signal).inputs
+    assert pulled is not None
+    assert close(y, expected)
+    assert not y.requires_grad
+    assert not moved.requires_grad
+    assert close((signal * moved).sum(), (pulled * tangent).sum())
+    assert problem.ledger.calls("jvp") - before == 1
+    _, along_both = problem.push(torch.mul, [x, 2 * x], [tangent, 3 * tangent])
+    assert close(along_both, 5 * x * tangent)
 
 
 def test_flat_and_back() -> None:
