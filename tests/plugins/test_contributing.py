@@ -51,7 +51,7 @@ def said() -> str:
 def test_from_an_empty_file_to_a_row(bare: Any, tmp_path: Path) -> None:
     code = blocks()
     rule, checks, runs, named = code["python"][0], *(text.splitlines() for text in code["bash"])
-    (tmp_path / "forward_gradient.py").write_text(rule)
+    (tmp_path / "random_slope.py").write_text(rule)
 
     (check,) = (shlex.split(line) for line in checks)
     evaluated = bare.run(tmp_path, *check)
@@ -60,7 +60,7 @@ def test_from_an_empty_file_to_a_row(bare: Any, tmp_path: Path) -> None:
     assert broken.split(": ", 1)[1] in said()
     mended = rule.replace("    gradient_is_exact = True\n", "")
     assert mended.count("\n") == rule.count("\n") - 1
-    (tmp_path / "forward_gradient.py").write_text(mended)
+    (tmp_path / "random_slope.py").write_text(mended)
     evaluated = bare.run(tmp_path, *check)
     assert evaluated.returncode == 0, evaluated.stdout
     assert "all rules hold" in evaluated.stdout
@@ -69,29 +69,29 @@ def test_from_an_empty_file_to_a_row(bare: Any, tmp_path: Path) -> None:
         done = bare.run(tmp_path, *shlex.split(line))
         assert done.returncode == 0, done.stderr
     records = bare.records(tmp_path)
-    (own,) = [record for record in records.values() if record["axes"]["algorithm"] == "ForwardGradient"]
+    (own,) = [record for record in records.values() if record["axes"]["algorithm"] == "RandomSlope"]
     assert own["status"] == "completed"
     page = (tmp_path / "runs" / "report" / "report.html").read_text()
     assert own["label"].split("(")[0] in page
     assert "backprop+sgd" in page
 
     (tmp_path / "conf" / "algorithm").mkdir(parents=True)
-    (tmp_path / "conf" / "algorithm" / "forward_gradient.yaml").write_text(code["yaml"][0])
+    (tmp_path / "conf" / "algorithm" / "random_slope.yaml").write_text(code["yaml"][0])
     for line in named:
         done = bare.run(tmp_path, *shlex.split(line))
         assert done.returncode == 0, done.stderr
-    assert "forward_gradient" in done.stdout
-    (row,) = [record for label, record in bare.records(tmp_path).items() if label.startswith("forward_gradient")]
+    assert "random_slope" in done.stdout
+    (row,) = [record for label, record in bare.records(tmp_path).items() if label.startswith("random_slope")]
     assert row["status"] == "completed"
 
 
 def test_shared_as_a_distribution(blank: Any, tmp_path: Path) -> None:
     code, source = blocks(), tmp_path / "source"
-    (source / "forward_gradient_conf" / "algorithm").mkdir(parents=True)
-    (source / "forward_gradient_conf" / "__init__.py").touch()
-    (source / "forward_gradient_conf" / "algorithm" / "forward_gradient.yaml").write_text(code["yaml"][0])
-    (source / "forward_gradient.py").write_text(code["python"][0].replace("    gradient_is_exact = True\n", ""))
+    (source / "random_slope_conf" / "algorithm").mkdir(parents=True)
+    (source / "random_slope_conf" / "__init__.py").touch()
+    (source / "random_slope_conf" / "algorithm" / "random_slope.yaml").write_text(code["yaml"][0])
+    (source / "random_slope.py").write_text(code["python"][0].replace("    gradient_is_exact = True\n", ""))
     (source / "pyproject.toml").write_text(code["toml"][0])
     blank.install(source)
-    done = blank.run(tmp_path, "altprop-check", "forward_gradient")
+    done = blank.run(tmp_path, "altprop-check", "random_slope")
     assert done.returncode == 0, done.stdout + done.stderr
