@@ -30,7 +30,7 @@ from altprop.harness.validation import HARNESS_GROUPS, known_keys, known_options
 
 GROUPS = ("algorithm", "optimizer", "dropout", "task", "model", "budget", "probes", "trainer", "logger")
 # Hydra's own plugins, and the extra that brings each.
-EXTRAS = {"joblib": "parallel", "submitit": "slurm", "ray": "ray", "optuna": "tune"}
+EXTRAS = {"submitit": "slurm", "ray": "ray", "optuna": "tune"}
 
 
 def start(arguments: list[str]) -> None:

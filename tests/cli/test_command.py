@@ -126,7 +126,6 @@ def test_bad_input_is_one_line_before_any_training(
 @pytest.mark.parametrize(
     ("group", "name", "extra"),
     [
-        ("launcher", "joblib", "parallel"),
         ("launcher", "submitit_slurm", "slurm"),
         ("launcher", "ray", "ray"),
         ("sweeper", "optuna", "tune"),

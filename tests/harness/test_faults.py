@@ -102,7 +102,6 @@ def test_a_fault_costs_one_cell(tmp_path: Path, capfd: pytest.CaptureFixture[str
 @pytest.mark.slow
 @pytest.mark.parametrize("isolated", [False, True])
 def test_faults_cost_one_cell_each_beside_other_workers(tmp_path: Path, isolated: bool) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="extra `parallel` is not installed")
     faults = [fault for fault in FAULTS if bool(fault.options) is isolated]
     code, out, err = command(tmp_path, *sweep(tmp_path / "runs", faults, JOBLIB))
     check(tmp_path / "runs", faults, code, out, err)
@@ -124,7 +123,6 @@ def test_the_same_command_runs_what_failed_and_that_only(tmp_path: Path, capfd: 
 @pytest.mark.slow
 def test_a_worker_that_is_lost_without_isolation_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """loky gives up the whole sweep then: the command says so in a line, and everything that ended stays."""
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="extra `parallel` is not installed")
     fault, folder = Fault("LeavesHard", "failed", "exit code 9"), tmp_path / "runs"
     one_by_one = [*JOBLIB, "hydra.launcher.pre_dispatch=1"]
     code, out, err = command(tmp_path, *sweep(folder, [fault], one_by_one))

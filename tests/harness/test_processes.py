@@ -10,7 +10,7 @@ import pytest
 from .commands import BASE, SHORT, finish, results, start
 
 LAUNCHERS = {
-    "parallel": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+    "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
     "slurm": ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"],
     "ray": [
         "hydra/launcher=ray",
@@ -18,8 +18,8 @@ LAUNCHERS = {
         "+hydra.launcher.ray.init.include_dashboard=false",
     ],
 }
-"""Extra -> options that run two cells side by side on this machine."""
-PLUGINS = {"parallel": "hydra_joblib_launcher", "slurm": "hydra_submitit_launcher", "ray": "hydra_ray_launcher"}
+"""Launcher, which is an extra but for joblib -> options that run two cells side by side on this machine."""
+PLUGINS = {"joblib": "hydra_joblib_launcher", "slurm": "hydra_submitit_launcher", "ray": "hydra_ray_launcher"}
 
 
 @pytest.mark.slow

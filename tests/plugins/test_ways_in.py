@@ -1,6 +1,5 @@
 """The three settings for other people's plugins, through the console scripts of an environment of its own."""
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -71,8 +70,6 @@ def test_a_conf_folder(bare: Any, folder: Path) -> None:
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_a_conf_folder_in_a_sweep(bare: Any, folder: Path, launcher: str) -> None:
-    if launcher == "joblib" and importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None:
-        pytest.skip("hydra-joblib-launcher is not installed")
     sweep = ("algorithm=glob([my_*,nul*])", f"hydra/launcher={launcher}")
     done = bare.run(folder, "altprop", "-m", "--config-dir", "conf", *sweep, *SMALL, *QUIET)
     assert done.returncode == 0, done.stderr
@@ -93,8 +90,6 @@ def test_a_distribution_brings_every_kind_of_plugin(example: Any, tmp_path: Path
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_a_distribution_is_swept_by_a_glob(example: Any, tmp_path: Path, launcher: str) -> None:
-    if launcher == "joblib" and importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None:
-        pytest.skip("hydra-joblib-launcher is not installed")
     sweep = ("algorithm=glob(*)", "task=corner", f"hydra/launcher={launcher}")
     done = example.run(tmp_path, "altprop", "-m", *sweep, *SMALL[1:], *QUIET)
     assert done.returncode == 0, done.stderr

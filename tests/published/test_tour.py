@@ -36,13 +36,13 @@ def test_a_cell_of_the_tour_reruns_as_published(tmp_path: Path) -> None:
     from altprop.cli.run import run
 
     here = tmp_path / "runs"
-    assert run(["algorithm=dfa", "task=digits", "seeds=12", f"runs_dir={here}", "report=false"]) == 0
+    assert run(["algorithm=dfa", "optimizer=sgd", "task=digits", "seeds=12", f"runs_dir={here}", "report=false"]) == 0
     comparison = compare(RECORDS, here)
-    mine = [r for r in comparison.runs if r.label == "dfa+adam" and r.workload == "digits"]
+    mine = [r for r in comparison.runs if r.label == "dfa+sgd" and r.workload == "digits"]
     assert len(mine) == 12
     if comparison.bitwise_expected:
         assert all(r.bitwise for r in mine), [r.differing for r in mine]
-    figures = [f for f in comparison.figures if f.label == "dfa+adam" and f.workload == "digits"]
+    figures = [f for f in comparison.figures if f.label == "dfa+sgd" and f.workload == "digits"]
     assert figures
     assert all(str(f.verdict) != "different" for f in figures)
 
@@ -62,6 +62,6 @@ def test_what_knows_no_labels_is_at_chance_and_flagged() -> None:
     verdicts = (TOUR / "report.md").read_text().split("## 1 ")[0].split("\n### ")[1:]
     assert len(verdicts) == 3
     for verdict in verdicts:
-        for control in ("null", "random\\_direction+adam", "shuffled\\_labels+adam"):
+        for control in ("null", "random\\_direction+sgd", "shuffled\\_labels+sgd"):
             said = (f"- {control}: at chance.", f"- {control}: control beaten by chance.")
             assert any(one in verdict for one in said), (control, verdict[:40])
