@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from altprop import catalogue
@@ -31,6 +33,8 @@ SMALL = {
     "diabetes": ("task.batch_size=8", "model.hidden=[4]", "model.activation=tanh"),
     "adding": ("task.batch_size=4", "task.length=8", "task.samples=50", "task.test_samples=20"),
 }
+# An override that puts a value where one is, as against one that chooses or takes away.
+_VALUE = re.compile(r"(dtype|[+]?\w+[.][\w.]+)=")
 
 
 class NotApplicable(Exception):
@@ -138,8 +142,18 @@ def smallest(target: Target) -> tuple[str, ...]:
 
 
 @cache
+def _chosen(choices: tuple[str, ...], config_dir: str | None) -> DictConfig:
+    return compose_cell(choices, config_dir)
+
+
+@cache
 def _composed(overrides: tuple[str, ...], config_dir: str | None) -> Any:
-    return OmegaConf.to_container(compose_cell(overrides, config_dir), resolve=True)
+    """Let Hydra compose what is chosen, once, and put values in afterwards: it takes longer than a hundred steps."""
+    choices = tuple(override for override in overrides if not _VALUE.match(override))
+    config = deepcopy(_chosen(choices, config_dir))
+    for key, _, value in (override.partition("=") for override in overrides if override not in choices):
+        OmegaConf.update(config, key.removeprefix("+"), yaml.safe_load(value), force_add=key.startswith("+"))
+    return OmegaConf.to_container(config, resolve=True)
 
 
 def composed(overrides: tuple[str, ...], config_dir: str | None) -> Any:

@@ -1,5 +1,6 @@
 """Planted faults: each breaks the rules that it should and no other, and the honest twin breaks none."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from altprop.conformance.case import find_target
 from altprop.conformance.learning import LEARNING
 from altprop.conformance.rules import RULES
-from altprop.conformance.suite import apply
+from altprop.conformance.suite import Finding, apply
 from altprop.conformance.task_rules import TASK_RULES, find_task
 
 HIDDEN = {
@@ -81,28 +82,30 @@ FAULTS: dict[str, set[str]] = {
 }
 
 
+@cache
+def found(fault: str, rule: str) -> Finding:
+    return apply(RULES[rule], find_target(f"faults:{fault}"))
+
+
 @pytest.mark.parametrize(
     ("fault", "rule"), [(fault, rule) for fault, rules in FAULTS.items() for rule in sorted(rules)]
 )
 def test_each_fault_is_caught_by_its_rule(fault: str, rule: str) -> None:
-    assert apply(RULES[rule], find_target(f"faults:{fault}")).verdict == "broken"
+    assert found(fault, rule).verdict == "broken"
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_the_honest_twin_passes(rule: str) -> None:
     for name in ("Honest", "HonestUnused", "NamesPeriodicWork", "HonestGrowth", "HonestDiagnostics"):
-        finding = apply(RULES[rule], find_target(f"faults:{name}"))
-        assert finding.verdict != "broken", finding.sentence
+        assert found(name, rule).verdict != "broken", found(name, rule).sentence
 
 
 @pytest.mark.slow  # all rules on all faults: some 3 seconds each
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_breaks_no_other_rule(fault: str) -> None:
-    target = find_target(f"faults:{fault}")
     # The rules that train are the slow ones: they are asked where one of them should speak.
-    rules = RULES if FAULTS[fault] & set(LEARNING) else {n: r for n, r in RULES.items() if n not in LEARNING}
-    found = {name: apply(rule, target) for name, rule in rules.items()}
-    broken = {name: f.sentence for name, f in found.items() if f.verdict == "broken"}
+    rules = RULES if FAULTS[fault] & set(LEARNING) else [name for name in RULES if name not in LEARNING]
+    broken = {name: found(fault, name).sentence for name in rules if found(fault, name).verdict == "broken"}
     assert set(broken) == FAULTS[fault], broken
 
 
