@@ -17,8 +17,13 @@ from multiprocessing.process import BaseProcess
 
 from .killing import Outcome
 
-# Imported by nearly every killer; what is missing here costs time and nothing else.
-SLOW = ("torch", "torch._dynamo", "torch.func", "pandas", "scipy.stats", "deap.tools", "yaml", "pytest")
+# Imported by many killers; what is missing here costs time and nothing else.
+SLOW = """
+    torch torch._dynamo torch.func torch.utils.data torch.utils.flop_counter pytorch_lightning
+    hydra hydra.core.override_parser.overrides_parser hydra._internal.config_loader_impl
+    deap.tools matplotlib.pyplot pandas scipy.stats sklearn.datasets sklearn.ensemble
+    yaml pytest pdb xml.etree.ElementTree
+""".split()
 # A mutant may loop for ever; the slowest killer takes a few seconds.
 PATIENCE = 120.0
 
