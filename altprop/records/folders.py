@@ -26,8 +26,8 @@ def record_folders(runs: Folders) -> list[Path]:
     """Return folders of records, an archive among them as the folder that it was unpacked to.
 
     Args:
-        runs: a folder of records, one run's folder, an archive (`.tar.xz`) as `altprop-report --publish` writes it, a
-            table of runs or a folder of event files (`altprop.records.foreign`), or several of these.
+        runs: a folder of records, one run's folder, a published report or its archive (`.tar.xz`), a table of runs or a
+            folder of event files (`altprop.records.foreign`), or several of these.
 
     Raises:
         AltpropError: an archive, a table or an event file cannot be read.
@@ -37,6 +37,8 @@ def record_folders(runs: Folders) -> list[Path]:
 
 
 def _folder(path: Path) -> Path:
+    packed = path / f"records{SUFFIX}"
+    path = packed if packed.is_file() else path
     if path.name.endswith(SUFFIX):
         return _unpacked(path.absolute(), _version(path))
     return _converted(path.absolute(), foreign.version_of(path)) if foreign.is_foreign(path) else path

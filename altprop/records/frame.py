@@ -113,8 +113,8 @@ def load(runs: Folders = "runs") -> pd.DataFrame:
     The columns `targets` to `provenance` hold dictionaries, as recorded.
 
     Args:
-        runs: A folder of records, one run's folder, an archive of records (`records.tar.xz`), or several of these. Of
-            two records of one key the later folder's wins only if it is final.
+        runs: A folder of records, one run's folder, a published report or its archive (`records.tar.xz`), or several of
+            these. Of two records of one key the later folder's wins only if it is final.
 
     Returns:
         The columns `RUN_COLUMNS`; `attrs["unreadable"]` lists a sentence for each record that was passed over.
