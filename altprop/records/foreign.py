@@ -91,6 +91,8 @@ def _table(path: Path) -> pd.DataFrame:
 
 def _rows(frame: pd.DataFrame, where: str) -> list[dict[str, Any]]:
     """Return the rows of a frame in long form, checked."""
+    import pandas as pd
+
     missing = [name for name in REQUIRED if name not in frame.columns]
     if missing:
         raise AltpropError(
@@ -101,13 +103,19 @@ def _rows(frame: pd.DataFrame, where: str) -> list[dict[str, Any]]:
         raise AltpropError(f"{where} has no rows")
     rows = frame.to_dict("records")
     for place, row in enumerate(rows, 1):
+        empty = next((name for name in ("learner", "metric") if pd.isna(row[name])), None)
+        if empty is not None:
+            raise AltpropError(f"{where}: row {place} has no {empty}")
         for name in ("seed", "step", "value", *COSTS):
             value = row.get(name, 0)
             if not isinstance(value, (int, float)):
                 raise AltpropError(f"{where}: {name} of row {place} must be a number; got {value!r}")
             if name in ("seed", "step") and not float(value).is_integer():
                 raise AltpropError(f"{where}: {name} of row {place} must be a whole number; got {value!r}")
-    return [{str(name): value for name, value in row.items()} for row in rows]
+    return [
+        {str(name): value for name, value in row.items() if name == "value" or not pd.isna(value)}  # a gap is not there
+        for row in rows
+    ]
 
 
 def _from_events(path: Path) -> list[dict[str, Any]]:

@@ -49,6 +49,17 @@ def test_a_table_is_read_as_records(tmp_path: Path) -> None:
     assert altprop.load(tmp_path / "mine.csv").validation.max() == 18.0
 
 
+def test_gaps_of_a_table_are_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("learner,task,split,seed,step,metric,value\na,,,0,1,accuracy,0.5\na,,,0,2,accuracy,\n")
+    (run,) = altprop.load(path).to_dict("records")
+    assert (run["workload"], run["steps"]) == ("mine", 2)
+    assert set(altprop.load_trace(path).split) == {"validation"}
+    path.write_text("learner,seed,step,metric,value\n,0,1,accuracy,0.5\n")
+    with pytest.raises(AltpropError, match="row 1 has no learner"):
+        altprop.load(path)
+
+
 def test_splits_costs_and_further_metrics(tmp_path: Path) -> None:
     rows = [("train", 1, "loss", 2.0), ("val", 1, "accuracy", 0.5), ("test", 2, "accuracy", 0.6), ("val", 2, "loss", 1)]
     frame = pd.DataFrame(rows, columns=["split", "step", "metric", "value"]).assign(learner="a", seed=0, flops=7.0)
