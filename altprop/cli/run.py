@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,9 @@ def run(arguments: Sequence[str]) -> int:
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())  # a rule in one file beside you is found by its name
         started = time.perf_counter()
+        # joblib gives a worker that has grown a fresh process; one that died is an error, and told as such.
+        leftovers.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
         code = 0
         before = _terminate_as_interrupt()
         try:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,3 +188,16 @@ def _imported(folder: Path, module: str, *arguments: str) -> set[str]:
     )
     lines = [line for line in answer.stderr.splitlines() if line.startswith("import time:")]
     return {line.rsplit("|", 1)[1].strip().split(".")[0] for line in lines}
+
+
+def test_a_worker_with_a_fresh_process_is_no_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What loky says of one that has grown; any other warning still shows."""
+
+    def start(arguments: list[str]) -> None:
+        warnings.warn(arguments[0], UserWarning, stacklevel=1)
+
+    monkeypatch.setattr("altprop.cli.application.start", start)
+    monkeypatch.chdir(tmp_path)
+    run(["A worker stopped while some jobs were given to the executor. This can be caused by a memory leak."])
+    with pytest.raises(UserWarning, match="else"):
+        run(["something else"])
