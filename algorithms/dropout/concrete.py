@@ -41,7 +41,7 @@ class ConcreteDropout(Noise):
 
     >>> noise = ConcreteDropout(p=0.2)
     >>> noise._setup({"unit": {0: torch.Size([4])}}, 100)
-    >>> round(float(noise.rate("unit", 0)), 4)
+    >>> round(noise.rate("unit", 0).item(), 4)
     0.2
 
     Gal, Hron and Kendall 2017, arXiv:1705.07832. Their code doubles the entropy for a mean squared error without 1/2,
