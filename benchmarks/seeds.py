@@ -1,7 +1,8 @@
 """What many seeds at once cost over the loop over seeds: whole cells, 32 seeds x 480 steps, records included.
 
 A second table is the whole of a comparison, four learners x 32 seeds x 480 steps, from the command line with all
-imports, against the same runs as a Hydra multirun over Lightning's defaults.
+imports, against the same runs as a Hydra multirun over Lightning's defaults. Where torch sees a GPU, a third one shows
+1 to 1,024 seeds of a step there, beside the CPU.
 """
 
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 import torch
 
 import altprop
+from benchmarks import stacking
 from benchmarks.timing import Table, interleave
 
 SEEDS, STEPS = 32, 480
@@ -24,6 +26,7 @@ CELLS = {
     "64-32-10, adam": ("model.hidden=[32]", "optimizer=adam"),
     "64-128-128-10, adam": ("model.hidden=[128,128]", "optimizer=adam"),
 }
+MANY = (1, 32, 256, 1024)
 PEER = Path(__file__).with_name("peers") / "multirun.py"
 
 
@@ -76,4 +79,20 @@ def run(rounds: int) -> list[Table]:
     }
     title = f"comparison: {len(OPTIMIZERS)} learners x {SEEDS} seeds x {STEPS} steps, MLP 64-32-10, end to end"
     tables.append(Table(title, peer, "seconds a run", interleave(ways, max(1, rounds // 3), warm=0)))
+    return [*tables, *devices(rounds)] if torch.cuda.is_available() else tables
+
+
+def devices(rounds: int) -> list[Table]:
+    """Measure a step of so many seeds at once, on the CPU with one thread and on the GPU."""
+    tables = []
+    for name in ("64-32-10, adam", "64-128-128-10, adam"):
+        ways = {
+            f"{device}, {seeds} seeds": stacking.ways(
+                ("task=digits", "task.batch_size=64", *CELLS[name], f"trainer={device}"), seeds
+            )["stacked"]
+            for device in ("cpu", "gpu")
+            for seeds in MANY
+        }
+        title = f"devices: MLP {name}, batch 64, digits, seeds at once; {rounds} rounds"
+        tables.append(Table(title, "cpu, 1 seeds", "a step of one seed", interleave(ways, rounds, warm=1)))
     return tables

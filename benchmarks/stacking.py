@@ -9,6 +9,7 @@ from altprop.conformance.case import composed
 from altprop.harness.building import Parts, build_parts
 from altprop.harness.cell import make_cell
 from altprop.harness.stacked_runs import StackedFeed
+from altprop.harness.training_run import wait_for
 from altprop.stacked_learners import StackedLearners
 from benchmarks.timing import Table, interleave
 
@@ -25,11 +26,11 @@ CELLS = {
 }
 
 
-def ways(overrides: tuple[str, ...]) -> dict[str, Callable[[], float]]:
+def ways(overrides: tuple[str, ...], seeds: int = SEEDS) -> dict[str, Callable[[], float]]:
     """Return how one seed steps, and how all of them step as one."""
     cell = make_cell(composed(overrides, None), overrides)
-    alone = build_parts(cell, SEEDS)
-    parts = [alone, *(build_parts(cell, seed, alone.data) for seed in range(SEEDS))]
+    alone = build_parts(cell, seeds)
+    parts = [alone, *(build_parts(cell, seed, alone.data) for seed in range(seeds))]
     return {"alone": _alone(alone), "stacked": _stacked(parts[1:])}
 
 
@@ -57,6 +58,7 @@ def _stacked(parts: list[Parts]) -> Callable[[], float]:
             learners.step(feed(place), single, common_batch=feed.common_batch)
             place += 1
         learners.close()
+        wait_for(parts[0].problem.device)
         return BLOCK * len(parts)
 
     return go

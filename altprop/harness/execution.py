@@ -124,7 +124,7 @@ def _stack(runs: Sequence[RunIdentity], store: RunStore) -> StackedEnd | None:
 def _may_stack(cell: Cell) -> bool:
     """Return whether the settings of a cell let its seeds run as one."""
     s = cell.settings
-    plain = not (s.isolate or s.ranks > 1 or s.device_type != "cpu" or s.trainer.get("profiler"))
+    plain = not (s.isolate or s.ranks > 1 or s.trainer.get("profiler"))
     return s.stack_seeds and plain and s.budget.currency != "seconds" and s.logger.get("kind") is None
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from altprop.capabilities import OUTPUT_KINDS, PredictorKind, evaluated_as
 from altprop.data import Batch, Feed
 from altprop.feed import EpochFeed
-from altprop.harness.training_run import TrainingRun
+from altprop.harness.training_run import TrainingRun, wait_for
 from altprop.stacked_learners import StackedLearners, StackedStep, stacked_batch
 
 
@@ -31,6 +31,7 @@ class StackedRuns:
         self.training_runs, self.settings = list(training_runs), training_runs[0].settings
         self.learners = StackedLearners([training_run.parts.algorithm for training_run in training_runs])
         self.ledger = training_runs[0].parts.problem.ledger
+        self.device = training_runs[0].parts.problem.device
         self.stop_requested = False
         self.trace: list[dict[str, Any]] = []
         self._finish = finish
@@ -148,6 +149,7 @@ class StackedRuns:
         ledger, share = self.ledger, 1 / len(self.training_runs)
         cpu, wall, audited = time.process_time(), time.perf_counter(), ledger.audit_seconds
         yield
+        wait_for(self.device)
         ledger.seconds += (time.process_time() - cpu - (ledger.audit_seconds - audited)) * share
         ledger.untimed = 0
         for training_run in self.live:

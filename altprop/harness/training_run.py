@@ -119,6 +119,7 @@ class TrainingRun:
             self.position += 1
             context_ended = batch is not None and batch.last and bool(feed.contexts)
             if count == 0 and self.probes is not None:
+                wait_for(problem.device)
                 base += time.process_time() - cpu
                 self.wall_seconds += time.perf_counter() - wall
                 self.probe()
@@ -136,6 +137,7 @@ class TrainingRun:
                 break
             if spent >= threshold or context_ended:
                 break
+        wait_for(problem.device)
         ledger.seconds = base + time.process_time() - cpu - ledger.audit_seconds
         self.wall_seconds += time.perf_counter() - wall
         self.close(losses, told, first, done)
@@ -367,6 +369,12 @@ class TrainingRun:
             self.probes.load_state_dict(state["probes"])
         for name in _SAVED:
             setattr(self, name, state[name])
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given, so that the clock read next has it all."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _label(test: str) -> str:
