@@ -29,18 +29,20 @@ COVARIANCES = ("full", "diagonal")
 class CMAES(Algorithm):
     """Search by a normal distribution whose mean, width and covariance follow the best of each generation.
 
-    One step is one generation. With mean m, width sigma, covariance C = (B d)(B d)^T, lambda = `population`,
-    mu = lambda / 2 parents of weights w_i ~ ln(mu + 1/2) - ln i and mu_w = 1 / sum w_i^2:
+    One step is one generation. With mean m, width sigma, covariance C of symmetric root A = C^(1/2),
+    lambda = `population`, mu = lambda / 2 parents of weights w_i ~ ln(mu + 1/2) - ln i and mu_w = 1 / sum w_i^2:
 
-        x_k = m + sigma y_k,  y_k = B d z_k,  z_k ~ N(0, I)
+        x_k = m + sigma y_k,  y_k = A z_k,  z_k ~ N(0, I)
         m <- m + sigma y_w,  y_w = sum over the mu best of w_i y_(i)
-        p_s <- (1 - c_s) p_s + sqrt(c_s (2 - c_s) mu_w) B z_w,  sigma <- sigma exp(c_s / d_s (|p_s| / E|N(0, I)| - 1))
+        p_s <- (1 - c_s) p_s + sqrt(c_s (2 - c_s) mu_w) z_w,  sigma <- sigma exp(c_s / d_s (|p_s| / E|N(0, I)| - 1))
         p_c <- (1 - c_c) p_c + h sqrt(c_c (2 - c_c) mu_w) y_w
         C <- (1 - c_1 - c_mu + (1 - h) c_1 c_c (2 - c_c)) C + c_1 p_c p_c^T + c_mu sum w_i y_(i) y_(i)^T
 
-    h is 0 where p_s has become too long, else 1. All constants are those of DEAP's `cma.Strategy`, to which a run is
-    equal; its draws cannot be stacked over seeds, so the update is written here in torch. C is decomposed every
-    1 / (10 D (c_1 + c_mu)) generations (Hansen 2016), which is every one for D up to some hundred.
+    h is 0 where p_s has become too long, else 1. The usual root B d of C = B d^2 B^T draws from the same distribution,
+    but eigenvectors are any device's own choice of sign and, where eigenvalues repeat, of basis. All constants are
+    those of DEAP's `cma.Strategy`, to which a run is equal; its draws cannot be stacked over seeds, so the update is
+    written here in torch. C is decomposed every 1 / (10 D (c_1 + c_mu)) generations (Hansen 2016), which is every one
+    for D up to some hundred.
 
     `covariance` diagonal keeps the diagonal of C alone and multiplies c_1 and c_mu by (D + 2) / 3. Full, C holds D^2
     numbers and a decomposition costs 9 D^3 FLOPs: large nets are refused, and at equal FLOPs small ones hardly move
@@ -63,7 +65,7 @@ class CMAES(Algorithm):
 
     kind: ClassVar[PredictorKind] = PredictorKind.MODEL
     state: ClassVar[tuple[str, ...]] = (
-        "sigma", "width_path", "shape_path", "covariance", "axes", "scales", "generation",
+        "sigma", "width_path", "shape_path", "covariance", "root", "generation",
     )  # fmt: skip
 
     def __init__(
@@ -82,8 +84,7 @@ class CMAES(Algorithm):
         self.width_path: Tensor
         self.shape_path: Tensor
         self.covariance: Tensor
-        self.axes: Tensor
-        self.scales: Tensor
+        self.root: Tensor
         self.generation = 0
 
     def _setup(self, problem: Problem) -> None:
@@ -96,9 +97,8 @@ class CMAES(Algorithm):
         self.weights = self.weights.to(start)
         self.sigma = torch.tensor(self._start, dtype=problem.dtype, device=problem.device)
         self.width_path, self.shape_path = torch.zeros_like(start), torch.zeros_like(start)
-        self.scales = torch.ones_like(start)
-        self.covariance = torch.diag(self.scales) if self.full else self.scales.clone()
-        self.axes = torch.diag(self.scales) if self.full else self.scales[:0]
+        self.root = torch.diag(torch.ones_like(start)) if self.full else torch.ones_like(start)
+        self.covariance = self.root.clone()
 
     def _set_constants(self, size: int) -> None:
         """Set DEAP's constants for D parameters."""
@@ -123,27 +123,27 @@ class CMAES(Algorithm):
         loss = refresh_statistics(problem, batch)
         mean = problem.flat()
         draws = problem.random.normal(self.offspring, mean.numel())
-        values = fitness(problem, mean + self.sigma * self._shaped(self.scales * draws), batch)
+        values = fitness(problem, mean + self.sigma * self._shaped(draws), batch)
         best = draws[values.argsort(stable=True)[: len(self.weights)]]
-        problem.assign(mean + self.sigma * self._shaped(self.scales * (self.weights @ best)))
+        problem.assign(mean + self.sigma * self._shaped(self.weights @ best))
         scalars = {"best_fitness": values.min(), "mean_fitness": values.mean(), "sigma": self.sigma}
         self._adapt(best)
         return StepResult(loss, scalars)
 
     def _shaped(self, values: Tensor) -> Tensor:
-        """Return B v for each row v (..., D), where B is the matrix of axes or, with a diagonal covariance, I."""
-        return values @ self.axes.T if self.full else values
+        """Return A v for each row v (..., D), where A is the symmetric root of the covariance."""
+        return values @ self.root if self.full else values * self.root
 
     def _adapt(self, best: Tensor) -> None:
         """Update paths, covariance and width from the draws of the parents, (mu, D), the best first."""
         move = self.weights @ best
         c, s = self.shape_rate, self.width_rate
-        self.width_path = (1 - s) * self.width_path + math.sqrt(s * (2 - s) * self.effective) * self._shaped(move)
+        self.width_path = (1 - s) * self.width_path + math.sqrt(s * (2 - s) * self.effective) * move
         self.generation += 1
         length = self.width_path.norm() / self.length
         grown = math.sqrt(1 - (1 - s) ** (2 * self.generation))
         short = (length / grown < 1.4 + 2 / (move.numel() + 1)).to(move.dtype)
-        shaped = self._shaped(self.scales * best)
+        shaped = self._shaped(best)
         step = math.sqrt(c * (2 - c) * self.effective) * (self.weights @ shaped)
         self.shape_path = (1 - c) * self.shape_path + short * step
         kept = 1 - self.one_rate - self.many_rate + (1 - short) * self.one_rate * c * (2 - c)
@@ -159,13 +159,13 @@ class CMAES(Algorithm):
             self._decompose()
 
     def _decompose(self) -> None:
-        """Refresh axes B and scales d; what rounding has made negative becomes 1e-14 of the largest."""
+        """Refresh the root; eigenvalues that rounding has made negative become 1e-14 of the largest."""
         with self.problem.ledger.work("decomposition", per="call"):
             if self.full:
-                squares, self.axes = torch.linalg.eigh(self.covariance)
+                squares, axes = torch.linalg.eigh(self.covariance)
+                self.root = (axes * _widths(squares)) @ axes.mT
             else:
-                squares = self.covariance
-            self.scales = torch.maximum(squares, 1e-14 * squares.max()).sqrt()
+                self.root = _widths(self.covariance)
 
     @classmethod
     def oracles(cls) -> tuple[Oracle, ...]:
@@ -180,6 +180,11 @@ class CMAES(Algorithm):
             Oracle("diagonal: parameters in other units give one run", lambda: _rescaled("diagonal", units), 1e-10),
             Oracle("not without their widths", lambda: _rescaled("diagonal", units, start=False), 1e-3, differs=True),
         )
+
+
+def _widths(squares: Tensor) -> Tensor:
+    """Return the roots of squared widths (D,)."""
+    return torch.maximum(squares, 1e-14 * squares.max()).sqrt()
 
 
 class _Row(list[float]):
@@ -231,7 +236,7 @@ def _rescaled(covariance: str, units: Tensor, steps: int = 30, *, start: bool = 
         checks.pose(problem, lambda flat, unit=unit: checks.rosenbrock(flat / unit))  # type: ignore[misc]
         learner = set_up(CMAES(sigma=0.3, covariance=covariance), problem)
         if start:
-            learner.scales, learner.covariance = unit.clone(), unit.square()
+            learner.root, learner.covariance = unit.clone(), unit.square()
         for _ in range(steps):
             learner.step(batch)
         ends.append(problem.flat() / unit)

@@ -13,7 +13,12 @@ from altprop.conformance.case import difference, find_target, make, snapshot, st
 from altprop.conformance.state import stacks_as_it_steps
 from altprop.conformance.suite import algorithms, apply
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
+    # torch says it once of a thread of its own in which a backward pass is the first thing on the device.
+    pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS, but there was no current CUDA context"),
+]
 
 FEW = 5
 """Steps that are compared between devices: what branches on values, a line search, comes to another branch one day."""

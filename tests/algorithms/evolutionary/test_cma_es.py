@@ -65,7 +65,7 @@ def test_a_covariance_that_is_no_number_is_left_out(covariance):
     kept = learner.covariance.clone()
     learner.step(batch)
     assert torch.equal(learner.covariance, kept)
-    learner.covariance = learner.covariance * 0  # singular: the floor of the scales is 0 then, and nothing breaks
+    learner.covariance = learner.covariance * 0  # singular: the floor of the widths is 0 then, and nothing breaks
     learner.step(batch)
     assert problem.flat().isfinite().all()
 
