@@ -4,14 +4,20 @@ The learner's own signals are not needed: health is read off what one step did t
 the same for all learners. The gradient is taken in evaluation mode and without noise, so that learners under different
 noise are measured against one function. In a game each player is a layer, measured against the player's own loss.
 Probes are neither timed nor counted, and change nothing.
+
+Of a layered model the signal itself is measured at every block, with z its pre-activation and y its output: on the way
+forth how far z spreads over the examples, on the way back the length of dL/dz of an example, and which share of the
+arriving dL/dy the activation (and what normalises) lets pass. The product of these shares and of what the weights
+between two blocks do is the whole way back, exactly.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -26,12 +32,13 @@ from altprop.losses import NoLoss
 from altprop.probes.nullband import DRAWS, bound, isotropic_bound, isotropic_cosines, measured_cosines
 from altprop.problem import Problem
 from altprop.randomness import generator_for
+from altprop.vectorized import differentiate
 
 Value = float | str | None
 WHOLE = (
     "gradient_norm",
-    "gradient_slope",
-    "gradient_verdict",
+    "forward_slope",
+    "backward_slope",
     "update_norm",
     "update_ratio",
     "alignment",
@@ -39,8 +46,10 @@ WHOLE = (
     "alignment_high",
     "descent_efficiency",
 )
+SIGNALS = ("forward_signal", "backward_signal", "passed")
 LAYER = (
     "gradient_rms",
+    *SIGNALS,
     "update_ratio",
     "dead_fraction",
     "saturated_fraction",
@@ -48,7 +57,6 @@ LAYER = (
     "alignment_low",
     "alignment_high",
 )
-STEEP = 0.5  # decades a layer
 DEAD = 1e-6  # of the range (of 1, where that is infinite)
 SATURATED = 0.025  # of the range
 
@@ -72,6 +80,7 @@ class Look(NamedTuple):
         theta: (D,), the parameters.
         gradient: (D,), of the loss.
         inputs, outputs: what enters and what leaves each block of a layered model, (n, ...).
+        signals: (L, 3), the SIGNALS of each block; (0, 3) where there are none.
     """
 
     loss: Tensor
@@ -79,6 +88,7 @@ class Look(NamedTuple):
     gradient: Tensor
     inputs: list[Tensor]
     outputs: list[Tensor]
+    signals: Tensor
 
 
 @dataclass
@@ -90,6 +100,7 @@ class _Seen:
     gradient: Tensor
     loss: float
     units: dict[str, tuple[float | None, float | None]]
+    signals: dict[str, list[float]]
 
 
 class BasicProbes:
@@ -123,17 +134,19 @@ class BasicProbes:
     def look(self) -> Look:
         """Return what the model does on the probe batch."""
         with self._looking():
-            inputs: list[Tensor] = []
-            outputs: list[Tensor] = []
-            loss, grads = self._gradient(inputs, outputs)
-            return Look(loss, self._problem.flat(), self._problem.flatten(grads), inputs, outputs)
+            problem = self._problem
+            if Capability.LAYERED in problem.offers and not self._blind:
+                return self._look_through()
+            loss, grads = self._gradient()
+            return Look(loss, problem.flat(), problem.flatten(grads), [], [], torch.zeros(0, 3, device=problem.device))
 
     def remember(self, look: Look) -> None:
         """Keep what was seen before the step, and measure the null band where that is due."""
         with self._looking():
             shapes = [(name, p.shape) for name, p in self._problem.params.items()]
             units = {f"blocks.{i}": self._units(i, y) for i, y in enumerate(look.outputs)}
-            self._seen = _Seen(shapes, look.theta, look.gradient, float(look.loss), units)
+            signals = {f"blocks.{i}": row for i, row in enumerate(look.signals.tolist())}
+            self._seen = _Seen(shapes, look.theta, look.gradient, float(look.loss), units, signals)
             if self._count % self._refresh == 0 or self._count == self._refresh // 4:
                 self._measure_null(look.inputs, look.outputs, look.gradient)
         self._count += 1
@@ -159,7 +172,7 @@ class BasicProbes:
         theta, old, gradient, shapes = self._common(seen)
         loss = self.look_again() if loss is None else loss
         drop = None if loss is None else seen.loss - float(loss)
-        groups, layered = _groups(shapes), bool(seen.units)
+        groups = _groups(shapes)
         whole, layers = _norms(groups, shapes, old, theta - old, gradient)
         values: dict[str, Value] = dict.fromkeys(WHOLE)
         values["gradient_norm"] = None if self._blind else whole.gradient
@@ -168,17 +181,15 @@ class BasicProbes:
             row = rows[group.name] = dict.fromkeys(LAYER)
             row["gradient_rms"] = None if self._blind else norms.rms
             row["dead_fraction"], row["saturated_fraction"] = seen.units.get(group.name, (None, None))
+            row |= dict(zip(SIGNALS, seen.signals.get(group.name, ()), strict=False))
             _align(row, norms, self._bound(group.name, group.stop - group.start))
-        if layered:
-            rms = [n.rms for group, n in zip(groups, layers, strict=True) if group.name in seen.units]
-            values["gradient_slope"], values["gradient_verdict"] = slope_and_verdict(rms)
-        else:
-            values["gradient_verdict"] = "not applicable"
+        forth, back = ([row[place] for row in seen.signals.values()] for place in range(2))
+        values["forward_slope"], values["backward_slope"] = slope(forth), slope(back[::-1])
         if whole.update != 0:
             values["update_norm"] = whole.update
             _align(values, whole, self._whole_bound(groups, layers, whole))
             values["descent_efficiency"] = None if drop is None else _efficiency(values, drop, -whole.dot)
-        single = len(groups) == 1 and not layered
+        single = len(groups) == 1 and not seen.units
         note = None if whole.update != 0 else "no update"
         return {"values": values, "layers": {} if single else rows, "note": note}
 
@@ -213,28 +224,39 @@ class BasicProbes:
             for module, training in modes:
                 module.training = training
 
-    def _gradient(self, inputs: list[Tensor], outputs: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return loss and gradient; for a layered model, collect what enters and leaves each block."""
+    def _gradient(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return loss and gradient of a model that has no blocks."""
         problem = self._problem
         if Capability.PLAYERS in problem.offers:
             return self._gradient_of_each_player()
         if self._blind:
             return torch.zeros((), device=problem.device), {n: torch.zeros_like(p) for n, p in problem.params.items()}
-        if Capability.LAYERED not in problem.offers:
-            return problem.gradient(self._batch)
+        return problem.gradient(self._batch)
 
-        def keep(block: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
-            inputs.append(arguments[0].detach())
-            # A skip hands its input on as well; what the block itself makes is the rest.
-            made = output - arguments[0] if getattr(block, "skip", False) else output
-            outputs.append(made.detach())
-
-        hooks = [block.register_forward_hook(keep) for block in problem.layered.blocks]
-        try:
-            return problem.gradient(self._batch)
-        finally:
-            for hook in hooks:
-                hook.remove()
+    def _look_through(self) -> Look:
+        """Return what a layered model does, and what goes through each block, forth and back."""
+        problem = self._problem
+        names, parameters = problem.named_parameters()
+        with torch.enable_grad(), _watched(problem.layered.blocks) as (inputs, outputs, before):
+            loss = problem.uncounted.value(None, self._batch)
+        known = len(before) == len(outputs)  # a block of somebody's own may have no pre-activation
+        places = [*before, *outputs] if known else []
+        found = differentiate(loss, [*parameters, *places])
+        loss, grads = problem._averaged_over_ranks(
+            loss.detach(), dict(zip(names, found[: len(names)], strict=True)), self._batch
+        )
+        at_z, at_y = found[len(names) : len(names) + len(before)], found[len(names) + len(before) :]
+        rows = [
+            _signals(z.detach(), own * self._batch.rows, arriving * self._batch.rows)
+            for z, own, arriving in zip(before, at_z, at_y, strict=known)
+        ]
+        made = [
+            (y - x if getattr(block, "skip", False) else y).detach()  # a skip hands its input on as well
+            for block, x, y in zip(problem.layered.blocks, inputs, outputs, strict=True)
+        ]
+        signals = torch.stack(rows) if known else torch.zeros(0, 3, device=problem.device)
+        gradient = problem.flatten(grads)
+        return Look(loss, problem.flat(), gradient, [x.detach() for x in inputs], made, signals)
 
     @property
     def _blind(self) -> bool:
@@ -393,30 +415,57 @@ def _align(row: dict[str, Value], norms: _Norms, bound: float) -> None:
         row["alignment_low"], row["alignment_high"] = -bound, bound
 
 
-def slope_and_verdict(rms: list[float]) -> tuple[float | None, str]:
-    """Return the least-squares slope of log10(rms) over depth, in decades a layer, and what it means.
+@contextmanager
+def _watched(blocks: Iterable[Any]) -> Iterator[tuple[list[Tensor], list[Tensor], list[Tensor]]]:
+    """Give lists that fill with the inputs, the outputs and the pre-activations of blocks, in the order of a pass."""
+    inputs: list[Tensor] = []
+    outputs: list[Tensor] = []
+    before: list[Tensor] = []
+
+    def keep(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+        inputs.append(arguments[0])
+        outputs.append(output)
+
+    def through(respond: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+        before.append(z)
+        return respond(z)
+
+    hooks = []
+    for block in blocks:
+        hooks.append(block.register_forward_hook(keep))
+        vars(block)["respond"] = partial(through, block.respond)
+    try:
+        yield inputs, outputs, before
+    finally:
+        for block, hook in zip(blocks, hooks, strict=True):
+            hook.remove()
+            del vars(block)["respond"]
+
+
+def _signals(z: Tensor, own: Tensor, arriving: Tensor) -> Tensor:
+    """Return the SIGNALS of a block, (3,).
 
     Args:
-        rms: root mean square of each layer's gradient, from the input to the output.
-
-    >>> slope_and_verdict([1e-4, 1e-3, 1e-2])
-    (1.0, 'vanishing')
-    >>> slope_and_verdict([1.0, 1.0])
-    (0.0, 'healthy')
+        z: (n, ...), pre-activations.
+        own, arriving: (n, ...), the derivatives of each example's loss in z and in the block's output.
     """
-    if len(rms) < 2 or not any(rms):
-        return None, "not applicable"
-    if not all(map(math.isfinite, rms)):
-        return None, "exploding"
-    if not all(rms):
-        return None, "vanishing"
-    depth = range(len(rms))
-    logs = [math.log10(value) for value in rms]
-    middle, mean = (len(rms) - 1) / 2, sum(logs) / len(logs)
-    above = sum((i - middle) * (y - mean) for i, y in zip(depth, logs, strict=True))
-    slope = above / sum((i - middle) ** 2 for i in depth)
-    verdict = "vanishing" if slope > STEEP else "exploding" if slope < -STEEP else "healthy"
-    return slope, verdict
+    spread = (z - z.mean(0)).square().mean().sqrt()
+    length = own.square().sum().div(len(own)).sqrt()
+    return torch.stack([spread, length, length / arriving.square().sum().div(len(arriving)).sqrt()])
+
+
+def slope(values: Sequence[float]) -> float | None:
+    """Return the least-squares slope of log10(values) in decades a place; None for fewer than two, or no logarithm.
+
+    >>> slope([1e-4, 1e-3, 1e-2]), slope([1.0, 0.0])
+    (1.0, None)
+    """
+    if len(values) < 2 or not all(value > 0 and math.isfinite(value) for value in values):
+        return None
+    logs = [math.log10(value) for value in values]
+    middle, mean = (len(logs) - 1) / 2, sum(logs) / len(logs)
+    above = sum((i - middle) * (y - mean) for i, y in enumerate(logs))
+    return above / sum((i - middle) ** 2 for i in range(len(logs)))
 
 
 def _efficiency(values: dict[str, Value], drop: float, predicted: float) -> float | None:

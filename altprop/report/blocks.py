@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from altprop.report.draw import Figure
 from altprop.report.escape import breakable, for_markdown
 from altprop.report.format import visible
 from altprop.report.model import Learner
@@ -61,7 +62,39 @@ class Grid:
     kind: str = ""
 
 
-Block = Text | Points | Grid
+@dataclass(frozen=True)
+class Drawings:
+    """Figures beside each other, in a "grid" where they are small; Markdown shows those that have a file."""
+
+    figures: Sequence[Figure]
+    kind: str = "pair"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Short facts, each a name with its value."""
+
+    pairs: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What the page folds away under a line, and Markdown leaves out."""
+
+    summary: str
+    blocks: Sequence[Block]
+
+
+Block = Text | Points | Grid | Drawings | Facts | Fold
+
+
+def figures_of(blocks: Iterable[Block]) -> Iterator[Figure]:
+    """Yield the figures of blocks, those that are folded away too."""
+    for block in blocks:
+        if isinstance(block, Drawings):
+            yield from block.figures
+        elif isinstance(block, Fold):
+            yield from figures_of(block.blocks)
 
 
 def html(blocks: Iterable[Block]) -> Markup:
@@ -85,6 +118,15 @@ def _html(block: Block) -> Markup:
             for i, text in enumerate(block.sentences, start=1)
         )
         return Markup('<{0} class="note">\n{1}\n</{0}>').format(tag, items)
+    if isinstance(block, Drawings):
+        return Markup('<div class="{}">\n{}\n</div>').format(block.kind, _lines(map(drawing, block.figures)))
+    if isinstance(block, Facts):
+        pairs = _lines(Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(*map(visible, one)) for one in block.pairs)
+        return Markup('<dl class="facts">\n{}\n</dl>').format(pairs)
+    if isinstance(block, Fold):
+        return Markup('<details><summary>{}</summary>\n<div class="in">\n{}\n</div>\n</details>').format(
+            visible(block.summary), html(block.blocks)
+        )
     rows = Markup("\n").join(_row(row) for row in block.rows)
     foot = Markup("\n").join(_row(row) for row in block.foot)
     return Markup(
@@ -99,6 +141,16 @@ def _html(block: Block) -> Markup:
     )
 
 
+def _lines(parts: Iterable[Markup]) -> Markup:
+    return Markup("\n").join(parts)
+
+
+def drawing(figure: Figure) -> Markup:
+    """Return a figure as HTML: its texts were escaped when it was drawn."""
+    caption = Markup("<figcaption>{}</figcaption>").format(visible(figure.caption)) if figure.caption else ""
+    return Markup("<figure>{}{}</figure>").format(Markup(figure.svg), caption)
+
+
 def _row(cells: Sequence[Cell | str]) -> Markup:
     return Markup("<tr>{}</tr>").format(Markup("").join(_cell(cell, "td") for cell in cells))
 
@@ -106,7 +158,7 @@ def _row(cells: Sequence[Cell | str]) -> Markup:
 def _cell(given: Cell | str, tag: str) -> Markup:
     cell = given if isinstance(given, Cell) else Cell(given)
     tag = "th" if cell.learner else tag
-    inside = name(cell.learner) if cell.learner else escape(visible(cell.text))
+    inside = name(cell.learner) if cell.learner else escape(visible(cell.text)).replace("\n", Markup("<br>"))
     for note in cell.notes:
         inside += Markup(' <sup><a href="#refusal-{0}">{0}</a></sup>').format(note)
     if cell.small:
@@ -136,8 +188,12 @@ def _attribute(key: str, value: str) -> Markup:
     return Markup(' {}="{}"').format(Markup(key), visible(value)) if value else Markup("")
 
 
-def markdown(blocks: Iterable[Block]) -> str:
+def markdown(blocks: Iterable[Block], shown: Collection[str] = ()) -> str:
     r"""Return blocks as Markdown.
+
+    Args:
+        blocks: to write.
+        shown: names of the figures that have a file.
 
     >>> print(markdown([Text("a|b"), Grid("", ["x", Cell("y", "per z", "r")], [["1", Cell("2", "3 to 4")]])]))
     a\|b
@@ -146,10 +202,18 @@ def markdown(blocks: Iterable[Block]) -> str:
     |---|--:|
     | 1 | 2 (3 to 4) |
     """
-    return "\n\n".join(_markdown(block) for block in blocks)
+    return "\n\n".join(text for block in blocks if (text := _markdown(block, shown)))
 
 
-def _markdown(block: Block) -> str:
+def _markdown(block: Block, shown: Collection[str]) -> str:
+    if isinstance(block, Drawings):
+        return "\n".join(
+            f"![{for_markdown(one.canvas.label)}](figures/{one.name}.svg)" for one in block.figures if one.name in shown
+        )
+    if isinstance(block, Facts):
+        return "\n".join(f"- {for_markdown(name)}: {for_markdown(value)}" for name, value in block.pairs)
+    if isinstance(block, Fold):
+        return ""
     if isinstance(block, Text):
         return ("#### " if block.kind == "h4" else "") + str(for_markdown(block.text))
     if isinstance(block, Points):

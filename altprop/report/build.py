@@ -15,6 +15,7 @@ from altprop.errors import AltpropError
 from altprop.records.archive import pack
 from altprop.report.across import Across, across
 from altprop.report.answer import answer, ranking
+from altprop.report.blocks import figures_of
 from altprop.report.canvas import SIGNATURE
 from altprop.report.compared import compared
 from altprop.report.convergence import views
@@ -24,8 +25,8 @@ from altprop.report.curves import curve_data
 from altprop.report.data_sets import counted
 from altprop.report.draw import Figure
 from altprop.report.failures import failures, matrix, summary, tally
-from altprop.report.health import examine
-from altprop.report.health_figures import alignments, brought, gradient_scale, heat_maps, overlays, scale_figure
+from altprop.report.health_figures import Scale, colour_scale
+from altprop.report.health_section import health
 from altprop.report.identity import Check, checks, fingerprints, origins, problems
 from altprop.report.leading import undrawn
 from altprop.report.model import CROWD, Report, Table
@@ -36,7 +37,7 @@ from altprop.report.reading import read
 from altprop.report.results import dots, rows
 from altprop.report.robustness import COMMAND, beside, best_searched, orphans, searched, spreads, steps_of_k
 from altprop.report.robustness_figures import best_figures, sensitivity
-from altprop.report.runs import LAYER_COLUMNS, WHOLE_COLUMNS, run_page
+from altprop.report.runs import run_page
 from altprop.report.task_panels import task_panels
 from altprop.report.verdict import conclude
 
@@ -131,7 +132,7 @@ def _fitting(report: Report, formats: Sequence[str], room: int) -> tuple[dict[st
 def assemble(report: Report) -> dict[str, Any]:
     """Return everything that the templates need, computed once for all formats."""
     found = checks(report)
-    scale = gradient_scale(report)
+    scale = colour_scale(report)
     oracle_checks = verified(report)
     small = len(report.runs) <= LAYERS_UP_TO
     workloads = [_workload(report, table, found, oracle_checks, scale, small) for table in report.tables]
@@ -139,10 +140,9 @@ def assemble(report: Report) -> dict[str, Any]:
     cells = matrix(report)
     unfair = [f"{problem} ({table.workload})" for table in report.tables for problem in problems(found, table.workload)]
     results = {one.table.workload: one.rows for one in workloads}
-    scale_bar = scale_figure(scale) if scale else None
     broken = failures(report)
-    found_figures = _few(workloads, pooled) if report.published else _figures(workloads, pooled, scale_bar)
-    files = [figure for figure in found_figures if figure.name]
+    found_figures = _few(workloads, pooled) if report.published else _figures(workloads, pooled)
+    files = list({figure.name: figure for figure in found_figures if figure.name}.values())
     return {
         "report": report,
         "tally": tally(report),
@@ -152,7 +152,6 @@ def assemble(report: Report) -> dict[str, Any]:
         "answer": answer(report, results, pooled, cells, unfair),
         "workloads": workloads,
         "across": pooled,
-        "scale": scale_bar,
         "trials": sum(len(tuning.trials) for tuning in report.tunings),
         "orphans": orphans(report),
         "tune_command": COMMAND,
@@ -165,20 +164,25 @@ def assemble(report: Report) -> dict[str, Any]:
         "origins": origins(report),
         "with_layers": small,
         "singles": singles(report),
-        "probe_columns": WHOLE_COLUMNS,
-        "layer_columns": LAYER_COLUMNS,
         "files": files,
         "shown": {figure.name for figure in files},
     }
 
 
 def _workload(
-    report: Report, table: Table, found: list[Check], oracle_checks: list[Verified], scale: Any, with_layers: bool
+    report: Report,
+    table: Table,
+    found: list[Check],
+    oracle_checks: list[Verified],
+    scale: Scale | None,
+    with_layers: bool,
 ) -> Workload:
     results = rows(report, table)
     costs = cost_rows(report, table)
     found_trials = searched(report, table)
     drawn_trials = best_searched(report, found_trials)
+    single = [run for name in table.runs for run in table.tried(name)] if singles(report) else []
+    pages = [run_page(table, run, with_layers) for run in single]
     planes = [pareto(report, table, "flops", "FLOPs"), pareto(report, table, "saved_bytes", "bytes saved for backward")]
     if table.timing is not None and table.timing.complete:
         planes.append(pareto(report, table, "cpu_seconds", "CPU-seconds"))
@@ -189,11 +193,7 @@ def _workload(
         dots=dots(report, table, results),
         views=views(report, table),
         panels=task_panels(report, table),
-        health=examine(report, table),
-        heat=heat_maps(report, table, scale),
-        alignment=alignments(report, table),
-        overlays=overlays(report, table),
-        brought=brought(report, table),
+        health=health(report, table, scale, pages),
         costs=costs,
         paretos=[figure for figure in planes if figure is not None],
         breakdown=breakdown(table, costs),
@@ -204,9 +204,6 @@ def _workload(
         best=best_figures(table, drawn_trials),
         sensitivity=sensitivity(table, drawn_trials),
         spreads=spreads(report, table),
-        pages=[run_page(table, run, with_layers) for name in table.runs for run in table.tried(name)]
-        if singles(report)
-        else [],
         undrawn=undrawn(report, table),
         drawn_trials=drawn_trials,
     )
@@ -227,7 +224,7 @@ def _few(workloads: Iterable[Workload], pooled: Across | None) -> Iterator[Figur
     yield from pooled.figures if pooled else []
 
 
-def _figures(workloads: Iterable[Workload], pooled: Across | None, scale: Figure | None) -> Iterator[Figure]:
+def _figures(workloads: Iterable[Workload], pooled: Across | None) -> Iterator[Figure]:
     for one in workloads:
         yield from [figure for figure in (one.dots, one.breakdown, one.time_breakdown) if figure is not None]
         for view in one.views:
@@ -235,12 +232,11 @@ def _figures(workloads: Iterable[Workload], pooled: Across | None, scale: Figure
             yield from view.incidence
         for panel in one.panels:
             yield from panel.figures
-        yield from one.overlays
+        yield from figures_of(one.health)
         yield from one.paretos
         yield from one.best
         yield from one.sensitivity
     yield from pooled.figures if pooled else []
-    yield from [scale] if scale else []
 
 
 def _write_figures(folder: Path, figures: Sequence[Figure]) -> None:

@@ -58,9 +58,12 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "area runs from τ = 1 to 4 over 3. It depends on who is in the pool.",
     ),
     (
-        "gradient RMS, slope, verdict",
-        "‖∇L‖/√n of each layer on the probe batch, and the slope of its log10 over depth: above half a decade a layer "
-        "it is called vanishing or exploding.",
+        "backward signal, forward signal",
+        "With z the pre-activation of a layer: the root mean square over the probe batch of ‖dL/dz‖, L being an "
+        "example's own loss; and how far z spreads over the examples. The slope is of its log10 along its way, in "
+        "decades a layer. From a layer to the one below, the backward signal is multiplied by what the weights between "
+        "do to it and by the share that the activation lets pass, as measured: the product is exact. The gradient of a "
+        "weight is a signal times an input, whose size hides what becomes of the signal.",
     ),
     (
         "alignment, null band",

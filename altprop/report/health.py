@@ -1,47 +1,19 @@
-"""Section 4: the health of the learning signal, as the probes read it off what each learner did to the weights."""
+"""What the probes recorded of each learner, along its runs and layer by layer."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from altprop.report.canvas import Array
-from altprop.report.model import Report, Run, Table, as_number
+from altprop.report.model import Run, as_number
 from altprop.report.tracks import Track
 
 WORDS = ("not applicable", "no update")
-
-
-@dataclass(frozen=True)
-class Health:
-    """A learner's health on one workload; None where a quantity was never finite.
-
-    Attributes:
-        words: "not applicable", "no update", "not probed", or empty where there are numbers.
-        verdict: the commonest last verdict, with its count if the runs disagree.
-        slope: decades of gradient RMS a layer, at the end. ratio: update ratio. efficiency: descent efficiency.
-        alignment: with the true gradient, at the end. inside: share of probes inside the null band.
-        dead, saturated: share of units in the worst layer, at the end.
-        own: diagnostic that the learner brings itself -> its value at the end.
-    """
-
-    learner: str
-    words: str
-    verdict: str = ""
-    slope: float | None = None
-    alignment: float | None = None
-    inside: float | None = None
-    ratio: float | None = None
-    efficiency: float | None = None
-    dead: float | None = None
-    saturated: float | None = None
-    own: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def whole(row: dict[str, Any]) -> dict[str, Any]:
@@ -139,53 +111,3 @@ def inside_band(runs: Sequence[Run]) -> float | None:
                 known += 1
                 hits += low <= at <= high
     return hits / known if known else None
-
-
-def examine(report: Report, table: Table) -> list[Health]:
-    """Return the health of every learner that ran."""
-    return [_examine(name, table.tried(name)) for name in table.runs if table.tried(name)]
-
-
-def _examine(name: str, runs: Sequence[Run]) -> Health:
-    words = in_words(runs)
-    brought = {each: track(runs, each, own).typical(last=True) for each in own_names(runs)}
-    if words in ("not applicable", "not probed"):
-        return Health(name, words, own=brought)
-    return Health(
-        learner=name,
-        words=words,
-        verdict=_verdict(runs),
-        slope=track(runs, "gradient_slope").typical(last=True),
-        alignment=track(runs, "alignment").typical(last=True),
-        inside=inside_band(runs),
-        ratio=track(runs, "update_ratio").typical(),
-        efficiency=track(runs, "descent_efficiency").typical(),
-        dead=_worst_layer(runs, "dead_fraction"),
-        saturated=_worst_layer(runs, "saturated_fraction"),
-        own=brought,
-    )
-
-
-def _verdict(runs: Sequence[Run]) -> str:
-    last = []
-    for run in runs:
-        every = [whole(row).get("gradient_verdict") for row in run.probes]
-        said = [one for one in every if isinstance(one, str)]
-        if said:
-            last.append(said[-1])
-    if not last:
-        return ""
-    verdict, times = min(Counter(last).items(), key=lambda pair: (-pair[1], pair[0]))
-    return verdict if times == len(last) else f"{verdict} in {times} of {len(last)}"
-
-
-def _worst_layer(runs: Sequence[Run], name: str) -> float | None:
-    each = []
-    for run in runs:
-        for row in reversed(run.probes):
-            values = [as_number(layer.get(name)) for layer in layers_of(row).values()]
-            known = [value for value in values if value is not None and math.isfinite(value)]
-            if known:
-                each.append(max(known))
-                break
-    return float(np.median(each)) if each else None

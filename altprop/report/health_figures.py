@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from altprop.report.canvas import Array, Canvas, fit, text_width
 from altprop.report.draw import SMALL, Figure, keyed, median_path
 from altprop.report.format import short
-from altprop.report.health import in_words, layer_matrix, layer_names, own, own_names, track
+from altprop.report.health import in_words, layer_matrix, layer_names, layers_of, own, own_names, track
 from altprop.report.leading import leading
 from altprop.report.model import Learner, Report, Table
 from altprop.report.panel import LABEL, TICK, Axis, Panel, left_margin, needs_log, spanning
@@ -30,23 +31,42 @@ def shades() -> tuple[str, ...]:
     return tuple(to_hex(colormaps["viridis"](level / (SHADES - 1))) for level in range(SHADES))
 
 
-def gradient_scale(report: Report) -> tuple[float, float] | None:
-    """Return whole decades that hold every layer's gradient RMS in the report: one scale for all heat maps."""
-    low, high = math.inf, -math.inf
-    for table in report.tables:
-        for name in table.runs:
-            logs = _logs(table, name)[2]
-            if np.isfinite(logs).any():
-                low, high = min(low, float(np.nanmin(logs))), max(high, float(np.nanmax(logs)))
-    if not math.isfinite(low):
+@dataclass(frozen=True)
+class Scale:
+    """What all heat maps of a report show, and the whole decades that hold it: one scale for all.
+
+    Attributes:
+        quantity: of a layer, as probes name it. low, high: log10 of the ends.
+    """
+
+    quantity: str
+    low: int
+    high: int
+
+    @property
+    def title(self) -> str:
+        """What the quantity is, in words."""
+        return "backward signal dL/dz" if self.quantity == "backward_signal" else "gradient RMS"
+
+
+def colour_scale(report: Report) -> Scale | None:
+    """Return the scale of the backward signal, or where some run did not record it, of the weights' gradient."""
+    probed = [run.probes for table in report.tables for name in table.runs for run in table.tried(name) if run.probes]
+    layers = [layer for rows in probed for layer in layers_of(rows[-1]).values() if "gradient_rms" in layer]
+    quantity = "backward_signal" if all("backward_signal" in layer for layer in layers) else "gradient_rms"
+    every = [_logs(table, name, quantity)[2].ravel() for table in report.tables for name in table.runs]
+    known = np.concatenate([np.empty(0), *every])
+    known = known[np.isfinite(known)]
+    if not known.size:
         return None
-    return math.floor(low), max(math.ceil(high), math.floor(low) + 1)
+    low = math.floor(known.min())
+    return Scale(quantity, low, max(math.ceil(known.max()), low + 1))
 
 
-def _logs(table: Table, name: str) -> tuple[list[str], Array, Array]:
+def _logs(table: Table, name: str, quantity: str) -> tuple[list[str], Array, Array]:
     runs = table.tried(name)
     layers = layer_names(runs)
-    fraction, values = layer_matrix(runs, "gradient_rms", layers)
+    fraction, values = layer_matrix(runs, quantity, layers)
     if values.shape[-1] > COLUMNS:
         chosen = np.unique(np.linspace(0, values.shape[-1] - 1, COLUMNS).round().astype(int))
         fraction, values = fraction[chosen], values[:, chosen]
@@ -55,30 +75,30 @@ def _logs(table: Table, name: str) -> tuple[list[str], Array, Array]:
     return layers, fraction, np.where(np.isfinite(logs), logs, math.nan)
 
 
-def scale_figure(scale: tuple[float, float]) -> Figure:
+def scale_figure(scale: Scale) -> Figure:
     """Draw the colour scale that all heat maps share."""
-    canvas = Canvas(330.0, 46.0, f"colour scale: gradient RMS from 1e{scale[0]:g} to 1e{scale[1]:g}")
+    canvas = Canvas(330.0, 46.0, f"colour scale: {scale.title} from 1e{scale.low} to 1e{scale.high}")
     width = 300.0 / SHADES
     for level, colour in enumerate(shades()):
         canvas.boxes([(15 + level * width, 16, width + 0.5, 11)], colour)
-    canvas.text(15, 11, "gradient RMS of a layer, log scale", "soft", TICK)
-    decades = int(scale[1] - scale[0])
+    canvas.text(15, 11, f"{scale.title} of a layer, log scale", "soft", TICK)
+    decades = scale.high - scale.low
     stride = max(1, math.ceil(decades / 8))
     for decade in range(0, decades + 1, stride):
-        text = "10" + f"{int(scale[0]) + decade}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        text = "10" + f"{scale.low + decade}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
         canvas.text(15 + 300 * decade / decades, 39, text, "soft", TICK, "middle")
     return Figure("gradient-scale", canvas)
 
 
-def heat_maps(report: Report, table: Table, scale: tuple[float, float] | None) -> list[Figure]:
+def heat_maps(report: Report, table: Table, scale: Scale) -> list[Figure]:
     """Draw one heat map a learner, layers from input (top) to output over the share of the budget."""
     return [_heat(table, learner, scale) for learner in leading(report, table)]
 
 
-def _heat(table: Table, learner: Learner, scale: tuple[float, float] | None) -> Figure:
-    layers, fraction, logs = _logs(table, learner.name)
-    canvas_label = f"gradient RMS of each layer over the budget, {short(learner.name)}, {short(table.workload)}"
-    if scale is None or not np.isfinite(logs).any():
+def _heat(table: Table, learner: Learner, scale: Scale) -> Figure:
+    layers, fraction, logs = _logs(table, learner.name, scale.quantity)
+    canvas_label = f"{scale.title} of each layer over the budget, {short(learner.name)}, {short(table.workload)}"
+    if not np.isfinite(logs).any():
         return _words(learner, canvas_label, in_words(table.tried(learner.name)) or "no gradient recorded")
     row = max(3.0, min(15.0, 150.0 / len(layers)))
     names = [fit(name, 62.0, TICK - 0.5) for name in layers]
@@ -95,7 +115,7 @@ def _heat(table: Table, learner: Learner, scale: tuple[float, float] | None) -> 
     )
     if fraction[-1] < 0.999 and middle.size:
         edges[-1] = min(1.0, 2 * fraction[-1] - middle[-1])
-    place = (logs - scale[0]) / (scale[1] - scale[0])
+    place = (logs - scale.low) / (scale.high - scale.low)
     level = np.clip(np.floor(np.nan_to_num(place) * SHADES), 0, SHADES - 1).astype(int)
     canvas.boxes([(left, top, span, row * len(layers))], "band")
     for shade in range(SHADES):

@@ -10,17 +10,17 @@ from importlib import resources
 from typing import Any
 
 from altprop.report import format as written
+from altprop.report.blocks import Block
 from altprop.report.canvas import RULES, Canvas
 from altprop.report.convergence import View
 from altprop.report.cost import COUNTS, CostRow
 from altprop.report.definitions import DEFINITIONS
 from altprop.report.draw import Figure, key
-from altprop.report.health import Health
+from altprop.report.health_section import INTRODUCTION
 from altprop.report.model import CURRENCIES, Table
 from altprop.report.oracle_checks import as_numbers
 from altprop.report.results import Row, in_metric
 from altprop.report.robustness import Beside, Searched, Spread, score
-from altprop.report.runs import RunPage
 from altprop.report.step_time import GREY_ABOVE, UNTIMED
 from altprop.report.style import DARK, LIGHT, variables
 from altprop.report.task_panels import TaskPanel
@@ -51,11 +51,7 @@ class Workload:
     dots: Figure | None
     views: list[View]
     panels: list[TaskPanel]
-    health: list[Health]
-    heat: list[Figure]
-    alignment: list[Figure]
-    overlays: list[Figure]
-    brought: list[Figure]
+    health: list[Block]
     costs: list[CostRow]
     paretos: list[Figure]
     breakdown: Figure | None
@@ -66,7 +62,6 @@ class Workload:
     best: list[Figure]
     sensitivity: list[Figure]
     spreads: list[Spread]
-    pages: list[RunPage]
     undrawn: str
     drawn_trials: list[Searched]
 
@@ -119,13 +114,14 @@ def render(context: dict[str, Any], name: str) -> str:
         "raw": Raw,
         "breakable": breakable,
         "html_blocks": html,
-        "md_blocks": lambda blocks: Raw(markdown_of(blocks)),
+        "md_blocks": lambda blocks: Raw(markdown_of(blocks, context["shown"])),
     }
     template = environment.get_template(f"report.{name}.j2")
     script = resources.files("altprop.report").joinpath("templates/page.js").read_text(encoding="utf-8")
     seen = {view.currency for one in context["workloads"] for view in one.views}
     extra = {
         "untimed": UNTIMED,
+        "about_health": INTRODUCTION,
         "grey_above": GREY_ABOVE,
         "sections": SECTIONS,
         "definitions": DEFINITIONS,

@@ -7,14 +7,33 @@ from typing import Any
 
 import numpy as np
 
+from altprop.report.blocks import Cell
 from altprop.report.failures import words
 from altprop.report.format import brief, count, number, octets, percent, seconds
 from altprop.report.health import layers_of, natural, whole
 from altprop.report.model import Run, Table, as_number
 
 SHOWN = 6
-WHOLE_COLUMNS = ("spent", "gradient norm", "slope", "verdict", "update ratio", "alignment", "null band", "efficiency")
-LAYER_COLUMNS = ("layer", "gradient RMS", "update ratio", "alignment", "dead", "saturated")
+WHOLE_COLUMNS = (
+    "spent",
+    "gradient norm",
+    "forward slope",
+    "backward slope",
+    "update ratio",
+    "alignment",
+    "null band",
+    "efficiency",
+)
+LAYER_COLUMNS = (
+    "layer",
+    "gradient RMS",
+    "forward signal",
+    "backward signal",
+    "update ratio",
+    "alignment",
+    "dead",
+    "saturated",
+)
 
 
 @dataclass(frozen=True)
@@ -28,8 +47,8 @@ class RunPage:
 
     run: Run
     facts: list[tuple[str, str]]
-    probes: list[list[str]]
-    layers: list[list[str]]
+    probes: list[list[Cell | str]]
+    layers: list[list[Cell | str]]
     note: str
 
 
@@ -70,29 +89,34 @@ def _told(value: Any) -> str:
     return value if isinstance(value, str) else brief(as_number(value))
 
 
-def _probe(row: dict[str, Any]) -> list[str]:
+def _figures(*texts: str) -> list[Cell | str]:
+    return [Cell(text, kind="r") for text in texts]
+
+
+def _probe(row: dict[str, Any]) -> list[Cell | str]:
     values = whole(row)
     low, high = as_number(values.get("alignment_low")), as_number(values.get("alignment_high"))
     band = f"{number(low, 2)} to {number(high, 2)}" if low is not None and high is not None else "–"
-    verdict = values.get("gradient_verdict")
-    return [
+    return _figures(
         percent(as_number(row.get("fraction"))),
         _told(values.get("gradient_norm")),
-        _told(values.get("gradient_slope")),
-        str(verdict) if verdict else "–",
+        _told(values.get("forward_slope")),
+        _told(values.get("backward_slope")),
         _told(values.get("update_ratio")),
         _told(values.get("alignment")),
         band,
         _told(values.get("descent_efficiency")),
-    ]
+    )
 
 
-def _layer(name: str, values: dict[str, Any]) -> list[str]:
-    return [
-        name,
+def _layer(name: str, values: dict[str, Any]) -> list[Cell | str]:
+    found = _figures(
         _told(values.get("gradient_rms")),
+        _told(values.get("forward_signal")),
+        _told(values.get("backward_signal")),
         _told(values.get("update_ratio")),
         _told(values.get("alignment")),
         percent(as_number(values.get("dead_fraction")), 1),
         percent(as_number(values.get("saturated_fraction")), 1),
-    ]
+    )
+    return [name, *found]

@@ -16,7 +16,7 @@ import numpy as np
 
 from altprop.records import encode
 
-LAYERS = ("blocks.0", "blocks.1", "blocks.2", "readout")
+LAYERS = ("blocks.0", "blocks.1", "blocks.2", "blocks.3")
 
 
 @dataclass(frozen=True)
@@ -168,8 +168,8 @@ def _probe(learner: Learner, grid: float, rng: np.random.Generator) -> dict[str,
     inside = abs(align) < 0.06
     values = {
         "gradient_norm": 10**base * 8,
-        "gradient_slope": learner.slope,
-        "gradient_verdict": "vanishing" if learner.slope < -0.5 else "healthy",
+        "forward_slope": learner.slope,
+        "backward_slope": learner.slope,
         "update_norm": 0.02,
         "update_ratio": 10 ** (-2.6 - 0.8 * grid + 0.05 * rng.standard_normal()),
         "alignment": align,
@@ -182,9 +182,12 @@ def _probe(learner: Learner, grid: float, rng: np.random.Generator) -> dict[str,
         towards_input = len(LAYERS) - 1 - depth
         layers[layer] = {
             "gradient_rms": 10 ** (base + learner.slope * -towards_input * -1.0 - 1),
+            "forward_signal": 10 ** (learner.slope * depth),
+            "backward_signal": 10 ** (base + learner.slope * towards_input),
+            "passed": 0.5,
             "update_ratio": values["update_ratio"] * (1 + 0.2 * depth),
-            "dead_fraction": None if layer == "readout" else 0.05 + 0.1 * grid,
-            "saturated_fraction": None if layer == "readout" else 0.01,
+            "dead_fraction": None if layer == LAYERS[-1] else 0.05 + 0.1 * grid,
+            "saturated_fraction": None if layer == LAYERS[-1] else 0.01,
             "alignment": align * (0.8 + 0.06 * depth),
             "alignment_low": -0.08,
             "alignment_high": 0.08,

@@ -144,7 +144,7 @@ def test_words_instead_of_zero(tour_report: Path) -> None:
     words = Outline(page_of(tour_report)).words
     health = words[words.index("Measured on one frozen") :]
     assert re.search(r"som not applicable", health)
-    assert re.search(r"null control – – no update", health)
+    assert re.search(r"null control no layered net no layered net no update", health)
 
 
 def test_diagnostics_of_learners_are_told_where_there_are_any(

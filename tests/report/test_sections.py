@@ -12,8 +12,9 @@ import pytest
 from altprop.report.across import across, shares, stratum
 from altprop.report.cost import cost_rows
 from altprop.report.cost_figures import Point, frontier, points
-from altprop.report.health import examine, layer_matrix, layer_names, own, own_names, track
+from altprop.report.health import layer_matrix, layer_names, own, own_names, track
 from altprop.report.health_figures import brought
+from altprop.report.health_section import examine
 from altprop.report.identity import checks, origins
 from altprop.report.model import Report, Table
 from altprop.report.profiles import performance_ratios, profile_area
@@ -192,12 +193,12 @@ def test_one_task_is_not_pooled(synthetic: ModuleType, tmp_path: Path) -> None:
 
 
 def test_health_reads_the_probes(report: Report) -> None:
-    health = {row.learner: row for row in examine(report, table(report, "digits"))}
+    health = {row.learner: row for row in examine(table(report, "digits"))}
     assert health["som"].words == "not applicable"
     assert health["null"].words == "no update"
     assert health["null"].ratio is None
     reference = health["backprop+adam"]
-    assert (reference.verdict, reference.words) == ("healthy", "")
+    assert (reference.back.verdict, reference.words) == ("healthy throughout", "")
     assert reference.alignment == pytest.approx(0.96, abs=0.05)
     assert reference.inside == 0.0
     assert health["random_direction"].inside == 1.0
@@ -207,7 +208,7 @@ def test_health_reads_the_probes(report: Report) -> None:
 
 def test_health_tells_what_learners_measure_of_themselves(report: Report) -> None:
     digits = table(report, "digits")
-    health = {row.learner: row for row in examine(report, digits)}
+    health = {row.learner: row for row in examine(digits)}
     assert health["newton_cg"].own == {"damping": pytest.approx(1e-3), "gap": None}
     assert health["som"].own == {"dead units": 12.0}  # where the basic probes do not apply too
     assert [name for name, row in health.items() if row.own] == ["newton_cg", "som"]
@@ -256,7 +257,7 @@ def test_each_diagnostic_has_a_panel_that_names_it(report: Report) -> None:
 def test_heat_is_the_median_over_seeds(report: Report) -> None:
     runs = table(report, "digits").tried("backprop+adam")
     layers = layer_names(runs)
-    assert layers == ["blocks.0", "blocks.1", "blocks.2", "readout"]
+    assert layers == ["blocks.0", "blocks.1", "blocks.2", "blocks.3"]
     fraction, values = layer_matrix(runs, "gradient_rms", layers)
     assert values.shape == (4, 20)
     assert fraction[-1] == pytest.approx(1.0, rel=0.01)
