@@ -5,8 +5,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from altprop import Batch, Grads, Oracle, Problem, Refused
+from altprop import Batch, Cell, Grads, Oracle, Problem, Refused
 from altprop.algorithms.recurrent.online import OnlineLearner, Trace
+from altprop.algorithms.recurrent.traces import charge
 from altprop.testing import relative_error, set_up, sgd, toy_sequence
 
 MOST_BYTES = 4 * 2**30
@@ -70,7 +71,45 @@ def influence_of_none(problem: Problem, rows: int) -> Trace:
 
 
 def influence_after(problem: Problem, batch: Batch, time: int, h: Tensor, matrix: Trace) -> tuple[Tensor, Trace]:
-    """Return h_t and M_t from h_(t-1) and M_(t-1)."""
+    """Return h_t and M_t from h_(t-1) and M_(t-1).
+
+    Where a cell says what its units do by themselves, I_t is known by its entries that are not 0, one unit's for each
+    parameter, and J_t by the recurrent weights; any other, and one under noise, is differentiated as a whole.
+    """
+    if not follows_units(problem):
+        return _differentiated(problem, batch, time, h, matrix)
+    step = problem.local_step(batch, time, h)
+    rows, values, _, width = step.recurrent.shape
+    with problem.ledger.work("influence matrix", per="example", examples=batch.rows):
+        jacobian = _state_jacobian(problem, step.own, step.recurrent)
+        after = {name: jacobian @ before for name, before in matrix.items()}
+    charge(problem, step.slopes, 1)
+    for name, one in after.items():
+        slopes, presynaptic = step.slopes[name], step.presynaptic[name]
+        own = one.view(rows, values, width, -1, width, presynaptic.shape[1]).diagonal(dim1=2, dim2=4)
+        own += slopes[:, :, :, None] * presynaptic[:, None, None, :, None]
+    return step.state, after
+
+
+def follows_units(problem: Problem) -> bool:
+    """Return whether `Problem.local_step` serves this model as it is."""
+    cell = getattr(problem.model, "cell", None)
+    written = isinstance(cell, Cell) and type(cell).local is not Cell.local
+    return written and problem.uncounted.noise is None
+
+
+def _state_jacobian(problem: Problem, own: Tensor, recurrent: Tensor) -> Tensor:
+    """Return J_t (B, S, S): a unit's memory of itself, and what reaches its first value through recurrent weights."""
+    rows, values, _, width = recurrent.shape
+    weight = problem.params["cell.weight_state"].detach().reshape(-1, width, width)
+    through = (recurrent[..., None] * weight).sum(2)
+    unseen = through.new_zeros(rows, values, values - 1, width, width)
+    # (B, s, s, W, W): value i of a unit on value j of another.
+    pairs = torch.diag_embed(own) + torch.cat([through[:, :, None], unseen], 2)
+    return pairs.permute(0, 1, 3, 2, 4).reshape(rows, values * width, values * width)
+
+
+def _differentiated(problem: Problem, batch: Batch, time: int, h: Tensor, matrix: Trace) -> tuple[Tensor, Trace]:
     step = problem.cell_step(batch, time, h, jacobians=True)
     assert step.state_jacobian is not None
     assert step.parameter_jacobian is not None

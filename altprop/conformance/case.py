@@ -31,7 +31,13 @@ PREFERRED = ("iris", "diabetes", "adding", "quadratic")
 SMALL = {
     "iris": ("task.batch_size=8", "model.hidden=[5,4]", "model.activation=tanh"),
     "diabetes": ("task.batch_size=8", "model.hidden=[4]", "model.activation=tanh"),
-    "adding": ("task.batch_size=4", "task.length=8", "task.samples=50", "task.test_samples=20"),
+    "adding": (
+        "task.batch_size=4",
+        "task.length=4",
+        "task.samples=50",
+        "task.test_samples=20",
+        "model.hidden=[8]",
+    ),
 }
 # An override that puts a value where one is, as against one that chooses or takes away.
 _VALUE = re.compile(r"(dtype|[+]?\w+[.][\w.]+)=")

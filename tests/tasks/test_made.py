@@ -104,6 +104,16 @@ def test_adding_draws_both_marks_evenly() -> None:
     assert marks.tolist() == pytest.approx([0.5] * 4, abs=4 * math.sqrt(0.25 / 6400))
 
 
+def test_adding_leaves_the_last_times_without_a_mark() -> None:
+    marks = Adding(length=9, quiet=3, samples=400, test_samples=50).data().train.inputs[..., 1]
+    assert marks[6:].sum() == 0
+    assert marks[:4].sum(0).tolist() == marks[4:6].sum(0).tolist() == [1.0] * marks.shape[1]
+    assert (marks[4:6].sum(1) > 0).all()
+    with pytest.raises(AltpropError, match="leaves no time for the second mark of 9; take at most 4"):
+        Adding(length=9, quiet=5)
+    Adding(length=9, quiet=4)
+
+
 @pytest.mark.parametrize("option", [{"length": 1}, {"samples": 1}, {"test_samples": 0}, {"length": 2.0}])
 def test_adding_refuses_unusable_sizes(option) -> None:
     with pytest.raises(AltpropError, match=f"task.{next(iter(option))} must be a whole number of at least"):

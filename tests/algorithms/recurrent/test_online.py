@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from altprop.algorithms.recurrent import rtrl
 from altprop.algorithms.recurrent.bptt import BPTT
 from altprop.algorithms.recurrent.rtrl import RTRL
 from altprop.data import Batch
@@ -46,11 +47,19 @@ def test_exact_under_masks_labels_noise_and_its_penalty(cell, per_step, noisy):
     assert abs(loss - expected_loss) < 1e-14
 
 
+@pytest.mark.parametrize("cell", [*CELLS, "leaky_rnn"])
+def test_units_followed_one_by_one_give_what_differentiation_gives(cell, monkeypatch):
+    problem, batch = toy_sequence(cell, width=3, per_step=True, lengths=LENGTHS)
+    found = set_up(RTRL(sgd()), problem).direction(batch)[1]
+    monkeypatch.setattr(rtrl, "follows_units", lambda problem: False)
+    assert relative_error(set_up(RTRL(sgd()), problem).direction(batch)[1], found) < 1e-13
+
+
 def test_padding_is_never_read():
     problem, batch = toy_sequence("gru", lengths=LENGTHS, per_step=True)
     rule = set_up(RTRL(sgd()), problem)
     _, expected = rule.direction(batch)
-    padded = torch.where(batch.mask[..., None], batch.inputs, 1e30)
+    padded = torch.where(batch.mask[..., None], batch.inputs, torch.nan)
     _, found = rule.direction(replace(batch, inputs=padded))
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
