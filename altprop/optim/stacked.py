@@ -119,9 +119,9 @@ def _share(whole: Updater, place: int, updater: Updater) -> None:
 
     for part, theirs in zip(whole._parts, updater._parts, strict=True):
         for name, p in part.params.items():
-            theirs.optimizer.state[theirs.params[name]] = {
-                key: own(value, p) for key, value in part.optimizer.state.get(p, {}).items()
-            }
+            state = part.optimizer.state.get(p)
+            if state:  # a parameter that never had a direction has none
+                theirs.optimizer.state[theirs.params[name]] = {key: own(value, p) for key, value in state.items()}
 
 
 def _follow(whole: Updater, updater: Updater) -> None:

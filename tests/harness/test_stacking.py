@@ -10,12 +10,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from altprop import stacked_learners
+from altprop import Batch, DirectionAlgorithm, Grads, OptimizerFactory, stacked_learners
 from altprop.harness import stacked_runs, stacking
 from altprop.harness.cell import make_cell
 from altprop.harness.composition import compose_cell
 from altprop.harness.execution import run_seeds
 from altprop.records.store import RunStore
+from altprop.testing import set_up, toy
 
 SEEDS = "seeds=5"
 ROUNDING = 1e-8
@@ -342,6 +343,30 @@ def test_stacked_parameters_are_those_of_the_models(monkeypatch: pytest.MonkeyPa
     each[2].zero_()
     assert [float(one.mean()) for one in each] == [0.0, 2.0, 0.0]
     assert whole.mean((1, 2)).tolist() == [0.0, 2.0, 0.0]
+
+
+class LastBlock(DirectionAlgorithm):
+    """The last block's gradient; the other parameters have no direction."""
+
+    def _direction(self, batch: Batch) -> tuple[torch.Tensor, Grads]:
+        loss, found = self.problem.gradient(batch)
+        return loss, {name: value for name, value in found.items() if name.startswith("blocks.2.")}
+
+
+def test_a_parameter_without_a_direction_has_no_state_in_company_either() -> None:
+    problems, batch = [toy(seed=seed)[0] for seed in range(3)], toy()[1]
+    learners = [set_up(LastBlock(OptimizerFactory("torch.optim.Adam", lr=0.1)), problem) for problem in problems]
+    group = stacked_learners.StackedLearners(learners)
+    for _ in range(2):
+        for _ in range(3):
+            group.step(batch, lambda: batch, common_batch=True)
+        group.close()
+    alone = set_up(LastBlock(OptimizerFactory("torch.optim.Adam", lr=0.1)), toy(seed=1)[0])
+    for _ in range(6):
+        alone.step(batch)
+    names = [learner.updater.state_dict()["parts"][0]["state"].keys() for learner in (*learners, alone)]
+    assert all(set(one) == {"blocks.2.weight", "blocks.2.bias"} for one in names)
+    assert torch.allclose(problems[1].flat(), alone.problem.flat(), atol=1e-12)
 
 
 def trials(folder: Path) -> dict[int, dict[str, Any]]:
