@@ -19,6 +19,7 @@ from altprop.version import __version__
 if TYPE_CHECKING:
     from altprop.algorithm import Algorithm, StepResult
     from altprop.capabilities import BatchMode, Capability, PredictorKind
+    from altprop.chain import ChainWalk
     from altprop.checks import check_name, check_number, check_whole
     from altprop.cli.api import load, load_trace, run
     from altprop.data import Batch, Feed, ModelSpec, Panel, Reference, Source, Split
@@ -45,6 +46,7 @@ __all__ = [
     "Block",
     "Capability",
     "Cell",
+    "ChainWalk",
     "CircuitModel",
     "Dense",
     "DirectionAlgorithm",

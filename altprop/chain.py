@@ -6,7 +6,8 @@ with it: feedback alignment, curvature factors, equilibrium propagation, predict
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -49,13 +50,17 @@ class ChainWalk:
     Args:
         problem: whose model offers CHAIN.
         x: (B, ...) inputs.
+        states: of every block but the last, shaped like its output, which the block above sees in the place of it; none
+            for an ordinary pass.
 
     Attributes:
+        states: what the block above was given in the place of a block's output, as `at` takes them.
         inputs: what the linear part of each block saw, (B, ...), under the input noise.
         outputs: (B, C) of the last block.
     """
 
-    def __init__(self, problem: Workspace, x: Tensor) -> None:
+    def __init__(self, problem: Workspace, x: Tensor, states: Sequence[Tensor] = ()) -> None:
+        self._problem = problem
         self._ledger, self._clock, self._plain = problem.ledger, problem.clock, problem.plain_chain
         self._blocks = [cast("Block", block) for block in problem.layered.blocks]
         self._names = {id(p): name for name, p in zip(*problem.named_parameters(), strict=True)}
@@ -64,18 +69,40 @@ class ChainWalk:
         self._before: list[Tensor] = []
         self._after: list[Tensor] = []
         self.inputs: list[Tensor] = []
+        self.states = list(states)
         self._draws: Draws = {}
-        if problem.uncounted.noise is None:
-            self.outputs = self._written_out(x) if self._plain else self._forward(x)
-            return
+        self.outputs = self._run(x)
+
+    def at(self, states: Sequence[Tensor]) -> ChainWalk:
+        """Walk again with states of the hidden layers' own: block l + 1 sees states[l] and not what block l puts out.
+
+        The first block has seen what it sees now, and does not run again. Inputs are the same, weights must be, and
+        the noise is where `Problem.same_noise` holds it; buffers stay as they are.
+
+        Args:
+            states: of every block but the last, shaped like its output.
+        """
+        twin = copy.copy(self)
+        twin.states = list(states)
+        twin._shapes, twin.inputs, twin._draws = self._shapes[:1], self.inputs[:1], dict(self._draws)
+        twin._before, twin._after = self._before[:1], self._after[:1]
+        with self._problem.uncounted.kept_buffers():
+            twin.outputs = twin._run(twin._seen_above())
+        return twin
+
+    def _run(self, x: Tensor) -> Tensor:
+        """Run the blocks that have not run yet and return the outputs."""
+        if self._problem.uncounted.noise is None:
+            return self._written_out(x) if self._plain else self._forward(x)
         with self._clock.record() as draws:
-            self.outputs = self._forward(x)
+            outputs = self._forward(x)
         self._draws.update((key, draw) for key, draw in draws.items() if key[0] == "weight")
+        return outputs
 
     def _forward(self, x: Tensor) -> Tensor:
         """Run each block on a detached input, keep its graph, and return the outputs."""
         with self._ledger.graph():
-            for block in self._blocks:
+            for block in self._blocks[len(self._after) :]:
                 self._shapes.append(x.shape)
                 self.inputs.append(block.perturbed(x).detach())
                 with torch.enable_grad(), self._ledger.primitive("block_forward", self._rows):
@@ -83,26 +110,37 @@ class ChainWalk:
                     y = block.respond(z)
                 self._before.append(z)
                 self._after.append(y)
-                x = y.detach()
-        return x
+                x = self._seen_above()
+        return self._after[-1].detach()
+
+    def _seen_above(self) -> Tensor:
+        """Return what the next block sees: the state that is given, or what the last block that ran puts out."""
+        place = len(self._after) - 1
+        return self.states[place] if place < len(self.states) else self._after[place].detach()
 
     def _written_out(self, x: Tensor) -> Tensor:
         """Run each block of a plain chain without a graph, for the way back is written out too."""
+        known = len(self._after)
+        blocks = self._blocks[known:]
 
-        def forward(x: Tensor, *values: Tensor) -> list[Tensor]:
+        def forward(x: Tensor, *given: Tensor) -> list[Tensor]:
             passes: list[closed_form.Pass] = []
-            for index, block in enumerate(self._blocks):
-                layer = closed_form.Affine(values[2 * index], values[2 * index + 1], block.activation)
+            states = given[2 * len(blocks) :]
+            for place, block in enumerate(blocks):
+                layer = closed_form.Affine(given[2 * place], given[2 * place + 1], block.activation)
                 with self._ledger.primitive("block_forward", self._rows):
                     passes += closed_form.forward(x, [layer], keep_z=True)
-                x = passes[-1].a
+                x = states[place] if place < len(states) else passes[-1].a
             kept = [tensor for one in passes for tensor in one]
             self._ledger.keeps(kept)
             return kept
 
         with torch.no_grad():
-            found = on_stacks(forward, x.flatten(1), *(p for b in self._blocks for p in (b.weight, b.bias)))
-        self.inputs, self._before, self._after = list(found[::3]), list(found[1::3]), list(found[2::3])
+            parameters = (p for block in blocks for p in (block.weight, block.bias))
+            found = on_stacks(forward, x.flatten(1), *parameters, *self.states[known:])
+        self.inputs, self._before, self._after = (
+            [*old, *found[place::3]] for place, old in enumerate((self.inputs, self._before, self._after))
+        )
         self._shapes = [seen.shape for seen in self.inputs]
         return self._after[-1]
 
@@ -111,18 +149,48 @@ class ChainWalk:
         """Pre-activation of each block, (B, ...)."""
         return [z.detach() for z in self._before]
 
-    def pull(self, signals: Iterable[Tensor], parameters: bool = True) -> ChainSignals:
+    @property
+    def block_outputs(self) -> list[Tensor]:
+        """What each block puts out, (B, ...), under its noise."""
+        return [y.detach() for y in self._after]
+
+    def pull(self, signals: Iterable[Tensor], parameters: bool | Collection[int] = True) -> ChainSignals:
         """Take a signal at the output of each block to its pre-activation and, where wanted, to its parameters.
 
         Args:
             signals: one for each block, shaped like its output.
-            parameters: whether parameters get their share; without, a block counts as a transpose and not as a
-                backward pass.
+            parameters: whether parameters get their share, or the indices of the blocks whose do; without, a block
+                counts as a transpose and not as a backward pass.
         """
         found = ChainSignals([], {})
         for index, signal in enumerate(signals):
-            with self._counted(parameters):
-                found.deltas.append(self._pulled(index, signal, found.parameters if parameters else None))
+            own = parameters if isinstance(parameters, bool) else index in parameters
+            with self._counted(own):
+                found.deltas.append(self._pulled(index, signal, found.parameters if own else None))
+        return found
+
+    def delta(self, index: int, signal: Tensor) -> Tensor:
+        """Return the signal at the output of one block, taken to its pre-activation."""
+        with self._counted(parameters=False):
+            return self._pulled(index, signal, None)
+
+    def outer(self, deltas: Iterable[Tensor]) -> Grads:
+        """Return name -> delta_l^T x_l of weights, and the sums of the rows of delta_l of biases; 0 of all others.
+
+        Args:
+            deltas: one for each block, shaped like its pre-activation. It counts as a backward pass.
+        """
+        found: Grads = {}
+        for index, delta in enumerate(deltas):
+            own = self._own(index)
+            with self._counted(parameters=True):
+                if self._plain:
+                    with torch.no_grad():
+                        values = on_stacks(lambda d, x: closed_form.parameters(d, x)[::-1], delta, self.inputs[index])
+                else:
+                    values = cotangents(self._before[index], list(own.values()), delta)
+            for name, value in zip(own, values, strict=True):
+                found[name] = found[name] + value if name in found else value
         return found
 
     def back(self, signal: Tensor, feedback: Sequence[Tensor] | None = None, parameters: bool = True) -> ChainSignals:

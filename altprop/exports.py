@@ -11,6 +11,7 @@ EXPORTS = {
     "Block": "altprop.models.base",
     "Capability": "altprop.capabilities",
     "Cell": "altprop.models.recurrent",
+    "ChainWalk": "altprop.chain",
     "CircuitModel": "altprop.models.circuit",
     "Dense": "altprop.models.base",
     "DirectionAlgorithm": "altprop.direction",

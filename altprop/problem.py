@@ -544,16 +544,18 @@ class Problem:
         """
         return derivatives.push(self, function, values, tangents)
 
-    def walk(self, batch: Batch) -> ChainWalk:
+    def walk(self, batch: Batch, states: Sequence[Tensor] = ()) -> ChainWalk:
         """Run a chain forward and keep what each block saw, for rules that bring their own way back.
 
         One evaluation of the objective: it counts as a forward, and the noise of the next one is another.
 
         Args:
             batch: whose inputs are run.
+            states: of every block but the last, shaped like its output, which the block above sees in the place of it;
+                none for an ordinary pass. `ChainWalk.at` goes on with others.
         """
         with _Evaluation(self):
-            return ChainWalk(self, batch.inputs)
+            return ChainWalk(self, batch.inputs, states)
 
     def penalty(self) -> tuple[Tensor, Grads] | None:
         """Return the penalty of task and noise and its gradient by name, or None where there is none."""

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
+from torch import Tensor
 
-from altprop.capabilities import BatchMode
+from altprop.capabilities import BatchMode, PredictorKind
 from altprop.conformance.case import NotApplicable, Target, by_name, make
 from altprop.data import Batch
 from altprop.flops import CountingMode, count_flops
@@ -72,7 +73,7 @@ def counts_its_steps(target: Target) -> str | None:
 
 
 def tells_an_honest_loss(target: Target) -> str | None:
-    """A loss that it returns is the objective on that batch before the update, detached."""
+    """A loss that it returns is the objective of what it predicts on that batch before the update, detached."""
     parts = make(target)
     problem = parts.problem
     for position in range(3):
@@ -82,7 +83,7 @@ def tells_an_honest_loss(target: Target) -> str | None:
         state = problem.state_dict()
         problem.begin_step(problem.ledger.steps)
         with problem.observing():
-            expected = float(problem.objective(batch))
+            expected = float(_objective(parts, batch))
         problem.load_state_dict(state)
         result = parts.algorithm.step(batch)
         if result.loss is None:
@@ -93,6 +94,16 @@ def tells_an_honest_loss(target: Target) -> str | None:
         if not abs(found - expected) <= 1e-6 * max(1.0, abs(expected)):
             return f"it returns a loss of {found:.6g} where the objective before the update is {expected:.6g}"
     return None
+
+
+def _objective(parts: Parts, batch: Batch) -> Tensor:
+    """Return the objective of the model, or that of the outputs of a predictor of the learner's own."""
+    problem, own = parts.problem, parts.algorithm._predictor()
+    if own is None or parts.algorithm.kind is not PredictorKind.OUTPUT:
+        return problem.objective(batch)
+    penalty = problem.penalty()
+    loss = problem.output_loss(own(batch.inputs), batch)
+    return loss if penalty is None else loss + penalty[0]
 
 
 ACCOUNTING = by_name(counts_what_it_does, counts_its_steps, tells_an_honest_loss)

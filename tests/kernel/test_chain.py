@@ -195,3 +195,38 @@ def test_a_walk_says_what_it_keeps(watched):
         problem.walk(batch)
     kept = len(batch.index) * 8 * (5 + 2 * (7 + 6))  # inputs of three blocks, pre-activations of two
     assert kept <= problem.ledger.saved_bytes <= kept + len(batch.index) * 8 * 3 + 8 * problem.flat().numel()
+
+
+@every
+@pytest.mark.parametrize("watched", [False, True])
+def test_blocks_see_the_values_that_are_given(name, watched):
+    """Twin: each block on its own input, with the gradient of a sum of its outputs in the parameters."""
+    problem, batch = CASES[name]()
+    if watched:
+        problem.model.blocks[0].register_forward_hook(lambda *_: None)
+    blocks = list(problem.layered.blocks)
+    with problem.same_noise():
+        first = problem.walk(batch)
+        values = [0.7 * y + 0.1 for y in first.block_outputs[:-1]]
+        walk = first.at(values)
+        for block, x, y in zip(blocks, [batch.inputs, *values], walk.block_outputs, strict=True):
+            assert close(block(x).detach(), y)
+        deltas = [torch.randn(z.shape, generator=generator_for("d"), dtype=z.dtype) for z in walk.preactivations]
+        outer = walk.outer(deltas)
+        some = walk.pull(deltas, parameters={1})
+        total = sum(
+            (block.transform(x) * delta).sum()
+            for block, x, delta in zip(blocks, [batch.inputs, *values], deltas, strict=True)
+        )
+        slopes = torch.autograd.grad(total, list(problem.params.values()), materialize_grads=True, allow_unused=True)
+        counted, moved = problem.ledger.calls("block_forward"), [b.clone() for b in problem.model.buffers()]
+        again = walk.at(values)
+    assert problem.ledger.calls("block_forward") == counted + len(blocks) - 1
+    assert all(torch.equal(a, b) for a, b in zip(moved, problem.model.buffers(), strict=True))
+    for ours, theirs in zip(again.pull(deltas).parameters.values(), walk.pull(deltas).parameters.values(), strict=True):
+        assert close(ours, theirs)
+    assert torch.equal(walk.outputs, walk.block_outputs[-1])
+    assert set(outer) == set(problem.params)
+    for parameter, slope in zip(problem.params, slopes, strict=True):
+        assert close(outer[parameter], slope)
+    assert {n for n in some.parameters if n.startswith("blocks.")} == {n for n in outer if n.startswith("blocks.1.")}
