@@ -164,12 +164,12 @@ def growth(of: str, sizes: Sequence[int], rounds: int, rules: Sequence[str] = tu
     """Fit how time, FLOPs, state and saved bytes of a step grow: log-log least squares over the sizes."""
     rows = {}
     for name in rules:
-        measured = [measure(name, size if of == "T" else 50, size if of == "W" else 16, rounds) for size in sizes]
+        measured = [measure(name, size if of == "T" else 25, size if of == "W" else 16, rounds) for size in sizes]
         fitted = [exponent(sizes, values) for values in zip(*measured, strict=True)]
         rows[name] = [*fitted, *measured[-1]]
     columns = ["time", "FLOPs", "state", "saved"]
     last = [f"{what} at {sizes[-1]}" for what in ("s", "FLOP", "state B", "saved B")]
-    title = f"growth with {of} = {', '.join(map(str, sizes))}: exponents of a step (RNN, batch 8; else T 50, W 16)"
+    title = f"growth with {of} = {', '.join(map(str, sizes))}: exponents of a step (RNN, batch 8; else T 25, W 16)"
     return Figures(title, columns + last, rows, "exponent p of size^p; state is what a rule carries beside h")
 
 

@@ -20,7 +20,7 @@ def refuse_others(problem: Problem, name: str) -> None:
         Refused: for a model that is no cell with a readout, and under noise.
     """
     if not isinstance(getattr(problem.model, "cell", None), Cell):
-        raise Refused(f"{name} follows the units of a cell, and model={problem.names[1]} has none; use algorithm=rtrl")
+        raise Refused(f"{name} follows the units of one cell, and model={problem.names[1]} is none; use algorithm=rtrl")
     if problem.uncounted.noise is not None:
         raise Refused(f"{name} follows each unit by itself, which noise on what enters it prevents; use dropout=none")
 

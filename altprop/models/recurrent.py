@@ -6,6 +6,7 @@ functions.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
@@ -228,6 +229,48 @@ class LSTMCell(Cell):
         return torch.cat([o.sigmoid() * c.tanh(), c], -1)
 
 
+class Layers(nn.Module):
+    """Cells one above the other: each reads what the one below shows at the same time.
+
+    The state holds those of all, the uppermost first, so that its first values are what the readout sees. Rules that
+    follow units one by one know no such thing: a unit acts through the layer above at the same time.
+
+    Args:
+        cells: from the lowest to the uppermost.
+    """
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(cells)
+        self.width, self.state_size = cells[-1].width, sum(cell.state_size for cell in cells)
+
+    def attach(self, noise: Noise | None) -> None:
+        """Take no noise: its keys tell no layers apart."""
+        if noise is not None:
+            raise Refused("noise is for one recurrent layer; use dropout=none or a model.hidden of one width")
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        """Map one time step (B, F) and the state (B, S) to the next state (B, S)."""
+        return self.advance(self.project(x), h)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return what the lowest cell makes of its input, (..., F) -> (..., G W)."""
+        projected: Tensor = self.layers[0].project(x)  # type: ignore[operator]
+        return projected
+
+    def advance(self, a: Tensor, h: Tensor) -> Tensor:
+        """Map the projected input (B, G W) of the lowest cell and the state (B, S) to the next state (B, S)."""
+        after: list[Tensor] = []
+        end, seen = self.state_size, a
+        for cell in self.layers:
+            assert isinstance(cell, Cell)
+            given = cell.project(seen) if after else a
+            after.append(cell.advance(given, h[..., end - cell.state_size : end]))
+            seen = after[-1][..., : cell.width]
+            end -= cell.state_size
+        return torch.cat(after[::-1], -1)
+
+
 class Readout(nn.Module):
     """An affine map of the part of the state that is seen, under the unit noise.
 
@@ -259,7 +302,7 @@ class Readout(nn.Module):
 
 
 class RecurrentModel(nn.Module):
-    """A cell that runs over a sequence, and a readout.
+    """A cell, or several one above the other, that runs over a sequence, and a readout.
 
     Noise: `input` on each x_t and `unit` on what the readout sees, drawn anew at each time; `state` on what enters the
     recurrent product and `weight` on the three matrices, the same at all times of a sequence; `update` on what a gated
@@ -268,7 +311,7 @@ class RecurrentModel(nn.Module):
     Args:
         spec: shapes on both sides, of sequences.
         cell: rnn, leaky_rnn, gru or lstm.
-        hidden: one width, in a list as for other models.
+        hidden: width of each layer, from the lowest up.
         activation: of rnn and leaky_rnn; gru and lstm have their own.
         initialisation: name from `altprop.models.parts`.
         forget_bias: of lstm.
@@ -277,8 +320,8 @@ class RecurrentModel(nn.Module):
         generator: CPU generator of the initialisation stream.
 
     Raises:
-        AltpropError: for an unknown name, a width below 1 or several widths.
-        Refused: for a task whose inputs are no sequences.
+        AltpropError: for an unknown name, a width below 1 or no width.
+        Refused: for a task whose inputs are no sequences, and for noise on several layers.
 
     >>> model = RecurrentModel(ModelSpec((2,), 3, sequence=True), "lstm", [4], generator=torch.Generator("cpu"))
     >>> model(torch.zeros(7, 5, 2)).shape, model.initial_state(5).shape
@@ -313,21 +356,24 @@ class RecurrentModel(nn.Module):
                 "model.initialisation=critical is for layered models; use orthogonal for a recurrent one"
             )
         widths = check_widths(hidden)
-        if len(widths) != 1:
-            raise AltpropError(f"model.hidden of a recurrent model holds one width; got {list(hidden)}")
-        inputs, width = spec.input_shape[0], widths[0]
+        if not widths:
+            raise AltpropError("model.hidden of a recurrent model holds at least one width; got []")
         self.spec = spec
-        self.cell: Cell
-        if cell == "rnn":
-            self.cell = RNNCell(inputs, width, initialisation, activation, generator)
-        elif cell == "leaky_rnn":
-            rate = check_number(leak, "model.leak", above=0.0, high=1.0)
-            self.cell = LeakyCell(inputs, width, initialisation, activation, rate, generator)
-        elif cell == "gru":
-            self.cell = GRUCell(inputs, width, initialisation, generator)
-        else:
+
+        def layer(inputs: int, width: int) -> Cell:
+            if cell == "rnn":
+                return RNNCell(inputs, width, initialisation, activation, generator)
+            if cell == "leaky_rnn":
+                rate = check_number(leak, "model.leak", above=0.0, high=1.0)
+                return LeakyCell(inputs, width, initialisation, activation, rate, generator)
+            if cell == "gru":
+                return GRUCell(inputs, width, initialisation, generator)
             bias = check_number(forget_bias, "model.forget_bias", -1e3, 1e3)
-            self.cell = LSTMCell(inputs, width, initialisation, bias, generator)
+            return LSTMCell(inputs, width, initialisation, bias, generator)
+
+        cells = [layer(*sizes) for sizes in pairwise([spec.input_shape[0], *widths])]
+        width = widths[-1]
+        self.cell: Cell | Layers = cells[0] if len(cells) == 1 else Layers(cells)
         self.readout = Readout(width, spec.outputs, initialisation, generator)
         self.noise = noise
         self.cell.attach(noise)

@@ -149,8 +149,8 @@ def test_each_loss_evaluates_a_perfect_fit_and_a_poor_one(shipped, name, dtype) 
         assert split.inputs.dtype == dtype
         perfect = shipped.best_outputs(task, split.targets).to(dtype)
         for kind in (PredictorKind.OUTPUT, PredictorKind.POINT):
-            good = task.evaluate(lambda x, y=perfect: y, split, kind)
-            bad = task.evaluate(lambda x, y=perfect: 1.7 - 2 * y, split, kind)
+            good = task.evaluate(lambda x, y=perfect, **_: y, split, kind)
+            bad = task.evaluate(lambda x, y=perfect, **_: 1.7 - 2 * y, split, kind)
             assert set(good) >= {"loss", task.metric}
             assert good[task.metric] == (1.0 if task.higher_is_better else pytest.approx(0.0, abs=1e-12))
             assert bad[task.metric] < good[task.metric] if task.higher_is_better else bad[task.metric] > 0.01

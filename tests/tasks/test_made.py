@@ -1,6 +1,7 @@
 """Tasks made by a formula or a generator: their values, by slow twins, and what their options refuse."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from altprop.tasks.copy import Copy
 from altprop.tasks.digits import Digits
 from altprop.tasks.digits_sequence import DigitsSequence
 from altprop.tasks.parity import Parity
+from altprop.tasks.reber import SYMBOLS as REBER
+from altprop.tasks.reber import Reber
 from altprop.tasks.temporal_order import SYMBOLS, TemporalOrder
 from altprop.tasks.two_spirals import TwoSpirals
 from altprop.tasks.xor import Xor
@@ -169,6 +172,57 @@ def test_temporal_order_is_read_off_the_two_that_matter() -> None:
     later = (test.inputs[10:12, :, SYMBOLS.index("Y")].sum(0) > 0).long()
     outputs = torch.nn.functional.one_hot(2 * later + later, 4).double()
     assert task.evaluate(lambda x: outputs, test)["accuracy"] == pytest.approx(0.5, abs=4 * 0.5 / 4000**0.5)
+
+
+def _strings(split) -> list[str]:
+    read = [split.inputs.argmax(2), split.targets]
+    rows = [torch.cat([read[0][:1, i], read[1][: int(split.mask[:, i].sum()), i]]).tolist() for i in range(len(split))]
+    for row, string in enumerate(rows):  # each input is the target before
+        assert read[0][: len(string) - 1, row].tolist() == string[:-1]
+    return ["".join(REBER[i] for i in string) for string in rows]
+
+
+# Reber's diagram as a regular expression: after T S* X and after P T* V one may cross over and back.
+REBERS = re.compile(r"B([TP])B(?:TS*(?:X(XT*VP)*S|X(?:XT*VP)*XT*VV)|PT*V(?:PXT*V)*(?:V|PS))E\1E")
+
+
+def test_reber_strings_are_of_the_grammar() -> None:
+    task = Reber(samples=500, test_samples=500)
+    data = task.data()
+    for split in (data.train, data.tests["test"]):
+        found = _strings(split)
+        assert [one for one in found if not REBERS.fullmatch(one)] == []
+        # All branches are taken: half of all begin with either, four standard errors.
+        assert sum(one[1] == "T" for one in found) / len(found) == pytest.approx(0.5, abs=4 * 0.5 / len(found) ** 0.5)
+        assert not split.inputs[~split.mask].any()
+    assert {one[3] for one in found} == {"T", "P"}
+
+
+def test_reber_has_the_cross_entropy_of_its_coins() -> None:
+    """7 ln 2 / 11 with the first symbol in mind, 8 ln 2 / 11 without: from the states, symbol by symbol."""
+    task = Reber(samples=2, test_samples=4000)
+    split = task.data().tests["test"]
+    follow = {0: "TP", 1: "SX", 2: "TV", 3: "XS", 4: "PV"}
+    goes = {(0, "T"): 1, (0, "P"): 2, (1, "S"): 1, (1, "X"): 3, (2, "T"): 2, (2, "V"): 4}
+    goes |= {(3, "X"): 2, (3, "S"): 5, (4, "P"): 3, (4, "V"): 5}
+    scores = {memory: torch.full((*split.targets.shape, 7), -40.0, dtype=torch.float64) for memory in (True, False)}
+    for row, string in enumerate(_strings(split)):
+        allowed, state = ["TP", "B"], 0
+        for symbol in string[3:-3]:
+            allowed.append(follow[state])
+            state = goes[state, symbol]
+        for memory, table in scores.items():
+            for time, symbols in enumerate([*allowed, "E", string[1] if memory else "TP", "E"]):
+                table[time, row, [REBER.index(one) for one in symbols]] = 0.0
+    found = {memory: task.evaluate(lambda x, mask, y=table: y, split) for memory, table in scores.items()}
+    # The standard error of the ratio is .0011 over 4,000 strings.
+    assert found[True]["loss"] == pytest.approx(7 * math.log(2) / 11, abs=0.0044)
+    assert found[False]["loss"] == pytest.approx(8 * math.log(2) / 11, abs=0.0044)
+    assert found[True]["accuracy"] == 1.0
+    # It always says T where T is possible.
+    assert task.evaluate(lambda x, mask: scores[False] + torch.eye(7)[1], split)["accuracy"] == pytest.approx(
+        0.5, abs=0.032
+    )
 
 
 @pytest.mark.parametrize("option", [{"length": 0}, {"symbols": 0}, {"alphabet": 1}, {"samples": 1}])

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LinearRegression
+from sklearn.preprocessing import PolynomialFeatures
 from sklearn.svm import SVC
 
 from altprop.tasks.diabetes import Diabetes
 from altprop.tasks.digits import Digits
 from altprop.tasks.iris import Iris
+from altprop.tasks.mackey_glass import MackeyGlass, series
 from altprop.tasks.mnist1d import Mnist1d
 from altprop.tasks.sunspots import Sunspots
 
@@ -98,6 +100,29 @@ def test_sunspots_linear_autoregression() -> None:
     splits = (data.train, data.tests["test"], data.tests["late"])
     found = [ols(task, data, split)["nmse"] for split in splits]
     assert np.abs(np.array(found) - [0.1319, 0.1296, 0.3679]).max() < 1e-4
+
+
+def test_mackey_glass_has_the_figures_of_simple_predictors() -> None:
+    """Persistence .813, polynomials of degree 1, 3 and 6 .433, .0505 and .0125 in units of the test's deviation."""
+    task = MackeyGlass(validation="none")
+    data = task.data()
+    train, test = data.train, data.tests["test"]
+    x = series(1124)
+    assert train.rows.tolist() == list(range(118, 618))
+    assert np.sqrt(np.mean((x[618:1118] - x[624:1124]) ** 2)) / x[624:1124].std() == pytest.approx(0.813, abs=5e-4)
+    for degree, expected in ((1, 0.4325), (3, 0.0505), (6, 0.0125)):
+        seen, unseen = (PolynomialFeatures(degree).fit_transform(split.inputs) for split in (train, test))
+        weights = np.linalg.lstsq(seen, train.targets.numpy(), rcond=None)[0]
+        outputs = torch.from_numpy(unseen @ weights)
+        assert task.evaluate(lambda _, y=outputs: y, test)["ndei"] == pytest.approx(expected, abs=5e-5)
+
+
+def test_mackey_glass_follows_its_equation() -> None:
+    """Central differences of the series itself, at whole times far from the start."""
+    x = series(400)
+    slope = (x[302:392] - x[300:390]) / 2
+    delayed = x[301 - 17 : 391 - 17]
+    assert np.abs(slope - (0.2 * delayed / (1 + delayed**10) - 0.1 * x[301:391])).max() < 4e-3
 
 
 def test_sunspots_windows_are_the_years_before() -> None:

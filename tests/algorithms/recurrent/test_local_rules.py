@@ -67,7 +67,7 @@ def test_refusals(name):
         set_up(rule(sgd()), toy_sequence(noise=StandardDropout(0.3, 0.3))[0])
     problem, _ = toy_sequence()
     problem.model.cell = torch.nn.RNNCell(2, 5)
-    with pytest.raises(Refused, match="follows the units of a cell, and model=recurrentmodel has none"):
+    with pytest.raises(Refused, match="follows the units of one cell, and model=recurrentmodel is none"):
         set_up(rule(sgd()), problem)
 
 

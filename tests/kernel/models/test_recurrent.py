@@ -6,11 +6,15 @@ import pytest
 import torch
 from torch import nn
 
+from altprop.algorithms.dropout.alpha import AlphaDropout
+from altprop.algorithms.recurrent.eprop import EProp
+from altprop.algorithms.recurrent.rtrl import RTRL
+from altprop.capabilities import Capability
 from altprop.data import Batch, ModelSpec
 from altprop.errors import AltpropError, Refused
 from altprop.models.recurrent import RecurrentModel
 from altprop.randomness import generator_for
-from altprop.testing import make_problem, toy_sequence
+from altprop.testing import make_problem, relative_error, set_up, sgd, toy_sequence
 
 CELLS = ("rnn", "gru", "lstm")
 TORCH = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
@@ -251,8 +255,7 @@ def test_per_example_gradients_under_noise(cell, per_step, everywhere):
     ("options", "message"),
     [
         ({"hidden": [-4]}, r"model.hidden .* at least 1; got \[-4\]"),
-        ({"hidden": [4, 4]}, r"model.hidden of a recurrent model holds one width; got \[4, 4\]"),
-        ({"hidden": []}, r"holds one width"),
+        ({"hidden": []}, r"model.hidden of a recurrent model holds at least one width"),
         ({"cell": "lsmt"}, r"unknown model.cell=lsmt; did you mean lstm\?"),
         ({"cell": "rnn", "activation": "no"}, r"unknown model.activation=no"),
         ({"initialisation": "no"}, r"unknown model.initialisation=no"),
@@ -291,3 +294,47 @@ def test_labelled_rows_of_sequences():
     assert few.samples == alone.samples == 14
     assert float(problem.objective(few)) == pytest.approx(float(problem.objective(alone)), rel=1e-14)
     assert make_problem(problem.model, "mse").spec.per_step
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_layers_are_torchs(cell):
+    """Two layers of the same width, each gate where torch has it; outputs, last states and gradients."""
+    module = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[cell](3, 4, num_layers=2).double()
+    model = RecurrentModel(ModelSpec((3,), 2, sequence=True), cell, [4, 4], generator=generator_for(cell)).double()
+    with torch.no_grad():
+        for k, ours in enumerate(model.cell.layers):
+            for mine, theirs in (("weight_input", "weight_ih"), ("weight_state", "weight_hh"), ("bias", "bias_ih")):
+                getattr(module, f"{theirs}_l{k}").copy_(getattr(ours, mine))
+            getattr(module, f"bias_hh_l{k}").zero_()
+            if cell == "gru":
+                ours.bias_state.copy_(draw(4, seed=f"c{k}"))
+                getattr(module, f"bias_hh_l{k}")[8:].copy_(ours.bias_state)
+    x = draw(7, 5, 3)
+    expected, last = module(x)
+    states, h = model.unroll(x, model.initial_state(5))
+    # Seen: 1e-16.
+    assert (states[..., :4] - expected).abs().max() < 1e-12
+    parts = h.split(4, -1)
+    tops, lows = ((parts[0], parts[1]), (parts[2], parts[3])) if cell == "lstm" else ((parts[0],), (parts[1],))
+    for value, low, top in zip(last if cell == "lstm" else (last,), lows, tops, strict=True):
+        assert (value - torch.stack([low, top])).abs().max() < 1e-12
+    v = draw(7, 5, 4, seed="v")
+    names = [f"weight_ih_l{k}" for k in range(2)]
+    theirs = torch.autograd.grad(expected, [getattr(module, name) for name in names], v)
+    ours = torch.autograd.grad(states[..., :4], [one.weight_input for one in model.cell.layers], v)
+    assert all((a - b).abs().max() < 1e-12 for a, b in zip(ours, theirs, strict=True))
+    assert torch.equal(model(x), model.readout(h))
+
+
+def test_layers_of_other_widths_learn_online_and_take_no_noise():
+    spec = ModelSpec((2,), 3, sequence=True, per_step=True)
+    model = RecurrentModel(spec, "lstm", [3, 2], generator=generator_for("layers")).double()
+    assert model.initial_state(4).shape == (4, 10)
+    problem = make_problem(model, "half_squared_error", offers=frozenset({Capability.SUPERVISED}))
+    batch = toy_sequence("lstm", lengths=[7, 3, 5, 1], per_step=True)[1]
+    expected = problem.gradient(batch)[1]
+    assert relative_error(set_up(RTRL(sgd()), problem).direction(batch)[1], expected) < 1e-12
+    with pytest.raises(Refused, match="e-prop follows the units of one cell"):
+        set_up(EProp(sgd()), problem)
+    with pytest.raises(Refused, match="noise is for one recurrent layer"):
+        RecurrentModel(spec, "lstm", [3, 2], generator=generator_for("layers"), noise=AlphaDropout(0.5))
