@@ -11,7 +11,6 @@ from torch.nn import functional
 from altprop import (
     Algorithm,
     Batch,
-    Block,
     Capability,
     Grads,
     OptimizerFactory,
@@ -27,6 +26,7 @@ from altprop.algorithms.local.layers import (
     chain,
     hidden_blocks,
     local_gradient,
+    output_shapes,
     parameters_of,
     shares,
     with_penalty,
@@ -108,21 +108,11 @@ class ForwardForward(Algorithm):
         classes, units = problem.spec.outputs, hidden[0].weight.shape[0]
         bound = 1 / math.sqrt(classes)
         own = {"label": problem.random.uniform(units, classes, low=-bound, high=bound)}
-        for index, size in enumerate(self._sizes(hidden)[1:-1], 1):
-            own[f"readout_{index}"] = hidden[0].weight.detach().new_zeros(classes, size)
+        for index, shape in enumerate(output_shapes(problem, hidden)[1:-1], 1):
+            own[f"readout_{index}"] = hidden[0].weight.detach().new_zeros(classes, math.prod(shape))
         self.own = nn.ParameterDict({name: nn.Parameter(value) for name, value in own.items()})
         self.updater = problem.updater(self._optimizer, direction="other")
         self.own_updater = problem.updater(self._optimizer, self.own, direction="other")
-
-    def _sizes(self, hidden: list[Block]) -> list[int]:
-        """Return how many numbers each hidden layer gives for an example."""
-        problem, sizes = self.problem, []
-        x = torch.zeros(1, *problem.spec.input_shape, dtype=problem.dtype, device=problem.device)
-        with problem.evaluating(), torch.no_grad():
-            for block in hidden:
-                x = block(x)
-                sizes.append(x.numel())
-        return sizes
 
     @property
     def reads_out(self) -> bool:

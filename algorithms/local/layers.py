@@ -26,11 +26,48 @@ def hidden_blocks(problem: Problem, rule: str) -> list[Block]:
     return hidden
 
 
+def output_shapes(problem: Problem, blocks: list[Block]) -> list[tuple[int, ...]]:
+    """Return the shape of what each of the first blocks gives for one example."""
+    shapes = []
+    x = torch.zeros(1, *problem.spec.input_shape, dtype=problem.dtype, device=problem.device)
+    with problem.evaluating(), torch.no_grad():
+        for block in blocks:
+            x = block(x)
+            shapes.append(tuple(x.shape[1:]))
+    return shapes
+
+
 def parameters_of(problem: Problem, block: Block) -> dict[str, Tensor]:
     """Return what a block and its noise learn, by their names in the model."""
     names = {id(p): name for name, p in zip(*problem.named_parameters(), strict=True)}
     used = [*block.parameters(), *(() if block.noise is None else block.noise.parameters())]
     return {names[id(p)]: p for p in used}
+
+
+def local_pass(
+    problem: Problem,
+    layer: Callable[[Tensor], Tensor],
+    head: Callable[[Tensor], Tensor],
+    x: Tensor,
+    parameters: Mapping[str, Tensor],
+) -> tuple[Tensor, Tensor, Callable[[Tensor], Grads]]:
+    """Return what a layer's head tells of its output, that output, and the way back from the former.
+
+    Args:
+        problem: whose ledger counts one pass over a block, forth and back.
+        layer: x -> output.
+        head: output -> what a local loss is a function of.
+        x: (B, ...), detached here, so that nothing flows further down.
+        parameters: name -> what is differentiated in: of the layer and of the head.
+    """
+    outputs = []
+
+    def local(seen: Tensor) -> Tensor:
+        outputs.append(layer(seen))
+        return head(outputs[0])
+
+    told, back = problem.pull(local, x, parameters)
+    return told, outputs[0].detach(), lambda cotangent: back(cotangent, inputs=False).parameters
 
 
 def local_gradient(
@@ -40,23 +77,14 @@ def local_gradient(
     loss: Callable[[Tensor], Tensor],
     parameters: Mapping[str, Tensor],
 ) -> tuple[Tensor, Tensor, Grads]:
-    """Return the local loss of a layer, its output, and the gradient of that loss by parameter name.
+    """Return the local loss of a layer, a scalar, its output, and the gradient of that loss by parameter name.
 
     Args:
-        problem: whose ledger counts one pass over a block, forth and back.
-        layer: x -> output.
-        x: (B, ...), detached here, so that nothing flows further down.
+        problem, layer, x, parameters: as for `local_pass`.
         loss: output -> scalar.
-        parameters: name -> what is differentiated in: of the layer and of the loss.
     """
-    outputs = []
-
-    def local(seen: Tensor) -> Tensor:
-        outputs.append(layer(seen))
-        return loss(outputs[0])
-
-    value, back = problem.pull(local, x, parameters)
-    return value, outputs[0].detach(), back(torch.ones_like(value), inputs=False).parameters
+    value, output, back = local_pass(problem, layer, loss, x, parameters)
+    return value, output, back(torch.ones_like(value))
 
 
 def add(total: Grads, found: Mapping[str, Tensor]) -> None:
