@@ -125,6 +125,16 @@ class Split:
         """Return all rows as one batch."""
         return self.batch(torch.arange(len(self), device=self.inputs.device))
 
+    def filled(self) -> Split:
+        """Return a copy with zeros wherever the mask says that nothing stands: whatever stood there is never seen."""
+        if self.mask is None:
+            return self
+        valid = self.mask.reshape(*self.mask.shape, *[1] * (self.inputs.dim() - 2))
+        targets = self.targets
+        if per_step(targets):
+            targets = torch.where(self.mask.reshape(*self.mask.shape, *[1] * (targets.dim() - 2)), targets, 0)
+        return replace(self, inputs=torch.where(valid, self.inputs, 0), targets=targets)
+
     def with_targets_of(self, order: Tensor) -> Split:
         """Return a copy in which row i has the target of row `order[i]`, (N,) int64: the labels shuffled."""
         rows = 1 if per_step(self.targets) else 0

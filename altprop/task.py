@@ -219,14 +219,15 @@ class Task(ABC):
     def data(self) -> TaskData:
         """Load and split the data; the split depends on `data_seed` alone."""
         source = self._load()
-        train, held = source.train, None
+        whole = source.train.filled()
+        train, held = whole, None
         if source.in_sample:
-            held = None if self.validation is None else source.train
+            held = None if self.validation is None else whole
         elif self.validation is not None:
             kept, held_rows = self._hold_out(source, self.validation)
-            train, held = source.train.take(kept), source.train.take(held_rows)
+            train, held = whole.take(kept), whole.take(held_rows)
         about = (source.description, source.sha256, source.digest, source.files)
-        return TaskData(train, held, source.tests, *about)
+        return TaskData(train, held, {name: split.filled() for name, split in source.tests.items()}, *about)
 
     def _hold_out(self, source: Source, share: float) -> tuple[Tensor, Tensor]:
         n = len(source.train)

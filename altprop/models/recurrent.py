@@ -400,6 +400,9 @@ class RecurrentModel(nn.Module):
         """
         if reset is not None:
             h = torch.where(reset[:, None], self.initial_state(h.shape[0]), h)
+        if mask is not None:
+            # Whatever stands in the padding, even NaN, reaches no gradient.
+            x = torch.where(mask[..., None], x, 0.0)
         noise = self.noise
         if noise is not None:
             x = noise.over_time(x, "input", INPUT, start)

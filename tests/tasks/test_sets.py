@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,14 @@ from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import PolynomialFeatures
 from sklearn.svm import SVC
 
+from altprop.errors import AltpropError
 from altprop.tasks.diabetes import Diabetes
 from altprop.tasks.digits import Digits
 from altprop.tasks.iris import Iris
+from altprop.tasks.japanese_vowels import SHA256, JapaneseVowels
 from altprop.tasks.mackey_glass import MackeyGlass, series
 from altprop.tasks.mnist1d import Mnist1d
+from altprop.tasks.reber import Reber
 from altprop.tasks.sunspots import Sunspots
 
 
@@ -153,3 +157,63 @@ def test_hash_depends_on_values_shapes_and_types() -> None:
     assert len({sha256_of(v) for v in [values, *others]}) == 4
     assert sha256_of(values.astype(">f8")) == sha256_of(values)
     assert sha256_of(values)[:8] == hashlib.sha256(b"(4,)<f8" + values.tobytes()).hexdigest()[:8]
+
+
+def _vowels(lengths: list[int], draw: np.random.Generator) -> str:
+    rows = [[",".join(f"{v:.6f}" for v in draw.normal(k, 1 + k, n)) for k in range(12)] for n in lengths]
+    return "@dimensions 12\n@data\n" + "\n".join(":".join([*row, str(1 + i % 9)]) for i, row in enumerate(rows)) + "\n"
+
+
+@pytest.fixture
+def vowels(tmp_path, monkeypatch) -> JapaneseVowels:
+    """The task on planted files of the published form."""
+    texts = {name: _vowels([7, 9, 8] * 9, np.random.default_rng(i)) for i, name in enumerate(SHA256)}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+        monkeypatch.setitem(SHA256, name, hashlib.sha256(text.encode()).hexdigest())
+    return JapaneseVowels(path=str(tmp_path))
+
+
+def test_japanese_vowels_are_read_as_they_stand(vowels) -> None:
+    source = vowels._load()
+    train, test = source.train, source.tests["test"]
+    assert train.inputs.shape == (9, 27, 12)
+    assert train.mask.sum(0).tolist() == [7, 9, 8] * 9
+    assert train.targets.tolist() == list(range(9)) * 3
+    inside = train.inputs[train.mask]
+    assert inside.mean(0).abs().max() < 1e-12
+    assert (inside.std(0, correction=0) - 1).abs().max() < 1e-12
+    assert test.inputs[test.mask].mean(0).abs().max() > 0.01
+    raw = np.random.default_rng(0)
+    first = np.array([raw.normal(k, 1 + k, 7) for k in range(12)]).T.round(6)
+    steps = (first[1:] - first[:-1]) / (train.inputs[1:7, 0] - train.inputs[:6, 0]).numpy()
+    assert np.ptp(steps, axis=0).max() < 1e-6  # one scale a channel
+
+
+def test_japanese_vowels_of_other_files_are_refused(vowels, tmp_path) -> None:
+    (tmp_path / "JapaneseVowels_TEST.ts").write_text((tmp_path / "JapaneseVowels_TRAIN.ts").read_text())
+    with pytest.raises(AltpropError, match="is not the published file"):
+        vowels.data()
+    with pytest.raises(AltpropError, match=r"pip install 'altprop\[timeseries\]'"):
+        JapaneseVowels(path=str(tmp_path / "nowhere")).data()
+
+
+def test_whatever_stands_in_the_padding_is_never_seen(vowels, monkeypatch) -> None:
+    """Not by a learner and not by a metric, NaN neither; with a target at the end and at each time."""
+    for task in (vowels, Reber(samples=20, test_samples=10)):
+        source = task._load()
+        expected = task.data()
+
+        def poisoned(split):
+            targets = split.targets
+            if targets.dim() == 2:
+                targets = torch.where(split.mask, targets, 10**6)
+            return replace(split, inputs=torch.where(split.mask[..., None], split.inputs, torch.nan), targets=targets)
+
+        tests = {name: poisoned(split) for name, split in source.tests.items()}
+        other = replace(source, train=poisoned(source.train), tests=tests)
+        monkeypatch.setattr(task, "_load", lambda other=other: other)
+        found = task.data()
+        for ours, theirs in zip((found.train, found.validation), (expected.train, expected.validation), strict=True):
+            assert ours.digest() == theirs.digest()
+        assert found.tests["test"].digest() == expected.tests["test"].digest()

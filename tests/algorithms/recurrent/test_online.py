@@ -7,7 +7,12 @@ import torch
 
 from altprop.algorithms.recurrent import rtrl
 from altprop.algorithms.recurrent.bptt import BPTT
+from altprop.algorithms.recurrent.eprop import EProp
+from altprop.algorithms.recurrent.rflo import RFLO
 from altprop.algorithms.recurrent.rtrl import RTRL
+from altprop.algorithms.recurrent.snap import SnAp
+from altprop.algorithms.recurrent.truncated_bptt import TruncatedBPTT
+from altprop.algorithms.recurrent.uoro import UORO
 from altprop.data import Batch
 from altprop.errors import AltpropError, Refused
 from altprop.noise import MultiplicativeNoise
@@ -55,13 +60,43 @@ def test_units_followed_one_by_one_give_what_differentiation_gives(cell, monkeyp
     assert relative_error(set_up(RTRL(sgd()), problem).direction(batch)[1], found) < 1e-13
 
 
-def test_padding_is_never_read():
-    problem, batch = toy_sequence("gru", lengths=LENGTHS, per_step=True)
-    rule = set_up(RTRL(sgd()), problem)
-    _, expected = rule.direction(batch)
-    padded = torch.where(batch.mask[..., None], batch.inputs, torch.nan)
-    _, found = rule.direction(replace(batch, inputs=padded))
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
+RULES = {
+    "bptt": BPTT,
+    "truncated_bptt": lambda optimizer: TruncatedBPTT(optimizer, 2, 3, "sequence"),
+    "rtrl": RTRL,
+    "snap": SnAp,
+    "eprop": EProp,
+    "rflo": RFLO,
+    "uoro": UORO,
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("per_step", [False, True])
+def test_padding_is_never_read(name, per_step):
+    """Not even where it is NaN: no bit of the objective or of a direction changes (tasks fill targets up)."""
+    found = []
+    for filling in (0.0, torch.nan):
+        problem, batch = toy_sequence("gru", lengths=LENGTHS, per_step=per_step)
+        inputs = torch.where(batch.mask[..., None], batch.inputs, filling)
+        loss, direction = set_up(RULES[name](sgd()), problem).direction(replace(batch, inputs=inputs))
+        found.append({"loss": loss, **direction})
+    assert all(torch.equal(found[1][key], value) for key, value in found[0].items())
+    assert found[0]["loss"].isfinite()
+
+
+@pytest.mark.parametrize("name", [name for name in RULES if name != "uoro"])
+def test_a_masked_batch_is_each_sequence_by_itself(name):
+    """UORO draws for all rows at once, so that no row alone draws the same."""
+    problem, batch = toy_sequence("lstm", lengths=LENGTHS, per_step=True)
+    rule = set_up(RULES[name](sgd()), problem)
+    expected = rule.direction(batch)[1]
+    total = dict.fromkeys(expected, 0.0)
+    for row, length in enumerate(LENGTHS):
+        one = Batch(batch.inputs[:length, [row]], batch.targets[:length, [row]], batch.index[[row]])
+        share = length / sum(LENGTHS)
+        total = {key: total[key] + share * value for key, value in rule.direction(one)[1].items()}
+    assert relative_error(total, expected) < 1e-13
 
 
 @pytest.mark.parametrize("cell", CELLS)
