@@ -82,6 +82,7 @@ class Problem:
         self.names = names
         self.train_size = train_size
         self.progress = 0.0
+        self.heard: dict[str, Tensor] | None = None
         self.ranks = Ranks()
         self.player_loss: PlayerLoss | None = None
         self._environment: TrainingEnvironment | None = None

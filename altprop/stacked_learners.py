@@ -104,6 +104,8 @@ class StackedLearners:
             step = ledger.steps
             self._count(single())
             self._book(_scratch(ledger, step))
+            if self._problem.heard is not None:
+                self._problem.heard = {}
         try:
             if not self._is_open:
                 self._open.enter_context(self._opened())
@@ -112,19 +114,21 @@ class StackedLearners:
         finally:
             self._book(ledger)
 
-    def observed(self, function: Callable[[], Any]) -> list[Any]:
+    def observed(self, function: Callable[..., Any], *fed: Batch | None) -> list[Any]:
         """Call a function that looks at the first learner's problem, and return what it would give for each learner.
 
         Args:
             function: returns tensors, or lists and tuples of them.
+            fed: a batch that it takes, of all members, stacked.
 
         Raises:
             Unstackable: where it does what cannot be done for all at once.
         """
         with self._opened() if not self._is_open else nullcontext():
             try:
+                shown = [None if batch is None else mapped(batch, self._members.one) for batch in fed]
                 with self._members.inside():
-                    found = _kept(function(), self._members)
+                    found = _kept(function(*shown), self._members)
             except RuntimeError as error:
                 raise Unstackable(" ".join(str(error).split())) from error
         return [_mapped(found, partial(_place, place)) for place in range(len(self))]

@@ -27,6 +27,7 @@ class Workspace(Protocol):
         random: the algorithm's own stream.
         uncounted: the objective as mathematics.
         progress: share of the budget that is spent.
+        heard: what an updater of the whole model is given, where somebody listens.
     """
 
     model: Any
@@ -38,6 +39,7 @@ class Workspace(Protocol):
     random: Random
     uncounted: Objective
     progress: float
+    heard: dict[str, Tensor] | None
 
     @property
     def params(self) -> Mapping[str, nn.Parameter]:

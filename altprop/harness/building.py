@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from altprop import catalogue
 from altprop.algorithm import Algorithm
@@ -26,7 +26,7 @@ from altprop.models.custom import adopt
 from altprop.noise import Noise, NoiseClock
 from altprop.optim import OptimizerFactory
 from altprop.problem import Problem
-from altprop.randomness import Streams, derive_seed
+from altprop.randomness import Streams, derive_seed, generator_for
 from altprop.ranks import Ranks
 from altprop.resolve import build, resolve_class
 from altprop.task import Task
@@ -109,7 +109,7 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
         name = cell.axes["algorithm"]
         raise Refused(f"{name} trains a model of its own, which no penalty reaches; leave task.penalty out")
     feed = feed_of(task, algorithm, data.train, seed, ranks)
-    rows = torch.arange(min(settings.probe_rows, len(data.train)), device=device)
+    rows = _probe_rows(data.train, settings.probe_rows, task.data_seed).to(device)
     return Parts(
         task,
         data,
@@ -126,6 +126,23 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
         },
         streams.evaluation.seed,
     )
+
+
+def _probe_rows(split: Split, count: int, seed: int) -> Tensor:
+    """Return at most `count` rows of a split, drawn from a stream of their own; of one target a row, evenly over it.
+
+    Args:
+        split: with N examples.
+        count: of the rows.
+        seed: of the data, so that they are the same for all learners and seeds.
+    """
+    order = torch.randperm(len(split), generator=generator_for(seed, "probe rows"), device="cpu")
+    targets = split.targets.cpu()
+    if targets.numel() == len(split) == len(targets):
+        order = order[targets.flatten()[order].argsort(stable=True)]
+    kept = min(count, len(split))
+    places = (torch.arange(kept, device="cpu") + 0.5) * (len(split) / max(kept, 1))
+    return order[places.long()].sort().values
 
 
 def _model(config: Mapping[str, Any], spec: ModelSpec, noise: Noise | None, generator: torch.Generator) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -73,7 +74,7 @@ class StackedRuns:
         for count in range(budget.block):
             probed = count == 0 and leader.probed
             if probed:
-                self._before_probe()
+                self._before_probe(leader.position)
             with self._timed():
                 steps.append(self._step(leader.position + count))
                 if probed:
@@ -96,25 +97,34 @@ class StackedRuns:
                 training_run.close(losses[place], told[place], first, steps[-1].done)
         self._end(live)
 
-    def _before_probe(self) -> None:
-        probes = self.training_runs[0].probes
-        looks = self._shared_probe(probes.look) if probes.watching else [None] * len(self.training_runs)
+    def _before_probe(self, position: int) -> None:
+        first = self.training_runs[0]
+        looks: list[Any] = [None] * len(self.training_runs)
+        if first.probes.watching:
+            batch = self._feed(position)
+            if self._feed.common_batch:
+                looks = self._shared_probe(partial(first.probes.look, batch))
+            else:
+                looks = self._shared_probe(first.probes.look, batch)
         self.learners.close()
         for place, training_run in enumerate(self.training_runs):
             if not training_run.over:
                 training_run.before_probe(looks[place])
+        first.parts.problem.heard = {}
 
     def _probe(self) -> None:
         probes = self.training_runs[0].probes
+        heard = self.training_runs[0].parts.problem.heard or {}
         losses = self._shared_probe(probes.look_again) if probes.watching else [None] * len(self.training_runs)
         for place, training_run in enumerate(self.training_runs):
             if not training_run.over:
+                training_run.parts.problem.heard = {name: value[place] for name, value in heard.items()}
                 training_run.probe(losses[place])
 
-    def _shared_probe(self, look: Callable[[], Any]) -> list[Any]:
+    def _shared_probe(self, look: Callable[..., Any], *fed: Batch | None) -> list[Any]:
         """Look at all members at once, and book to each its share of the time."""
         started = time.perf_counter()
-        found = self.learners.observed(look)
+        found = self.learners.observed(look, *fed)
         for training_run in self.training_runs:
             training_run.probe_seconds += (time.perf_counter() - started) / len(self.training_runs)
         return found

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from altprop.data import Split
+from altprop.data import Batch, Split
 from altprop.harness.building import Parts
 from altprop.harness.settings import Settings
 from altprop.randomness import Random, derive_seed
@@ -112,7 +112,7 @@ class TrainingRun:
         done = context_ended = False
         for count in range(budget.block):
             if count == 0 and self.probes is not None:
-                self.before_probe()
+                self.before_probe(batch=feed.batch(self.position))
                 cpu, wall = time.process_time(), time.perf_counter()
             batch = feed.batch(self.position)
             result = algorithm.step(batch)
@@ -198,15 +198,16 @@ class TrainingRun:
         """Whether the first step of each block is probed."""
         return self.probes is not None
 
-    def before_probe(self, look: Any = None) -> None:
+    def before_probe(self, look: Any = None, batch: Batch | None = None) -> None:
         """Look at the learner before a step that is probed.
 
         Args:
             look: what the probes see, where that is known already (of stacked seeds).
+            batch: that the step is fed, where it is not.
         """
         started = time.perf_counter()
         if look is None:
-            self.probes.before()
+            self.probes.before(batch)
         else:
             self.probes.remember(look)
         self.probe_seconds += time.perf_counter() - started

@@ -175,6 +175,8 @@ class Updater:
             AltpropError: for a direction of an unknown parameter.
             Refused: for an optimizer that evaluates the objective again, with a rule that gives no `evaluate`.
         """
+        if self._problem.heard is not None and self._module is self._problem.model:
+            self._tell(direction, self._problem.heard)
         if self._stacked is not None and Members.entered is not None:
             self._stacked(direction, Members.entered)
             return
@@ -201,6 +203,12 @@ class Updater:
                 p.grad = None
         self._steps += 1
         ledger.updates += 0 if ledger.paused else 1
+
+    def _tell(self, direction: Mapping[str, Tensor], heard: dict[str, Tensor]) -> None:
+        """Tell who listens the first direction of a step, of all members where they are stacked."""
+        members = Members.entered
+        for name, value in direction.items():
+            heard.setdefault(name, (value if members is None else members.all(value)).detach().clone())
 
     def _check_names(self, direction: Mapping[str, Tensor]) -> None:
         for name in direction:

@@ -9,6 +9,9 @@ Of a layered model the signal itself is measured at every block, with z its pre-
 forth how far z spreads over the examples, on the way back the length of dL/dz of an example, and which share of the
 arriving dL/dy the activation (and what normalises) lets pass. The product of these shares and of what the weights
 between two blocks do is the whole way back, exactly.
+
+Two cosines stand apart: of what the learner hands to its optimizer (of its update, where it has none) with the gradient
+of the very batch that it saw, under the same noise; and of the whole update with the gradient on the probe batch.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ WHOLE = (
     "backward_slope",
     "update_norm",
     "update_ratio",
+    "signal_alignment",
     "alignment",
     "alignment_low",
     "alignment_high",
@@ -53,6 +57,7 @@ LAYER = (
     "update_ratio",
     "dead_fraction",
     "saturated_fraction",
+    "signal_alignment",
     "alignment",
     "alignment_low",
     "alignment_high",
@@ -81,6 +86,7 @@ class Look(NamedTuple):
         gradient: (D,), of the loss.
         inputs, outputs: what enters and what leaves each block of a layered model, (n, ...).
         signals: (L, 3), the SIGNALS of each block; (0, 3) where there are none.
+        of_batch: (D,), the gradient on the batch of the step; (0,) where there is none.
     """
 
     loss: Tensor
@@ -89,6 +95,7 @@ class Look(NamedTuple):
     inputs: list[Tensor]
     outputs: list[Tensor]
     signals: Tensor
+    of_batch: Tensor
 
 
 @dataclass
@@ -101,6 +108,7 @@ class _Seen:
     loss: float
     units: dict[str, tuple[float | None, float | None]]
     signals: dict[str, list[float]]
+    of_batch: Tensor
 
 
 class BasicProbes:
@@ -126,19 +134,35 @@ class BasicProbes:
         """Whether there is a model to look at."""
         return not self._own_model
 
-    def before(self) -> None:
-        """Look at the model before the step."""
-        if self.watching:
-            self.remember(self.look())
+    def before(self, batch: Batch | None = None) -> None:
+        """Look at the model before the step.
 
-    def look(self) -> Look:
-        """Return what the model does on the probe batch."""
+        Args:
+            batch: that the step is fed.
+        """
+        if self.watching:
+            self.remember(self.look(batch))
+
+    def look(self, batch: Batch | None = None) -> Look:
+        """Return what the model does on the probe batch, and the gradient on the batch that the step is fed."""
+        of_batch = self._gradient_of(batch)
         with self._looking():
             problem = self._problem
             if Capability.LAYERED in problem.offers and not self._blind:
-                return self._look_through()
+                return self._look_through(of_batch)
             loss, grads = self._gradient()
-            return Look(loss, problem.flat(), problem.flatten(grads), [], [], torch.zeros(0, 3, device=problem.device))
+            none = torch.zeros(0, 3, device=problem.device)
+            return Look(loss, problem.flat(), problem.flatten(grads), [], [], none, of_batch)
+
+    def _gradient_of(self, batch: Batch | None) -> Tensor:
+        """Return the gradient on the batch of a step, in training mode and under the noise of its start."""
+        problem = self._problem
+        continued = batch is not None and batch.reset is not None and not bool(batch.reset.all())
+        if batch is None or continued or self._blind or Capability.PLAYERS in problem.offers:
+            return torch.zeros(0, device=problem.device)
+        with problem.observing():
+            problem.begin_step(problem.ledger.steps)
+            return problem.flatten(problem.gradient(batch)[1])
 
     def remember(self, look: Look) -> None:
         """Keep what was seen before the step, and measure the null band where that is due."""
@@ -146,7 +170,8 @@ class BasicProbes:
             shapes = [(name, p.shape) for name, p in self._problem.params.items()]
             units = {f"blocks.{i}": self._units(i, y) for i, y in enumerate(look.outputs)}
             signals = {f"blocks.{i}": row for i, row in enumerate(look.signals.tolist())}
-            self._seen = _Seen(shapes, look.theta, look.gradient, float(look.loss), units, signals)
+            self._seen = _Seen(shapes, look.theta, look.gradient, float(look.loss), units, signals, look.of_batch)
+            self._problem.heard = {}
             if self._count % self._refresh == 0 or self._count == self._refresh // 4:
                 self._measure_null(look.inputs, look.outputs, look.gradient)
         self._count += 1
@@ -166,6 +191,7 @@ class BasicProbes:
             loss: what `look_again` returned, where it was called already.
         """
         seen, self._seen = self._seen, None
+        heard, self._problem.heard = self._problem.heard or {}, None
         self._own_model = own_model
         if own_model or seen is None:
             return {"values": dict.fromkeys(WHOLE), "layers": {}, "note": "not applicable"}
@@ -189,9 +215,22 @@ class BasicProbes:
             values["update_norm"] = whole.update
             _align(values, whole, self._whole_bound(groups, layers, whole))
             values["descent_efficiency"] = None if drop is None else _efficiency(values, drop, -whole.dot)
+        if len(seen.of_batch) == len(theta) and whole.update != 0:
+            direction = self._direction(heard, old - theta)
+            own, each = _norms(groups, shapes, direction, direction, seen.of_batch)
+            cosines = map(_cosine, (own, *each))
+            for row, cosine in zip((values, *rows.values()), cosines, strict=True):
+                row["signal_alignment"] = cosine
         single = len(groups) == 1 and not seen.units
         note = None if whole.update != 0 else "no update"
         return {"values": values, "layers": {} if single else rows, "note": note}
+
+    def _direction(self, heard: Mapping[str, Tensor], update: Tensor) -> Tensor:
+        """Return what the learner handed to its optimizer, (D,), or else the way that it went, which is its own."""
+        if not heard:
+            return update
+        parts = [(heard[n] if n in heard else torch.zeros_like(p)).flatten() for n, p in self._problem.params.items()]
+        return torch.cat(parts)
 
     def own(self, algorithm: Algorithm) -> dict[str, float | None]:
         """Return the diagnostics that a learner brings itself, measured after the step; empty where it brings none."""
@@ -233,7 +272,7 @@ class BasicProbes:
             return torch.zeros((), device=problem.device), {n: torch.zeros_like(p) for n, p in problem.params.items()}
         return problem.gradient(self._batch)
 
-    def _look_through(self) -> Look:
+    def _look_through(self, of_batch: Tensor) -> Look:
         """Return what a layered model does, and what goes through each block, forth and back."""
         problem = self._problem
         names, parameters = problem.named_parameters()
@@ -256,7 +295,7 @@ class BasicProbes:
         ]
         signals = torch.stack(rows) if known else torch.zeros(0, 3, device=problem.device)
         gradient = problem.flatten(grads)
-        return Look(loss, problem.flat(), gradient, [x.detach() for x in inputs], made, signals)
+        return Look(loss, problem.flat(), gradient, [x.detach() for x in inputs], made, signals, of_batch)
 
     @property
     def _blind(self) -> bool:
@@ -402,6 +441,14 @@ def _groups(shapes: list[tuple[str, torch.Size]]) -> list[_Group]:
     return list(groups.values())
 
 
+def _cosine(norms: _Norms) -> float | None:
+    """Return the cosine of update and gradient, None where one of them is zero."""
+    if norms.update == 0 or norms.gradient == 0:
+        return None
+    cosine = norms.dot / norms.update / norms.gradient
+    return max(-1.0, min(1.0, cosine)) if math.isfinite(cosine) else cosine
+
+
 def _align(row: dict[str, Value], norms: _Norms, bound: float) -> None:
     """Fill in update ratio, alignment and null band; they stay empty where there was no update."""
     if norms.update == 0:
@@ -409,8 +456,8 @@ def _align(row: dict[str, Value], norms: _Norms, bound: float) -> None:
     row["update_ratio"] = norms.update / norms.theta if norms.theta > 0 else None
     if norms.gradient == 0:
         return
-    cosine = -norms.dot / norms.update / norms.gradient
-    row["alignment"] = max(-1.0, min(1.0, cosine)) if math.isfinite(cosine) else cosine
+    cosine = _cosine(norms)
+    row["alignment"] = None if cosine is None else -cosine
     if math.isfinite(bound):
         row["alignment_low"], row["alignment_high"] = -bound, bound
 

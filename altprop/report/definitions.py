@@ -67,8 +67,10 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "alignment, null band",
-        "Cosine between the update and −∇L. The band runs from the 2.5 % to the 97.5 % quantile of the same cosine for "
-        "updates made from the same layer inputs and scrambled error signals: chance, as measured.",
+        "Two cosines: of what a learner hands to its optimizer (its update, where it has none) with the gradient of "
+        "the batch that it saw, under the same noise; and of the whole update with −∇L on the probe batch, whose rows "
+        "are drawn evenly over the targets. The band is of the second and runs from the 2.5 % to the 97.5 % quantile "
+        "of the same cosine for updates from the same layer inputs and scrambled error signals: chance, as measured.",
     ),
     (
         "update ratio, descent efficiency",

@@ -178,6 +178,8 @@ def _alignment(table: Table, learner: Learner) -> Figure:
         canvas.area(list(across), list(down), "grey", 0.35)
     panel.level(0.0, "soft", None, 0.7)
     seeds_and_median(panel, mine, learner)
+    signal = track(runs, "signal_alignment")
+    panel.line(*median_path(signal.fraction, signal.values, 1), learner.style.colour, 1.6, (3.0, 2.0))
     return Figure("", canvas)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from altprop.report.blocks import Block, Cell, Drawings, Facts, Fold, Grid, Points, Text
 from altprop.report.failures import words
 from altprop.report.format import brief, percent, plural, signed
-from altprop.report.health import in_words, inside_band, layers_of, own, own_names, track
+from altprop.report.health import in_words, inside_band, layer_matrix, layer_names, layers_of, own, own_names, track
 from altprop.report.health_figures import Scale, alignments, brought, heat_maps, overlays, scale_figure
 from altprop.report.leading import undrawn
 from altprop.report.model import Report, Run, Table, as_number
@@ -42,7 +42,10 @@ class Health:
     Attributes:
         words: "not applicable", "no update", "not probed", or empty where there are numbers.
         back, forth: what is said of the signal on its way back and forth.
-        alignment: with the true gradient, at the end. inside: share of probes inside the null band.
+        signal: cosine of what the learner hands to its optimizer with the gradient of its batch, over the run.
+        least: the layer where that is least, with it.
+        alignment: of the update with the gradient on the probe batch, at the end.
+        inside: share of probes inside the null band.
         ratio: update ratio. efficiency: descent efficiency.
         dead, saturated: share of units in the worst layer, at the end.
         own: diagnostic that the learner brings itself -> its value at the end.
@@ -52,6 +55,8 @@ class Health:
     words: str
     back: Signal = NOTHING
     forth: Signal = NOTHING
+    signal: float | None = None
+    least: tuple[str, float] | None = None
     alignment: float | None = None
     inside: float | None = None
     ratio: float | None = None
@@ -76,6 +81,8 @@ def _examine(name: str, runs: Sequence[Run]) -> Health:
         words=why,
         back=backward(runs),
         forth=forward(runs),
+        signal=track(runs, "signal_alignment").typical(),
+        least=_least_layer(runs),
         alignment=track(runs, "alignment").typical(last=True),
         inside=inside_band(runs),
         ratio=track(runs, "update_ratio").typical(),
@@ -96,6 +103,16 @@ def _worst_layer(runs: Sequence[Run], name: str) -> float | None:
                 each.append(max(known))
                 break
     return float(np.median(each)) if each else None
+
+
+def _least_layer(runs: Sequence[Run]) -> tuple[str, float] | None:
+    """Return the layer whose signal follows the gradient of its batch least, and the median of its cosine."""
+    found = {}
+    for name in layer_names(runs):
+        values = layer_matrix(runs, "signal_alignment", [name])[1]
+        if np.isfinite(values).any():
+            found[name] = float(np.nanmedian(values))
+    return min(found.items(), key=lambda pair: pair[1]) if len(found) > 1 else None
 
 
 def health(report: Report, table: Table, scale: Scale | None, pages: Sequence[RunPage]) -> list[Block]:
@@ -144,7 +161,8 @@ def _grid(report: Report, table: Table, found: Sequence[Health]) -> Grid:
         *(
             Cell(text, kind="r")
             for text in (
-                "alignment\nat the end",
+                "signal with\nits batch's gradient",
+                "update with the\ngradient, at the end",
                 "probes inside\nthe null band",
                 "update\nratio",
                 "descent\nefficiency",
@@ -158,12 +176,13 @@ def _grid(report: Report, table: Table, found: Sequence[Health]) -> Grid:
 
 def _row(report: Report, one: Health) -> list[Cell | str]:
     if one.words in ABSENT:
-        return [Cell(learner=report.by_name[one.learner]), Cell(one.words, kind="soft"), *[""] * 7]
+        return [Cell(learner=report.by_name[one.learner]), Cell(one.words, kind="soft"), *[""] * 8]
     if one.words:
-        moved = [Cell(one.words, kind="r soft"), *[Cell("–", kind="r soft")] * 3]
+        moved = [Cell(one.words, kind="r soft"), *[Cell("–", kind="r soft")] * 4]
     else:
         values = (signed(one.alignment, 2), percent(one.inside), brief(one.ratio), signed(one.efficiency, 2))
-        moved = [Cell(text, kind="r") for text in values]
+        least = "" if one.least is None else f"{one.least[0]} {signed(one.least[1], 2)}"
+        moved = [Cell(signed(one.signal, 2), least, "r"), *(Cell(text, kind="r") for text in values)]
     units = [Cell(percent(value, 1), kind="r") for value in (one.dead, one.saturated)]
     return [Cell(learner=report.by_name[one.learner]), *map(_said, (one.back, one.forth)), *moved, *units]
 
@@ -188,7 +207,10 @@ def _drawn(report: Report, table: Table, scale: Scale | None) -> list[Block]:
         "A column that fades towards the top is a signal that dies out."
     )
     band = (
-        "Cosine between the update and −∇L over the share of the budget. The grey band holds 95 % of what updates from "
+        "Solid: cosine between the whole update, optimizer included, and −∇L on the probe batch, over the share of "
+        "the budget. Dashed: cosine between what the learner hands to its optimizer and the gradient of the batch that "
+        "it saw. Where the dashed line is high and the solid one low, the noise of batches or the optimizer's memory "
+        "stands between. The grey band holds 95 % of what updates from "
         "scrambled error signals reach by chance: a line inside it has not been shown to follow the gradient."
     )
     heat: list[Block] = []
@@ -201,7 +223,7 @@ def _drawn(report: Report, table: Table, scale: Scale | None) -> list[Block]:
         ]
     return [
         *heat,
-        Text("Alignment of the update with the true gradient", "h4"),
+        Text("Alignment: the signal with the gradient of its batch, the update with the gradient", "h4"),
         Text(band, "note"),
         Drawings(alignments(report, table), "grid"),
         Drawings(overlays(report, table)),

@@ -12,8 +12,9 @@ from altprop.models.point import Point
 from altprop.models.recurrent import RecurrentModel
 from altprop.models.shortcut import ShortcutMLP
 from altprop.noise import MultiplicativeNoise
+from altprop.optim import OptimizerFactory
 from altprop.probes.basic import LAYER, SIGNALS, WHOLE, BasicProbes, slope
-from altprop.testing import make_problem, toy
+from altprop.testing import make_problem, set_up, toy
 
 
 class Mask(MultiplicativeNoise):
@@ -61,6 +62,41 @@ def test_gradient_descent_on_the_probe_batch_is_read_exactly():
         assert layer["gradient_rms"] == pytest.approx(rms, rel=1e-12)
         assert layer["alignment"] == pytest.approx(1.0, abs=1e-12)
     json.dumps(row)
+
+
+def test_the_signal_is_held_against_the_gradient_of_its_own_batch():
+    """A learner without an optimizer that goes down the gradient of another batch: 1 there, less on the probe batch."""
+    problem, batch = toy(rows=16)
+    fed = toy(rows=8, seed=3)[1]
+    probe = BasicProbes(problem, batch, 0)
+    probe.before(fed)
+    grads = problem.gradient(fed)[1]
+    assert torch.equal(probe._seen.of_batch, problem.flatten(grads))
+    move(problem, grads)
+    row = probe.after(False)
+    assert row["values"]["signal_alignment"] == pytest.approx(1.0, abs=1e-9)
+    assert row["layers"]["blocks.1"]["signal_alignment"] == pytest.approx(1.0, abs=1e-9)
+    assert row["values"]["alignment"] < 0.9
+
+
+@pytest.mark.parametrize("noise", [None, Mask()])
+def test_the_signal_is_what_the_optimizer_is_handed(noise):
+    """Adam's step is no gradient, and what it was handed is that of the batch, under the masks of the step."""
+    from altprop.algorithms.backprop.backprop import Backprop
+
+    problem, batch = toy((5, 30, 30, 3), rows=16, noise=noise)
+    learner = set_up(Backprop(OptimizerFactory("torch.optim.Adam", lr=0.01)), problem)
+    probe = BasicProbes(problem, batch, 0)
+    cosines = []
+    for seed in range(1, 6):
+        fed = toy((5, 30, 30, 3), rows=8, seed=seed)[1]
+        probe.before(fed)
+        learner.step(fed)
+        row = probe.after(False)
+        assert row["values"]["signal_alignment"] == pytest.approx(1.0, abs=1e-9)
+        cosines.append(row["values"]["alignment"])
+    assert max(cosines) < 0.95
+    assert problem.heard is None
 
 
 def test_update_ratio_is_of_the_real_update_and_not_of_lr_times_gradient():

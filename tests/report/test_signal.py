@@ -53,6 +53,13 @@ def test_a_verdict_says_what_and_when(slopes: list[float], verdict: str) -> None
     assert forward([run(slopes)]).verdict == "healthy throughout"
 
 
+def test_a_probe_speaks_until_the_next_one() -> None:
+    made = run([0, -0.3, 0, -0.3, 0])
+    for row, fraction in zip(made.probes, (0, 0.1, 0.5, 0.6, 0.9), strict=True):
+        row["fraction"] = fraction
+    assert backward([made]).verdict == "vanishing for 70 % of the budget"
+
+
 def test_the_figures_are_those_of_the_stretch_and_the_cause_is_the_product() -> None:
     found = backward([run([-1.0, -1.0, 0.0, 0.0])])
     assert found.figures == "−1.00 decades a layer: the first layer has 10⁻⁵ of the last"
