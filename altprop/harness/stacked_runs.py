@@ -71,7 +71,10 @@ class StackedRuns:
         leader, first = live[0], ledger.steps
         threshold = budget.amount * leader.mark / budget.grid
         steps: list[StackedStep] = []
+        cut = False
+        spent = leader.spent
         for count in range(budget.block):
+            saved = self._snapshots(live) if leader.may_overspend(spent) else []
             probed = count == 0 and leader.probed
             if probed:
                 self._before_probe(leader.position)
@@ -81,21 +84,41 @@ class StackedRuns:
                     self.learners.close()
             if probed:
                 self._probe()
-            spent = leader.spent
+            before, spent = spent, leader.spent
+            for training_run in live:
+                training_run.dearest = max(training_run.dearest, spent - before)
+            if saved and spent > leader.most:
+                self._undo(live, saved)
+                steps.pop()
+                cut = True
+                break
             for training_run in self.training_runs:
                 training_run.parts.problem.progress = min(1.0, spent / budget.amount)
             if spent >= threshold or steps[-1].done:
                 break
         with self._timed():
             self.learners.close()
-        if leader.spent >= threshold or steps[-1].done:
+        done = bool(steps) and steps[-1].done
+        if leader.spent >= threshold or done:
             self._predict()
         losses, told = _by_member(steps, len(self.training_runs))
         for place, training_run in enumerate(self.training_runs):
             if training_run in live:
                 training_run.position += len(steps)
-                training_run.close(losses[place], told[place], first, steps[-1].done)
+                training_run.close(losses[place], told[place], first, done, cut)
         self._end(live)
+
+    def _snapshots(self, live: Sequence[TrainingRun]) -> list[dict[str, Any]]:
+        """Return the state of each run."""
+        with self._timed():
+            self.learners.close()
+        return [training_run.snapshot() for training_run in live]
+
+    def _undo(self, live: Sequence[TrainingRun], saved: Sequence[dict[str, Any]]) -> None:
+        """Let no run have taken the step that overspends."""
+        self.learners.close()
+        for training_run, one in zip(live, saved, strict=True):
+            training_run.undo(one)
 
     def _before_probe(self, position: int) -> None:
         first = self.training_runs[0]

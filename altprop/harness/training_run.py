@@ -19,6 +19,8 @@ from altprop.randomness import Random, derive_seed
 from altprop.records.status import RunStatus
 from altprop.task import Predictor
 
+OVERSPENT = 0.01
+"""Share of the budget by which a last step may overspend it; one that is dearer is not taken."""
 COUNTERS = ("flops", "samples", "forward_equivalents", "forwards", "backwards", "hvps", "evaluations")
 
 
@@ -40,6 +42,7 @@ class TrainingRun:
         self.status: RunStatus | None = None
         self.reason = ""
         self.last_finite_step = 0
+        self.dearest = 0.0
         self.trace: list[dict[str, Any]] = []
         self.clock: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
@@ -109,8 +112,10 @@ class TrainingRun:
         first = ledger.steps
         seconds = budget.currency == "seconds"
         base, cpu, wall = ledger.seconds + ledger.audit_seconds, time.process_time(), time.perf_counter()
-        done = context_ended = False
+        done = cut = context_ended = False
+        spent = self.spent
         for count in range(budget.block):
+            saved = self.snapshot() if self.may_overspend(spent) else None
             if count == 0 and self.probes is not None:
                 self.before_probe(batch=feed.batch(self.position))
                 cpu, wall = time.process_time(), time.perf_counter()
@@ -124,13 +129,18 @@ class TrainingRun:
                 self.wall_seconds += time.perf_counter() - wall
                 self.probe()
                 cpu, wall = time.process_time(), time.perf_counter()
+            if seconds:
+                ledger.seconds = base + time.process_time() - cpu - ledger.audit_seconds
+            before, spent = spent, self.spent
+            self.dearest = max(self.dearest, spent - before)
+            if saved is not None and spent > self.most:
+                self.undo(saved)
+                cut, context_ended = True, False
+                break
             if result.loss is not None:
                 losses.append(result.loss)
             if result.scalars:
                 told.append(result.scalars)
-            if seconds:
-                ledger.seconds = base + time.process_time() - cpu - ledger.audit_seconds
-            spent = self.spent
             problem.progress = min(1.0, spent / budget.amount)
             if result.done:
                 done = True
@@ -140,11 +150,42 @@ class TrainingRun:
         wait_for(problem.device)
         ledger.seconds = base + time.process_time() - cpu - ledger.audit_seconds
         self.wall_seconds += time.perf_counter() - wall
-        self.close(losses, told, first, done)
+        self.close(losses, told, first, done, cut)
         if context_ended:
             self._end_context()
 
-    def close(self, losses: list[Tensor], told: Sequence[Mapping[str, float | Tensor]], first: int, done: bool) -> None:
+    @property
+    def most(self) -> float:
+        """What the last step may bring the spending to."""
+        return self.budget.amount * (1 + OVERSPENT)
+
+    def may_overspend(self, spent: float) -> bool:
+        """Return whether the next step may bring what is spent above the most. The first step is taken anyway.
+
+        Steps of one learner differ in cost; one is taken to be at most four times as dear as the dearest before it.
+        """
+        return self.dearest > 0 and self.budget.currency != "seconds" and spent + 4 * self.dearest > self.most
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the state to come back to where the next step overspends the budget."""
+        algorithm, problem = self.parts.algorithm, self.parts.problem
+        where = {"position": self.position, "rows": len(self.trace)}
+        return {"problem": problem.state_dict(), "algorithm": algorithm.state_dict(), **where}
+
+    def undo(self, saved: dict[str, Any]) -> None:
+        """Go back to a snapshot: equal budgets are equal, and a step that overspends is as if it were not taken."""
+        self.parts.algorithm.restore(saved)
+        self.position = saved["position"]
+        del self.trace[saved["rows"] :]
+
+    def close(
+        self,
+        losses: list[Tensor],
+        told: Sequence[Mapping[str, float | Tensor]],
+        first: int,
+        done: bool,
+        cut: bool = False,
+    ) -> None:
         """Write down what a block showed, and evaluate where it ends at a mark.
 
         Args:
@@ -152,15 +193,19 @@ class TrainingRun:
             told: the scalars of each step whose rule told some.
             first: steps before the block.
             done: whether the learner has nothing left to do.
+            cut: whether the next step would overspend the budget.
         """
         threshold = self.budget.amount * self.mark / self.budget.grid
         self._note_losses(losses, told, first)
         if self.over:
             return
-        if self.spent >= threshold or done:
+        known = [row["step"] for row in self.trace if row["kind"] == "evaluation"][-1:]
+        if self.spent >= threshold or done or (cut and known != [self.parts.problem.ledger.steps]):
             self._evaluate()
         if done and not self.over:
             self._end(RunStatus.COMPLETED, "The learner says that it is done.")
+        if cut and not self.over:
+            self._end(RunStatus.COMPLETED, "Another step would have overspent the budget.")
 
     def _end(self, status: RunStatus, reason: str = "") -> None:
         self.status, self.reason = status, reason or status.sentence
@@ -402,6 +447,7 @@ _SAVED = (
     "position",
     "mark",
     "last_finite_step",
+    "dearest",
     "trace",
     "clock",
     "best",

@@ -1,0 +1,53 @@
+"""A last step that would overspend the budget is not taken: equal FLOPs are equal."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from altprop.cli.run import run
+from altprop.records.frame import read_all
+from altprop.records.record import Record
+
+DEAR = ["algorithm=evolution_strategy", "algorithm.population=64", "task=iris"]
+"""A step of 64 candidates on all rows takes about 12 MFLOP."""
+
+
+def records(folder: Path, options: list[str]) -> dict[int, Record]:
+    assert run([*options, f"runs_dir={folder}", "report=false", "budget.grid=4"]) == 0
+    return {record.seed: record for record in read_all(folder)[0]}
+
+
+def end(record: Record) -> tuple[Any, ...]:
+    names = ("test_loss", "test_metrics", "validation", "train_loss")
+    ledger = record.result["ledger"]
+    return ledger["steps"], ledger["flops"], *(record.result.get(name) for name in names)
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_the_run_ends_where_its_budget_still_holds(stacked: bool, tmp_path: Path) -> None:
+    options = [*DEAR, "seeds=2", f"stack_seeds={str(stacked).lower()}"]
+    free = records(tmp_path / "free", [*options, "budget.currency=steps", "budget.amount=7"])
+    seven = free[0].result["ledger"]["flops"]
+    amount = seven * 0.96  # the seventh step would spend 4 % too much
+    cut = records(tmp_path / "cut", [*options, f"budget.amount={amount}"])
+    six = records(tmp_path / "six", [*options, "budget.currency=steps", "budget.amount=6"])
+    for seed, one in cut.items():
+        assert one.status.value == "completed"
+        assert one.data["reason"] == "Another step would have overspent the budget."
+        assert one.result["budget"]["spent"] <= amount
+        assert end(one) == end(six[seed])
+        steps = [row["step"] for row in one.trace() if row["kind"] == "evaluation" and row["split"] == "validation"]
+        assert steps == sorted(set(steps))
+        assert max(row["step"] for row in one.trace()) == 6
+
+
+def test_a_hair_too_much_is_no_overspending(tmp_path: Path) -> None:
+    free = records(tmp_path / "free", [*DEAR, "seeds=1", "budget.currency=steps", "budget.amount=7"])
+    amount = free[0].result["ledger"]["flops"] * 0.995
+    kept = records(tmp_path / "kept", [*DEAR, "seeds=1", f"budget.amount={amount}"])[0]
+    assert end(kept) == end(free[0])
+
+
+def test_the_first_step_is_taken(tmp_path: Path) -> None:
+    assert records(tmp_path, [*DEAR, "seeds=1", "budget.amount=1e3"])[0].result["ledger"]["steps"] == 1
