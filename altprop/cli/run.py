@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,16 +149,30 @@ def _finish(log: Any, seconds: float) -> None:
         print(f"note: {note}")
     if settings.get("report", True) is False:
         return
-    from altprop.errors import AltpropError
-    from altprop.report.build import build
-
     keys = [o.key for o in outcomes if o.key]
     verify(runs, keys)
-    out = Path(str(settings.get("report_dir") or runs / "report"))
+    _report(runs, keys, settings)
+
+
+def _report(runs: Path, keys: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """Build the page of a command's runs, unless the one that stands there is the same."""
+    from altprop.errors import AltpropError
+    from altprop.report.standing import place_for, present, standing
+
+    out = Path(str(settings.get("report_dir") or place_for(runs, keys)))
+    title, reference = str(settings.get("title") or "altprop report"), settings.get("reference")
+    options: dict[str, Any] = {"title": title, "reference": None if reference is None else str(reference)}
+    now = present(runs, keys, options)
+    larger = "" if out.name != "report-last" else f"; the larger page {runs / 'report' / 'report.html'} stays"
+    if now == standing(out):
+        print(f"report: {out / 'report.html'}, as it was{larger}")
+        return
+    from altprop.report.build import build
+
     try:
-        title, reference = str(settings.get("title") or "altprop report"), settings.get("reference")
-        page = build([runs], out, title, keys=keys, reference=None if reference is None else str(reference))
-        print(f"report: {page}")
+        page = build([runs], out, keys=keys, **options)
+        now.write(out)
+        print(f"report: {page}{larger}")
     except AltpropError as error:
         print(f"altprop: the runs are safe, but no report was built: {error}", file=sys.stderr)
 
