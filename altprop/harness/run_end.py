@@ -113,11 +113,13 @@ def end_of(training_run: TrainingRun, started: datetime, measured: Mapping[str, 
     status, reason = _ended(training_run)
     tests: Tests = ({}, None)
     artefacts: dict[str, Any] = {}
+    # Before the tests, which put the best state back: that may be the first, without any moments or traces.
+    held = {"state_bytes": _bytes(training_run.parts.algorithm.state_dict())}
     if status in (RunStatus.COMPLETED, RunStatus.REACHED_TARGET):
         artefacts = training_run.parts.algorithm.artefacts()
         if training_run.tested:
             tests = training_run.test()
-    return RunEnd(status, reason, started, training_run, None, tests, artefacts, dict(measured or {}))
+    return RunEnd(status, reason, started, training_run, None, tests, artefacts, held | dict(measured or {}))
 
 
 def _ended(training_run: TrainingRun) -> tuple[RunStatus, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,7 +177,7 @@ def read_all(runs: Folders = "runs") -> tuple[list[Record], list[str]]:
     """Return the merged records of `runs`, in the order of `load`, and a sentence for each unreadable one.
 
     A workload that was run on several data sets, as after a change of its file, is as many workloads: each is named by
-    its data, so that nothing pools them.
+    the options of its task that tell them apart, or else by its data, so that nothing pools them.
     """
     merged: dict[str, Record] = {}
     unreadable: list[str] = []
@@ -190,16 +190,40 @@ def read_all(runs: Folders = "runs") -> tuple[list[Record], list[str]]:
 
 
 def _by_data(records: Collection[Record]) -> list[Record]:
-    digests: dict[str, set[str]] = defaultdict(set)
+    """Name workloads of one name and several data sets: by the task's options where these tell them apart."""
+    data: dict[str, dict[str, Record]] = defaultdict(dict)
     for record in records:
-        digests[record.workload].add(record.data_digest)
-    several = {workload for workload, found in digests.items() if len(found - {""}) > 1}
+        if record.data_digest:
+            data[record.workload].setdefault(record.data_digest, record)
+    names = {
+        (workload, digest): f"{workload}{suffix}"
+        for workload, found in data.items()
+        if len(found) > 1
+        for digest, suffix in _told_apart(found).items()
+    }
     return [
-        replace(record, data={**record.data, "workload": f"{record.workload} (data {record.data_digest[:8]})"})
-        if record.workload in several and record.data_digest
+        replace(record, data={**record.data, "workload": names[record.workload, record.data_digest]})
+        if (record.workload, record.data_digest) in names
         else record
         for record in records
     ]
+
+
+def _told_apart(found: Mapping[str, Record]) -> dict[str, str]:
+    """Return digest -> what is said of the data: "[length=50, quiet=20]", or a part of the digest."""
+    options = {digest: _task_options(record) for digest, record in found.items()}
+    names = sorted({name for each in options.values() for name in each})
+    differing = [name for name in names if len({repr(each.get(name)) for each in options.values()}) > 1]
+    said = {d: f"[{', '.join(f'{n}={each[n]}' for n in differing if n in each)}]" for d, each in options.items()}
+    told = bool(differing) and len(set(said.values())) == len(said)
+    return said if told else {digest: f" (data {digest[:8]})" for digest in found}
+
+
+def _task_options(record: Record) -> dict[str, Any]:
+    """Return the options of a record's task that may change its data."""
+    task = (record.data.get("config") or {}).get("task") or {}
+    irrelevant = {"name", "irrelevant", *(task.get("irrelevant") or ())}
+    return {name: value for name, value in task.items() if name not in irrelevant}
 
 
 def _readable(folder: Path, unreadable: list[str]) -> Iterator[Record]:

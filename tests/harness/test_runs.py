@@ -50,6 +50,13 @@ def test_probes_change_nothing(run: Callable[..., Any], tmp_path: Path) -> None:
         assert a[name] == b[name]
 
 
+def test_state_bytes_are_those_of_the_end_where_the_best_state_is_the_first(run: Callable[..., Any]) -> None:
+    row = run("optimizer=momentum", "optimizer.lr=0.01", "+optimizer.maximize=true").iloc[0]
+    assert row.status == "completed"
+    assert row.validation_best > row.validation
+    assert row.state_bytes == 4 * row.parameters
+
+
 def test_the_second_command_runs_nothing(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     run("seeds=2")
     monkeypatch.setattr(

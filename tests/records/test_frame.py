@@ -235,3 +235,10 @@ def test_a_workload_on_several_data_sets_is_as_many_workloads(store, put):
     ]
     assert {found[f"one-{index}"] for index in range(5)} == {"iris"}
     assert found["old"] == "csv"
+
+
+def test_data_sets_of_one_workload_are_told_apart_by_the_options_of_its_task(store, put):
+    for data, length in (("a", 50), ("b", 100)):
+        task = {"name": "adding", "length": length, "samples": 9, "path": data, "irrelevant": ["path"]}
+        put(store, data, workload="adding", config={"task": task}, provenance={"sources": {"data": data * 64}})
+    assert sorted(load(store.runs_dir)["workload"]) == ["adding[length=100]", "adding[length=50]"]
