@@ -40,6 +40,7 @@ RULES: dict[str, Callable[[], Algorithm]] = {
 CELLS = {
     "rnn, tanh": ("rnn", {}),
     "rnn, tanh, orthogonal": ("rnn", {"initialisation": "orthogonal"}),
+    "rnn, relu, identity": ("rnn", {"initialisation": "identity", "activation": "relu"}),
     "leaky_rnn, leak .2": ("leaky_rnn", {}),
     "gru": ("gru", {}),
     "lstm, forget bias 1": ("lstm", {}),

@@ -25,6 +25,15 @@ from altprop.noise import MixingNoise, Noise
 INPUT, STATE, READOUT = 0, 1, 2
 
 
+def _fill(
+    weight: Tensor, bias: Tensor, name: str, fan_in: int, fan_out: int, gain: float, draw: torch.Generator
+) -> None:
+    """Fill a weight that does not recur, and its bias; beside an identity it is drawn of N(0, .001^2)."""
+    initialise(weight, bias, "small_normal" if name == "identity" else name, fan_in, fan_out, gain, draw)
+    if name == "identity":
+        weight.mul_(0.1)
+
+
 class Synapse(NamedTuple):
     """How a parameter of a cell acts: row g W + k of it, on unit k alone, through gate g of what it is summed into.
 
@@ -45,8 +54,8 @@ class Cell(nn.Module, ABC):
     Args:
         inputs: F, values of one time step.
         width: W, units.
-        initialisation: name from `altprop.models.parts`, applied to each gate's matrices; "torch" draws all of
-            U(-1/sqrt(W), 1/sqrt(W)), as torch's cells do.
+        initialisation: name from `altprop.models.parts` or "identity", applied to each gate's matrices; "torch" draws
+            all of U(-1/sqrt(W), 1/sqrt(W)), as torch's cells do.
         gain: of the activation, for initialisations.
         generator: CPU generator of the initialisation stream.
 
@@ -79,8 +88,11 @@ class Cell(nn.Module, ABC):
         for gate in range(self.gates):
             part = slice(gate * width, (gate + 1) * width)
             seen = width if initialisation == "torch" else inputs
-            initialise(self.weight_input.data[part], self.bias.data[part], initialisation, seen, width, gain, generator)
-            initialise(self.weight_state.data[part], None, initialisation, width, width, gain, generator)
+            _fill(self.weight_input.data[part], self.bias.data[part], initialisation, seen, width, gain, generator)
+            if initialisation == "identity":
+                nn.init.eye_(self.weight_state.data[part])
+            else:
+                initialise(self.weight_state.data[part], None, initialisation, width, width, gain, generator)
 
     def attach(self, noise: Noise | None) -> None:
         """Take the model's noise (held in a tuple, so that it is registered once, by the model)."""
@@ -286,7 +298,7 @@ class Readout(nn.Module):
         self._noise: tuple[Noise | None] = (None,)
         self.weight = nn.Parameter(torch.empty(outputs, width, device="cpu"))
         self.bias = nn.Parameter(torch.empty(outputs, device="cpu"))
-        initialise(self.weight, self.bias, initialisation, width, outputs, 1.0, generator)
+        _fill(self.weight.data, self.bias.data, initialisation, width, outputs, 1.0, generator)
 
     def attach(self, noise: Noise | None) -> None:
         """Take the model's noise."""
@@ -313,7 +325,8 @@ class RecurrentModel(nn.Module):
         cell: rnn, leaky_rnn, gru or lstm.
         hidden: width of each layer, from the lowest up.
         activation: of rnn and leaky_rnn; gru and lstm have their own.
-        initialisation: name from `altprop.models.parts`.
+        initialisation: name from `altprop.models.parts`; or "identity" of rnn and leaky_rnn, for the recurrent weights,
+            with all others small: with activation=relu the IRNN of Le, Jaitly and Hinton 2015.
         forget_bias: of lstm.
         leak: of leaky_rnn, in (0, 1].
         noise: the run's noise, or None.
@@ -350,7 +363,9 @@ class RecurrentModel(nn.Module):
             raise Refused(f"model={cell} reads sequences of vectors, and this task's inputs are none; try model=mlp")
         check_name(cell, "model.cell", CELLS)
         check_name(activation, "model.activation", ACTIVATIONS)
-        check_name(initialisation, "model.initialisation", INITIALISATIONS)
+        check_name(initialisation, "model.initialisation", (*INITIALISATIONS, "identity"))
+        if initialisation == "identity" and cell in ("gru", "lstm"):
+            raise AltpropError(f"model.initialisation=identity is for model=rnn and leaky_rnn; {cell} has gates")
         if initialisation == "critical":
             raise AltpropError(
                 "model.initialisation=critical is for layered models; use orthogonal for a recurrent one"

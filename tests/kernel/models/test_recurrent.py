@@ -259,12 +259,25 @@ def test_per_example_gradients_under_noise(cell, per_step, everywhere):
         ({"cell": "lsmt"}, r"unknown model.cell=lsmt; did you mean lstm\?"),
         ({"cell": "rnn", "activation": "no"}, r"unknown model.activation=no"),
         ({"initialisation": "no"}, r"unknown model.initialisation=no"),
+        ({"initialisation": "identity"}, r"identity is for model=rnn and leaky_rnn; gru has gates"),
         ({"cell": "lstm", "forget_bias": "one"}, r"model.forget_bias must be a number"),
     ],
 )
 def test_bad_values_are_told_in_a_line(options, message):
     with pytest.raises(AltpropError, match=message):
         RecurrentModel(ModelSpec((3,), 2, sequence=True), generator=generator_for(0), **options)
+
+
+def test_an_irnn_keeps_what_it_read():
+    """Le et al. 2015: the recurrent weights are the identity, so that a rectified state stands still without input."""
+    model = model_of("rnn", width=20, activation="relu", initialisation="identity")
+    assert torch.equal(model.cell.weight_state, torch.eye(20).double())
+    assert not model.cell.bias.any()
+    # 60 and 40 draws of N(0, .001^2): four standard errors.
+    for weight in (model.cell.weight_input, model.readout.weight):
+        assert float(weight.detach().std()) == pytest.approx(0.001, rel=4 / math.sqrt(2 * weight.numel()))
+    h = draw(5, 20).relu()
+    assert torch.equal(model.cell(torch.zeros(5, 3).double(), h), h)
 
 
 def test_plain_vectors_are_refused():
