@@ -23,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "altprop-check model=gru dropout=standard; "
         "altprop-check task=table task.path=my.csv task.target=column; "
         "altprop-check model=custom model._target_=my.Net task=digits; "
-        "altprop-check --gradient backprop. Exit code: 0 all rules hold, 1 one is broken, 2 a mistake.",
+        "altprop-check --gradient backprop; altprop-check --card dfa. "
+        "Exit code: 0 all rules hold, 1 one is broken, 2 a mistake.",
     )
     parser.add_argument(
         "target",
@@ -38,10 +39,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--runs", default=None, metavar="RUNS", help="keep what the oracles measure beside the runs in this folder"
     )
+    parser.add_argument(
+        "--card", action="store_true", help="only measure what an algorithm's updates depend on and cost"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="print tracebacks")
     options = parser.parse_args(argv)
-    if options.gradient and options.runs is not None:
-        parser.error("--runs keeps what the whole suite measures; leave --gradient out")
+    if (options.gradient or options.card) and options.runs is not None:
+        parser.error("--runs keeps what the whole suite measures; leave --gradient and --card out")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # a rule in one file beside you is found by its name
@@ -69,6 +73,8 @@ def _examined(text: str, more: tuple[str, ...], options: argparse.Namespace) -> 
         target = find(text, options.config_dir, more)
         if options.gradient:
             return _gradient(text, target)
+        if options.card:
+            return _card(text, target)
         code = _check(text, target, options.verbose)
         return code if options.runs is None else max(code, _keep(target, options.runs))
     except AltpropError as error:
@@ -105,6 +111,17 @@ def _keep(target: AnyTarget, runs: str) -> int:
     held = sum(oracle.passed for oracle in oracle_check.oracles)
     print(f"  {held} of {len(oracle_check.oracles)} oracle checks hold: {oracle_check.path}")
     return 1 if oracle_check.failing else 0
+
+
+def _card(text: str, target: AnyTarget) -> int:
+    from altprop.conformance.card import card
+    from altprop.conformance.case import Target
+    from altprop.errors import AltpropError
+
+    if not isinstance(target, Target):
+        raise AltpropError(f"--card is of an algorithm; {text} is none")
+    print("\n  ".join([text, *card(target).lines()]))
+    return 0
 
 
 def _gradient(text: str, target: AnyTarget) -> int:
