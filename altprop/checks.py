@@ -20,6 +20,8 @@ INITIALISATIONS = (
     "lecun_normal",
     "orthogonal",
     "critical",
+    "lsuv",
+    "identity",
     "small_normal",
     "unit_normal",
     "zeros",
@@ -28,7 +30,15 @@ NORMALISATIONS = ("none", "batch", "layer", "group", "rms")
 CELLS = ("rnn", "leaky_rnn", "gru", "lstm")
 LOGGERS = ("csv", "tensorboard", "mlflow", "wandb")
 SCHEDULES = ("constant", "linear", "cosine", "step", "exponential")
-LOSSES = ("cross_entropy", "half_squared_error", "mse", "binary_cross_entropy", "one_hot_squared_error")
+LOSSES = (
+    "cross_entropy",
+    "half_squared_error",
+    "mse",
+    "binary_cross_entropy",
+    "one_hot_squared_error",
+    "hinge",
+    "huber",
+)
 PENALTIES = ("l1", "l2", "max_norm")
 KINDS = ("auto", "classification", "regression")
 LEAST_SQUARES_LOSSES = ("half_squared_error", "mse", "one_hot_squared_error")

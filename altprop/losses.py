@@ -75,6 +75,10 @@ class Loss(ABC):
         """
         return outputs.mean(0)
 
+    def probabilities(self, outputs: Tensor) -> Tensor | None:
+        """Return the probability of each class that outputs stand for, (..., C) or (..., 1) of two; None without."""
+        return None
+
 
 class NoLoss(Loss):
     """Stand where a task has no loss of outputs: a game, whose players have their own, or an environment."""
@@ -144,6 +148,98 @@ class CrossEntropy(Loss):
     def averaged(self, outputs: Tensor) -> Tensor:
         return outputs.log_softmax(-1).logsumexp(0) - math.log(len(outputs))
 
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        return outputs.softmax(-1)
+
+
+class SmoothedCrossEntropy(Loss):
+    """Cross-entropy against targets of which a share is spread evenly over all C classes: label smoothing.
+
+    (1 - s) (-log p_target) + s / C sum_c (-log p_c), with p the softmax of the outputs.
+
+    Args:
+        smoothing: s, 0 up to but not 1.
+
+    Szegedy et al. 2016, arXiv:1512.00567, section 7.
+    """
+
+    name = "smoothed_cross_entropy"
+
+    def __init__(self, smoothing: float) -> None:
+        self.smoothing = smoothing
+        self._plain = CrossEntropy()
+
+    def per_element(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        shifted = outputs - outputs.detach().amax(-1, keepdim=True)
+        others = shifted.exp().sum(-1).log() - shifted.mean(-1)
+        return (1 - self.smoothing) * self._plain.per_element(outputs, targets) + self.smoothing * others
+
+    def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        hot = functional.one_hot(targets, outputs.shape[-1]).to(outputs.dtype)
+        return outputs.softmax(-1) - (1 - self.smoothing) * hot - self.smoothing / outputs.shape[-1]
+
+    def curvature_product(self, outputs: Tensor, vector: Tensor) -> Tensor:
+        return self._plain.curvature_product(outputs, vector)
+
+    def sample_targets(self, outputs: Tensor, random: Random) -> Tensor:
+        return self._plain.sample_targets(outputs, random)
+
+    def averaged(self, outputs: Tensor) -> Tensor:
+        return self._plain.averaged(outputs)
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        return self._plain.probabilities(outputs)
+
+
+class Hinge(Loss):
+    """max(0, 1 + max_(c != target) output_c - output_target); targets are class indices (...,), int64.
+
+    Crammer and Singer 2001, JMLR 2. It is piecewise linear: its curvature is 0, and it is no likelihood.
+    """
+
+    name = "hinge"
+
+    def per_element(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (1 + self._rivals(outputs, targets).amax(-1) - outputs.gather(-1, targets[..., None])[..., 0]).relu()
+
+    def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        rival = functional.one_hot(self._rivals(outputs, targets).argmax(-1), outputs.shape[-1])
+        wrong = (self.per_element(outputs, targets) > 0)[..., None]
+        return ((rival - functional.one_hot(targets, outputs.shape[-1])) * wrong).to(outputs.dtype)
+
+    def curvature_product(self, outputs: Tensor, vector: Tensor) -> Tensor:
+        return vector * 0
+
+    def sample_targets(self, outputs: Tensor, random: Random) -> Tensor:
+        raise Refused("task.loss=hinge is no likelihood, so the model has no targets to draw; use cross_entropy")
+
+    @staticmethod
+    def _rivals(outputs: Tensor, targets: Tensor) -> Tensor:
+        hot = functional.one_hot(targets, outputs.shape[-1]).bool()
+        return outputs.masked_fill(hot, -math.inf)
+
+
+class Huber(Loss):
+    """sum_c h(output_c - target_c), h(r) = r^2 / 2 up to |r| = 1 and |r| - 1/2 beyond; targets (..., C).
+
+    Huber 1964, Annals of Mathematical Statistics 35.
+    """
+
+    name = "huber"
+
+    def per_element(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        near = (outputs - targets).abs().clamp(max=1)
+        return (near * ((outputs - targets).abs() - 0.5 * near)).sum(-1)
+
+    def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs - targets).clamp(-1, 1)
+
+    def curvature_product(self, outputs: Tensor, vector: Tensor) -> Tensor:
+        raise Refused("the curvature of task.loss=huber depends on its targets; use half_squared_error")
+
+    def sample_targets(self, outputs: Tensor, random: Random) -> Tensor:
+        raise Refused("task.loss=huber draws no targets; use half_squared_error")
+
 
 class HalfSquaredError(Loss):
     """1/2 sum_c (output_c - target_c)^2, the negative log-likelihood of a unit Gaussian; targets (..., C)."""
@@ -206,6 +302,9 @@ class BinaryCrossEntropy(Loss):
     def averaged(self, outputs: Tensor) -> Tensor:
         return functional.logsigmoid(outputs).logsumexp(0) - functional.logsigmoid(-outputs).logsumexp(0)
 
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        return outputs.sigmoid()
+
 
 class OneHotSquaredError(Loss):
     """1/2 sum_c (output_c - onehot_c)^2 for class targets (...,): least squares on a classification task."""
@@ -228,7 +327,15 @@ class OneHotSquaredError(Loss):
 
 LOSSES: dict[str, type[Loss]] = {
     kind.name: kind
-    for kind in (CrossEntropy, HalfSquaredError, MeanSquaredError, BinaryCrossEntropy, OneHotSquaredError)
+    for kind in (
+        CrossEntropy,
+        HalfSquaredError,
+        MeanSquaredError,
+        BinaryCrossEntropy,
+        OneHotSquaredError,
+        Hinge,
+        Huber,
+    )
 }
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from altprop.capabilities import OUTPUT_KINDS, Capability, PredictorKind, evaluated_as
-from altprop.checks import check_batch_size, check_penalty, check_targets, check_validation, check_whole
+from altprop.checks import check_batch_size, check_number, check_penalty, check_targets, check_validation, check_whole
 from altprop.data import Batch, Feed, ModelSpec, Panel, Reference, Source, Split, TaskData
 from altprop.errors import AltpropError
-from altprop.losses import LOSSES, Loss, NoLoss, make_loss
+from altprop.losses import LOSSES, CrossEntropy, Loss, NoLoss, SmoothedCrossEntropy, make_loss
 from altprop.randomness import Random, derive_seed, generator_for
 
 if TYPE_CHECKING:
@@ -46,6 +46,11 @@ class Task(ABC):
         validation: share of the training rows held out, or "none".
         loss: the name of one of `losses`; None takes the first.
         data_seed: of the split and of generated data; the same for all seeds of a run.
+        examples: training rows that are kept at the most, in equal parts of every class, out of those left by the
+            hold-out, while the validation split keeps its size; baselines, which took all, are left out then. None
+            keeps all.
+        smoothing: share of a target that training spreads evenly over all classes (label smoothing), 0 up to but not
+            1; evaluations see the targets as they are.
         penalty: terms of the objective that depend on the weights alone: l1 -> a factor of the sum of |w|, l2 -> a
             factor of half the sum of w^2, max_norm -> the norm of a unit's incoming weights above which half the
             square of the excess is charged. Weights are the parameters of two and more dimensions.
@@ -71,6 +76,8 @@ class Task(ABC):
         validation: float | str = 0.2,
         loss: str | None = None,
         data_seed: int = 0,
+        examples: int | None = None,
+        smoothing: float = 0.0,
         penalty: Mapping[str, float] | None = None,
         chance: float | None = None,
         oracle: float | None = None,
@@ -89,10 +96,12 @@ class Task(ABC):
         self.batch_size = check_batch_size(batch_size)
         self.validation = check_validation(validation)
         self.data_seed = check_whole(data_seed, "task.data_seed", 0)
-        self.loss: Loss = self._make_loss(loss or losses[0]) if losses else NoLoss()
+        self.examples = None if examples is None else check_whole(examples, "task.examples", 1)
+        self.scored: Loss = self._make_loss(loss or losses[0]) if losses else NoLoss()
+        self.loss: Loss = self._smoothed(check_number(smoothing, "task.smoothing", 0.0, below=1.0))
         self.penalties = {} if penalty is None else check_penalty(penalty)
         reached = {} if targets is None else check_targets(targets)
-        self.reference = Reference(chance, oracle, dict(baselines or {}), reached)
+        self.reference = Reference(chance, oracle, dict(baselines or {}) if examples is None else {}, reached)
 
     # What an author writes.
 
@@ -226,8 +235,36 @@ class Task(ABC):
         elif self.validation is not None:
             kept, held_rows = self._hold_out(source, self.validation)
             train, held = whole.take(kept), whole.take(held_rows)
+        if self.examples is not None:
+            train = train.take(self._few(source, train, self.examples))
         about = (source.description, source.sha256, source.digest, source.files)
         return TaskData(train, held, {name: split.filled() for name, split in source.tests.items()}, *about)
+
+    def _smoothed(self, smoothing: float) -> Loss:
+        """Return the loss of training, which smooths targets where that is asked for."""
+        if smoothing == 0:
+            return self.scored
+        if type(self.scored) is not CrossEntropy:
+            raise AltpropError(f"task.smoothing is for task.loss=cross_entropy, not {self.scored.name}; leave it out")
+        return SmoothedCrossEntropy(smoothing)
+
+    def _few(self, source: Source, train: Split, count: int) -> Tensor:
+        """Return which rows of the training split are kept: fewer examples are part of more.
+
+        They are the last ones of a series, drawn otherwise, of every class as many as of any other.
+        """
+        n = len(train)
+        count = min(count, n)
+        if source.ordered:
+            return torch.arange(n - count, n)
+        order = torch.randperm(n, generator=generator_for(self.data_seed, type(self).__name__, "few"), device="cpu")
+        if source.stratify is not None:
+            labels = train.targets.cpu()[order]
+            rank = torch.zeros(n, dtype=torch.int64)
+            for label in labels.unique():
+                rank[labels == label] = torch.arange(int((labels == label).sum()))
+            order = order[rank.argsort(stable=True)]
+        return order[:count].sort().values
 
     def _hold_out(self, source: Source, share: float) -> tuple[Tensor, Tensor]:
         n = len(source.train)
@@ -305,14 +342,47 @@ class Task(ABC):
         if split.labelled is not None:
             split = split.take(split.labelled.nonzero()[:, 0])
         outputs = predictor(split.inputs) if split.mask is None else predictor(split.inputs, mask=split.mask)
-        per = self.loss.per_element(outputs, split.targets)
+        per = self.scored.per_element(outputs, split.targets)
         mask = split.mask if split.mask is not None and split.mask.shape == per.shape else None
-        if self.loss.is_mean:
+        if self.scored.is_mean:
             loss = (per if mask is None else per[mask]).double().mean()
         else:
             weights = torch.ones_like(per, dtype=torch.float64) if mask is None else mask.double()
-            loss = (per.double() * weights).sum() / self.loss.divisor(weights)
-        return {"loss": float(loss), **self._metrics(outputs, split)}
+            loss = (per.double() * weights).sum() / self.scored.divisor(weights)
+        return {"loss": float(loss), **self._calibration(outputs, split), **self._metrics(outputs, split)}
+
+    def _calibration(self, outputs: Tensor, split: Split) -> dict[str, float]:
+        """Return the calibration error of predicted classes, where the loss makes the outputs probabilities."""
+        p = self.scored.probabilities(outputs.double()) if Capability.CLASSES in self.offers else None
+        if p is None:
+            return {}
+        if p.shape[-1] == 1:
+            confidence, right = p[..., 0].maximum(1 - p[..., 0]), (p[..., 0] > 0.5) == (split.targets[..., 0] > 0.5)
+        else:
+            confidence, predicted = p.max(-1)
+            right = predicted == split.targets
+        if split.mask is not None and split.mask.shape == right.shape:
+            confidence, right = confidence[split.mask], right[split.mask]
+        return {"calibration_error": calibration_error(confidence.flatten(), right.flatten())}
+
+
+def calibration_error(confidence: Tensor, right: Tensor, bins: int = 15) -> float:
+    """Return how far confidence lies from accuracy: the expected calibration error (Guo et al. 2017, 15 bins).
+
+    sum_b n_b / n |share right in b - mean confidence in b|, over bins b of equal width in confidence; 0 is calibrated.
+
+    Args:
+        confidence: (n,) probability of the predicted class.
+        right: (n,) whether it is the class.
+        bins: number of bins between 0 and 1.
+
+    >>> round(calibration_error(torch.tensor([0.9, 0.9, 0.6]), torch.tensor([True, False, True])), 6)
+    0.4
+    """
+    places = (confidence * bins).long().clamp(max=bins - 1)
+    gaps = torch.zeros(bins, dtype=torch.float64, device=confidence.device)
+    gaps.index_add_(0, places, right.double() - confidence.double())
+    return float(gaps.abs().sum()) / max(1, len(confidence))
 
 
 def _hold_groups_out(groups: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:

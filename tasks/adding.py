@@ -34,7 +34,7 @@ class Adding(Task):
     Paper: Hochreiter and Schmidhuber 1997, experiment 4, in the form of Le, Jaitly and Hinton 2015.
     """
 
-    losses: ClassVar[tuple[str, ...]] = ("mse", "half_squared_error")
+    losses: ClassVar[tuple[str, ...]] = ("mse", "half_squared_error", "huber")
     metric: ClassVar[str] = "mse"
     higher_is_better: ClassVar[bool] = False
     offers: ClassVar[frozenset[Capability]] = frozenset({Capability.SUPERVISED})

@@ -28,7 +28,7 @@ class Diabetes(Task):
     Paper: Efron, Hastie, Johnstone and Tibshirani 2004, Least angle regression.
     """
 
-    losses: ClassVar[tuple[str, ...]] = ("half_squared_error", "mse")
+    losses: ClassVar[tuple[str, ...]] = ("half_squared_error", "mse", "huber")
     metric: ClassVar[str] = "nmse"
     higher_is_better: ClassVar[bool] = False
     offers: ClassVar[frozenset[Capability]] = frozenset({Capability.SUPERVISED, Capability.VECTORS})

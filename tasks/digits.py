@@ -19,7 +19,7 @@ class Digits(Task):
     Paper: Alpaydin and Kaynak 1998, Cascading classifiers (the UCI set "Optical recognition of handwritten digits").
     """
 
-    losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "one_hot_squared_error")
+    losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "one_hot_squared_error", "hinge")
     offers: ClassVar[frozenset[Capability]] = frozenset({Capability.SUPERVISED, Capability.CLASSES, Capability.VECTORS})
 
     @property

@@ -31,7 +31,7 @@ class DigitsSequence(Task):
     784 pixels of MNIST.
     """
 
-    losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "one_hot_squared_error")
+    losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "one_hot_squared_error", "hinge")
     offers: ClassVar[frozenset[Capability]] = frozenset({Capability.SUPERVISED, Capability.CLASSES})
 
     def __init__(self, *, order: str = "rows", **common: Any) -> None:

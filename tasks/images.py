@@ -25,7 +25,7 @@ class ImageTask(Task, ABC):
         common: see `Task`.
     """
 
-    losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "one_hot_squared_error")
+    losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "one_hot_squared_error", "hinge")
     offers: ClassVar[frozenset[Capability]] = frozenset({Capability.SUPERVISED, Capability.CLASSES, Capability.VECTORS})
     archive: ClassVar[Archive]
 

@@ -23,7 +23,7 @@ class Mnist1d(Task):
     published file.
     """
 
-    losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "one_hot_squared_error")
+    losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "one_hot_squared_error", "hinge")
     offers: ClassVar[frozenset[Capability]] = frozenset({Capability.SUPERVISED, Capability.CLASSES, Capability.VECTORS})
 
     def __init__(self, *, shuffled: bool = False, generator_seed: int = PUBLISHED_SEED, **common: Any) -> None:

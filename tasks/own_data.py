@@ -58,7 +58,14 @@ class OwnDataTask(Task, ABC):
         AltpropError: for another metric.
     """
 
-    losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "one_hot_squared_error", "half_squared_error", "mse")
+    losses: ClassVar[tuple[str, ...]] = (
+        "cross_entropy",
+        "one_hot_squared_error",
+        "hinge",
+        "half_squared_error",
+        "mse",
+        "huber",
+    )
     offers: ClassVar[frozenset[Capability]] = frozenset(
         {Capability.SUPERVISED, Capability.CLASSES, Capability.VECTORS, Capability.LEAST_SQUARES}
     )
@@ -68,7 +75,7 @@ class OwnDataTask(Task, ABC):
     ) -> None:
         self._prepared = prepared
         known: Mapping[str, bool] = CLASS_METRICS if prepared.classes else VALUE_METRICS
-        losses = self.losses[:2] if prepared.classes else self.losses[2:]
+        losses = self.losses[:3] if prepared.classes else self.losses[3:]
         if (common.get("loss") or losses[0]) != "cross_entropy":
             known = {name: more for name, more in known.items() if name != "log_loss"}
         leading = next(iter(known)) if metric is None else check_name(metric, "task.metric", known)

@@ -24,7 +24,7 @@ class Sunspots(Task):
     Paper: Weigend, Huberman and Rumelhart 1990, Predicting the future: a connectionist approach.
     """
 
-    losses: ClassVar[tuple[str, ...]] = ("half_squared_error", "mse")
+    losses: ClassVar[tuple[str, ...]] = ("half_squared_error", "mse", "huber")
     metric: ClassVar[str] = "nmse"
     higher_is_better: ClassVar[bool] = False
     offers: ClassVar[frozenset[Capability]] = frozenset({Capability.SUPERVISED, Capability.VECTORS})

@@ -28,7 +28,7 @@ class TableTask(Task, ABC):
         common: see `Task`.
     """
 
-    losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "one_hot_squared_error")
+    losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "one_hot_squared_error", "hinge")
     offers: ClassVar[frozenset[Capability]] = frozenset({Capability.SUPERVISED, Capability.CLASSES, Capability.VECTORS})
     loader: ClassVar[str]
     features: ClassVar[int]

@@ -62,7 +62,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         extra = EXTRAS.get(value.partition("_")[0])
         if extra and group in ("hydra/launcher", "hydra/sweeper") and f"'{group}/{value}'" in str(error):
             return f"{override} needs a package that is not there; pip install 'altprop[{extra}]'"
-        if group in (*GROUPS, "experiment", "debug") and value and "." not in group:
+        if group in (*GROUPS, "experiment", "recipe", "debug") and value and "." not in group:
             folders = tuple(_config_dirs(overrides))
             known = catalogue.entries(group, folders)
             for name in (part.strip("'\"") for part in value.split(",")):

@@ -14,7 +14,19 @@ from altprop.errors import AltpropError
 from altprop.resolve import arguments
 from altprop.search_space import Dimension
 
-GROUPS = ("algorithm", "optimizer", "dropout", "task", "model", "budget", "probes", "trainer", "logger", "experiment")
+GROUPS = (
+    "algorithm",
+    "optimizer",
+    "dropout",
+    "task",
+    "model",
+    "budget",
+    "probes",
+    "trainer",
+    "logger",
+    "experiment",
+    "recipe",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -72,7 +84,7 @@ def _print_group(group: str, found: dict[str, catalogue.Entry], in_full: bool = 
         origin = "" if entry.origin == "altprop" else f" [{entry.origin}]"
         text = f"cannot be used: {entry.trouble}" if entry.trouble else entry.summary
         print(f"  {name:<{width}}  {text}{origin}")
-        if in_full and group not in ("experiment", "budget", "probes", "trainer", "logger"):
+        if in_full and group not in ("experiment", "recipe", "budget", "probes", "trainer", "logger"):
             for line in _lines(group, entry):
                 print(f"  {'':<{width}}    {line}")
     print()

@@ -22,6 +22,7 @@ from altprop.flops import count_flops
 from altprop.harness.cell import Cell
 from altprop.ledger import Ledger
 from altprop.losses import NoLoss
+from altprop.models.base import LayeredModel
 from altprop.models.custom import adopt
 from altprop.noise import Noise, NoiseClock
 from altprop.optim import OptimizerFactory
@@ -77,6 +78,8 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
     spec = task.spec
     model = _model(cell.config["model"], spec, noise, streams.initialisation.generator).to(device=device, dtype=dtype)
     model.train()
+    if cell.config["model"].get("initialisation") == "lsuv" and isinstance(model, LayeredModel):
+        model.scale_outputs(data.train.inputs[: settings.probe_rows])
     first = data.train.batch(torch.zeros(1, dtype=torch.int64, device=device))
     ledger = Ledger(len(getattr(model, "blocks", ())))
     ledger.measure_forward = partial(_forward_flops, model, first)

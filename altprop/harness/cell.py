@@ -216,7 +216,7 @@ def _options(overrides: Sequence[str], groups: Sequence[str], skip: Sequence[str
 
 
 def _label(axes: Mapping[str, str], overrides: Sequence[str], folders: tuple[str, ...]) -> str:
-    """Name a learner: "dfa+adam(lr=0.01)·dropout=standard"."""
+    """Name a learner: "dfa+adam(lr=0.01)·dropout=standard"; a recipe goes by its own name, "residual"."""
     learner, optimizer = axes["algorithm"], axes["optimizer"]
     own = _options(overrides, ("algorithm",))
     label = learner + (f"({', '.join(own)})" if own else "")
@@ -226,6 +226,10 @@ def _label(axes: Mapping[str, str], overrides: Sequence[str], folders: tuple[str
     if axes["dropout"] != "none":
         options = _options(overrides, ("dropout",))
         label += f"·dropout={axes['dropout']}" + (f"({', '.join(options)})" if options else "")
+    recipe = next((o.partition("=")[2] for o in overrides if o.lstrip("+").startswith("recipe=")), None)
+    if recipe is not None:
+        own = _options(overrides, ("algorithm", "optimizer", "dropout", "model"))
+        return recipe + (f"({', '.join(own)})" if own else "")
     return label + _model_label(axes, overrides, folders)
 
 

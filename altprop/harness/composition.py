@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Glob
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from altprop import catalogue
 from altprop.errors import AltpropError, near
@@ -30,8 +30,9 @@ class PluginSearchPath(SearchPathPlugin):
 
 
 def register_search_path() -> None:
-    """Make Hydra know the plugins' folders; harmless when called again."""
+    """Make Hydra know the plugins' folders and `${repeat:VALUE,TIMES}`, a list; harmless when called again."""
     Plugins.instance().register(PluginSearchPath)
+    OmegaConf.register_new_resolver("repeat", lambda value, times: [value] * times, replace=True)
 
 
 def compose_cell(overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:
@@ -80,7 +81,7 @@ def spell(argument: str, config_dirs: Sequence[str] = ()) -> str:
     """
     if argument.startswith("+tune="):
         return argument[1:]  # it stands in the configuration, and Hydra would refuse to add it
-    if argument.startswith("task.penalty."):
+    if argument.startswith(("task.penalty.", "task.examples=", "task.smoothing=")):
         return f"++{argument}"  # no yaml needs to say that a task has none
     group, _, value = argument.partition("=")
     if value == "null" and group != "algorithm" and (known := catalogue.entries(group, tuple(config_dirs))):

@@ -27,6 +27,7 @@ class Budget:
     block: int
     stop_at_target: bool
     divergence: float
+    patience: int | None = None
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Budget:
@@ -38,6 +39,7 @@ class Budget:
             check_whole(config.get("block"), "budget.block", 1),
             bool(config.get("stop_at_target", False)),
             check_number(config.get("divergence"), "budget.divergence", above=1),
+            None if config.get("patience") is None else check_whole(config["patience"], "budget.patience", 1),
         )
 
 
@@ -97,6 +99,8 @@ class Settings:
         task = config.get("task") or {}
         if task.get("validation") == "none" and (config.get("budget") or {}).get("stop_at_target"):
             raise AltpropError("budget.stop_at_target needs a validation split; task.validation=none has none")
+        if (config.get("budget") or {}).get("patience") is not None and task.get("validation") == "none":
+            raise AltpropError("budget.patience waits for validation data; task.validation=none leaves none")
         if config.get("tune") and task.get("validation") == "none":
             raise AltpropError("tune= chooses on validation data; task.validation=none leaves none")
         return cls(

@@ -314,6 +314,13 @@ class TrainingRun:
             self._end(RunStatus.REACHED_TARGET)
         elif self.spent >= budget.amount:
             self._end(RunStatus.COMPLETED)
+        elif budget.patience is not None and self._since_best() >= budget.patience:
+            self._end(RunStatus.COMPLETED, f"{budget.patience} evaluations brought no better one: stopped early.")
+
+    def _since_best(self) -> int:
+        """Return how many evaluations there were since the best one."""
+        best = self.best["step"] if self.best else -1
+        return sum(row["split"] == "validation" and row["step"] > best for row in self.trace if "split" in row)
 
     def _end_context(self) -> None:
         """Evaluate where a context of a stream ends; the learner never sees what comes out.
@@ -388,7 +395,12 @@ class TrainingRun:
     # The end.
 
     def test(self) -> tuple[dict[str, dict[str, float]], float | None]:
-        """Open the test sets: (set -> metrics of the final state, test metric of the best validation state)."""
+        """Open the test sets: (set -> metrics of the final state, test metric of the best validation state).
+
+        With `budget.patience` the best state is the final one.
+        """
+        if self.budget.patience is not None and self.best is not None:
+            self.parts.algorithm.restore(self.best)
         final = {name: self.evaluate(split, name) for name, split in self.parts.data.tests.items()}
         for name, metrics in final.items():
             self._row(_label(name), metrics)

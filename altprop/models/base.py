@@ -223,6 +223,26 @@ class LayeredModel(nn.Module):
             x = block(x)
         return x
 
+    def scale_outputs(self, x: Tensor) -> None:
+        """Divide the weight of each layer by the deviation of its pre-activations, so that it becomes 1: LSUV.
+
+        The layers follow one another, each seeing what those below now give; biases are 0 then, so that one division
+        is exact. A layer that gives nothing stays as it is.
+
+        Args:
+            x: (B, ...) inputs of the training set.
+
+        Mishkin and Matas 2016, arXiv:1511.06422, who begin with orthogonal weights, as `initialisation=lsuv` does.
+        """
+        training = self.training
+        self.eval()
+        with torch.no_grad():
+            for block in self._listed():
+                deviation = block.transform(x).std(correction=0)
+                block.weight.div_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
+                x = block(x)
+        self.train(training)
+
     # Structure that grows or shrinks: `Updater.rebind` or `Problem.structure_changed` follows, and takes note.
 
     def insert_block(self, index: int, block: Block) -> None:

@@ -132,6 +132,14 @@ def _orthogonal(weight: Tensor, fan_in: int, fan_out: int, gain: float, generato
     weight.copy_(gain * (q if rows >= columns else q.T).reshape(weight.shape))
 
 
+def _identity(weight: Tensor) -> None:
+    """Hand each input on to the unit of its number, at the middle of a convolution's kernel."""
+    middle = tuple(size // 2 for size in weight.shape[2:])
+    weight.zero_()
+    for place in range(min(weight.shape[:2])):
+        weight[(place, place, *middle)] = 1.0
+
+
 INITIALISATIONS: dict[str, Initialiser] = {
     # torch's own default for Linear and Conv.
     "torch": lambda w, i, o, g, r: _uniform(w, 1 / math.sqrt(i), r),
@@ -147,6 +155,10 @@ INITIALISATIONS: dict[str, Initialiser] = {
     "orthogonal": _orthogonal,
     # Poole et al. 2016, Schoenholz et al. 2017: the gain is that of `critical`, and biases are drawn too.
     "critical": lambda w, i, o, g, r: _normal(w, g / math.sqrt(i), r),
+    # Mishkin and Matas 2016: orthogonal here, and scaled by `LayeredModel.scale_outputs` once there are data.
+    "lsuv": _orthogonal,
+    # Le et al. 2015.
+    "identity": lambda w, i, o, g, r: _identity(w),
     "small_normal": lambda w, i, o, g, r: _normal(w, 0.01, r),
     "unit_normal": lambda w, i, o, g, r: _normal(w, 1.0, r),
     "zeros": lambda w, i, o, g, r: _zero(w),

@@ -363,12 +363,12 @@ class RecurrentModel(nn.Module):
             raise Refused(f"model={cell} reads sequences of vectors, and this task's inputs are none; try model=mlp")
         check_name(cell, "model.cell", CELLS)
         check_name(activation, "model.activation", ACTIVATIONS)
-        check_name(initialisation, "model.initialisation", (*INITIALISATIONS, "identity"))
+        check_name(initialisation, "model.initialisation", INITIALISATIONS)
         if initialisation == "identity" and cell in ("gru", "lstm"):
             raise AltpropError(f"model.initialisation=identity is for model=rnn and leaky_rnn; {cell} has gates")
-        if initialisation == "critical":
+        if initialisation in ("critical", "lsuv"):
             raise AltpropError(
-                "model.initialisation=critical is for layered models; use orthogonal for a recurrent one"
+                f"model.initialisation={initialisation} is for layered models; use orthogonal for a recurrent one"
             )
         widths = check_widths(hidden)
         if not widths:

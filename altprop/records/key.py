@@ -8,7 +8,7 @@ from typing import Any
 
 from altprop.records.encode import canonical_json
 
-KERNEL = 3
+KERNEL = 4
 """Bump it by one when a change of the harness or the records changes any `result` block or trace row.
 
 Code that `altprop.records.source` follows (contracts, models, losses, probes) needs no bump: its syntax trees are in

@@ -33,11 +33,13 @@ from altprop.report.model import CROWD, Report, Table
 from altprop.report.oracle_checks import Verified, as_csv, doubts, verified
 from altprop.report.oracle_checks import summary as summary_of_oracle_checks
 from altprop.report.page import Workload, render
+from altprop.report.reached import reached
 from altprop.report.reading import read
 from altprop.report.results import dots, rows
 from altprop.report.robustness import COMMAND, beside, best_searched, orphans, searched, spreads, steps_of_k
 from altprop.report.robustness_figures import best_figures, sensitivity
 from altprop.report.runs import run_page
+from altprop.report.signal_panels import signal_panels
 from altprop.report.task_panels import task_panels
 from altprop.report.verdict import conclude
 
@@ -137,12 +139,13 @@ def assemble(report: Report) -> dict[str, Any]:
     small = len(report.runs) <= LAYERS_UP_TO
     workloads = [_workload(report, table, found, oracle_checks, scale, small) for table in report.tables]
     pooled = across(report)
+    maps = [] if pooled else reached(report)
     cells = matrix(report)
     unfair = [f"{problem} ({table.workload})" for table in report.tables for problem in problems(found, table.workload)]
     results = {one.table.workload: one.rows for one in workloads}
     broken = failures(report)
     found_figures = _few(workloads, pooled) if report.published else _figures(workloads, pooled)
-    files = list({figure.name: figure for figure in found_figures if figure.name}.values())
+    files = list({figure.name: figure for figure in [*maps, *found_figures] if figure.name}.values())
     return {
         "report": report,
         "tally": tally(report),
@@ -152,6 +155,7 @@ def assemble(report: Report) -> dict[str, Any]:
         "answer": answer(report, results, pooled, cells, unfair),
         "workloads": workloads,
         "across": pooled,
+        "reached": maps,
         "trials": sum(len(tuning.trials) for tuning in report.tunings),
         "orphans": orphans(report),
         "tune_command": COMMAND,
@@ -192,7 +196,7 @@ def _workload(
         verdict=conclude(report, table, results, problems(found, table.workload) + doubts(oracle_checks, table)),
         dots=dots(report, table, results),
         views=views(report, table),
-        panels=task_panels(report, table),
+        panels=[*task_panels(report, table), *signal_panels(table)],
         health=health(report, table, scale, pages),
         costs=costs,
         paretos=[figure for figure in planes if figure is not None],
@@ -220,6 +224,7 @@ def _few(workloads: Iterable[Workload], pooled: Across | None) -> Iterator[Figur
     for one in workloads:
         yield from [one.dots] if one.dots is not None else []
         yield from one.views[0].overview if one.views else []
+        yield from (figure for panel in one.panels for figure in panel.figures if figure.name.startswith("signal"))
         yield from one.best
     yield from pooled.figures if pooled else []
 

@@ -31,7 +31,10 @@ class Check:
 
 
 def checks(report: Report) -> list[Check]:
-    """Make a report's identity checks: data and split a workload, weights and batches a (model, batch size, seed)."""
+    """Make a report's identity checks: data and split a workload, weights and batches a (model, batch size, seed).
+
+    Models are one where their options are: another initialisation has other weights.
+    """
     found = []
     for table in report.tables:
         runs = [run for name in table.runs for run in table.tried(name) if run.block("identity")]
@@ -72,10 +75,11 @@ def _shared(table: Table, runs: Sequence[Run], field: str, name: str) -> Check:
 
 def _per_seed(table: Table, runs: Sequence[Run], field: str, name: str) -> Check:
     own = sum(bool(run.result.get("own_model")) for run in runs)
-    grouped: dict[tuple[str, str, int], list[Run]] = defaultdict(list)
+    grouped: dict[tuple[str, str, int, str], list[Run]] = defaultdict(list)
     for run in runs:
         if _hash(run, field) and not run.result.get("own_model"):
-            grouped[run.record.data["axes"].get("model", ""), batch_size(run), run.seed].append(run)
+            options = repr(sorted(flatten(run.record.data["config"].get("model") or {}).items()))
+            grouped[run.record.data["axes"].get("model", ""), batch_size(run), run.seed, options].append(run)
     compared = {place: group for place, group in grouped.items() if len(group) > 1}
     aside = f" {plural(own, 'run has', 'runs have')} a model of {'its' if own == 1 else 'their'} own." if own else ""
     if not compared:
@@ -89,7 +93,7 @@ def _per_seed(table: Table, runs: Sequence[Run], field: str, name: str) -> Check
             len(compared), "group of one (model, batch size, seed)", "groups of one (model, batch size, seed)"
         )
         return Check(table.workload, name, "equal", f"Equal within {groups}, {total} runs compared.{aside}")
-    (model, size, seed), group = next(iter(sorted(broken.items())))
+    (model, size, seed, _), group = next(iter(sorted(broken.items())))
     hashes = {_hash(run, field)[:12]: run.learner for run in group}
     parts = ", ".join(f"{value} ({learner})" for value, learner in sorted(hashes.items()))
     where = f"model {model}, batch size {size or 'unknown'}, seed {seed}"

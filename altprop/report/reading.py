@@ -13,6 +13,7 @@ from altprop.records.folders import left_out
 from altprop.records.frame import read_all
 from altprop.records.oracle_checks import load_oracle_checks
 from altprop.records.record import Record
+from altprop.report.health import natural
 from altprop.report.model import Learner, Report, Run, Table, Tuning
 from altprop.report.naming import name_variants
 from altprop.report.style import assign
@@ -45,7 +46,9 @@ def read(runs: Sequence[Path], title: str, keys: Collection[str] | None = None, 
     for record in kept:
         workloads[record.workload][names[record.key]].append(Run(record, names[record.key]))
     learners = _learners(kept, names, reference)
-    tables = [_table(name, cells, learners) for name, cells in sorted(workloads.items())]
+    tables = [
+        _table(name, cells, learners) for name, cells in sorted(workloads.items(), key=lambda item: natural(item[0]))
+    ]
     found, older = tunings(trials)
     placed = [replace(tuning, learner=_searched(tuning, tables)) for tuning in found]
     oracle_checks, broken = load_oracle_checks(list(runs))

@@ -168,7 +168,7 @@ def toy_sequence(
     return problem, batch
 
 
-_CLASS_LOSSES = ("cross_entropy", "one_hot_squared_error")
+_CLASS_LOSSES = ("cross_entropy", "one_hot_squared_error", "hinge")
 
 
 def _targets(loss: str, data: Random, shape: tuple[int, ...], outputs: int) -> torch.Tensor:

@@ -57,7 +57,7 @@ COMMAND = "import sys; from altprop.cli.run import run; code = run(sys.argv[1:])
         ("algorithm=custom algorithm._target_=altprop.models.mlp.MLP", "is not a class of altprop.algorithm.Algorithm"),
         ("task.batch_size=0", "task.batch_size must be a whole number of at least 1, or full; got 0"),
         ("task.validation=2", "task.validation must be a share between 0 and 1, or none; got 2"),
-        ("task.loss=hinge", "unknown task.loss=hinge; known are:"),
+        ("task.loss=cubic", "unknown task.loss=cubic; known are:"),
         ("task=table", "task=table needs task.path; say task.path=..."),
         ("task=table task.path=no.csv task.target=y", "there is no file no.csv"),
         ("task=arrays task.path=no.npz", "task.path: there is no file no.npz"),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from altprop.data import Batch, ModelSpec
 from altprop.errors import Refused
-from altprop.losses import LOSSES
+from altprop.losses import LOSSES, SmoothedCrossEntropy, make_loss
 from altprop.models.cnn import CNN
 from altprop.noise import MultiplicativeNoise, Noise
 from altprop.optim import OptimizerFactory
@@ -338,7 +338,7 @@ def random_batch(loss: str, shape: tuple[int, ...], weights: bool) -> tuple[Prob
     problem = toy(loss=loss)[0]
     data = problem.random
     outputs = data.normal(*shape, 3)
-    if loss in ("cross_entropy", "one_hot_squared_error"):
+    if loss in ("cross_entropy", "one_hot_squared_error", "hinge"):
         targets = data.integers(0, 3, *shape)
     else:
         targets = data.uniform(*shape, 3).round()
@@ -367,8 +367,38 @@ def test_derivatives_at_the_outputs(loss: str, shape: tuple[int, ...], weights: 
     (gradient,) = torch.autograd.grad(slow(leaf), leaf)
     assert close(problem.output_gradient(outputs, batch), gradient)
     v = problem.random.normal(*outputs.shape)
+    if loss == "huber":
+        with pytest.raises(Refused, match="depends on its targets"):
+            problem.output_curvature(outputs, v, batch)
+        return
     _, product = torch.autograd.functional.hvp(slow, outputs, v)
     assert close(problem.output_curvature(outputs, v, batch), product)
+
+
+def test_the_losses_that_a_margin_and_an_outlier_make() -> None:
+    outputs = torch.tensor([[2.0, 0.5, 0.0], [0.2, 0.0, 3.0], [9.0, 0.0, 0.0]], dtype=torch.float64)
+    assert make_loss("hinge").per_element(outputs, torch.tensor([0, 1, 0])).tolist() == [0.0, 4.0, 0.0]
+    residual = torch.tensor([[0.5, -3.0]], dtype=torch.float64)
+    assert make_loss("huber").per_element(residual, 0 * residual).tolist() == [0.125 + 2.5]
+    assert make_loss("huber").gradient(residual, 0 * residual).tolist() == [[0.5, -1.0]]
+    for name in ("hinge", "huber"):
+        with pytest.raises(Refused):
+            make_loss(name).sample_targets(outputs, Random(0))
+
+
+@pytest.mark.parametrize("shape", [(7,), (4, 7)])
+def test_smoothed_targets_are_cross_entropy_against_the_mixture(shape: tuple[int, ...]) -> None:
+    data, s = Random(3, dtype=torch.float64), 0.2
+    outputs, targets, loss = data.normal(*shape, 5), data.integers(0, 5, *shape), SmoothedCrossEntropy(s)
+    mixture = (1 - s) * torch.nn.functional.one_hot(targets, 5) + s / 5
+    leaf = outputs.clone().requires_grad_()
+    slow = -(mixture * leaf.log_softmax(-1)).sum(-1)
+    assert close(loss.per_element(outputs, targets), slow.detach())
+    (gradient,) = torch.autograd.grad(slow.sum(), leaf)
+    assert close(loss.gradient(outputs, targets), gradient)
+    v = data.normal(*outputs.shape)
+    assert close(loss.curvature_product(outputs, v), make_loss("cross_entropy").curvature_product(outputs, v))
+    assert close(loss.probabilities(outputs), outputs.softmax(-1))
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "half_squared_error", "mse", "binary_cross_entropy"])

@@ -7,7 +7,9 @@ import torch
 
 from altprop.checks import ACTIVATIONS as ACTIVATION_NAMES
 from altprop.checks import INITIALISATIONS as INITIALISATION_NAMES
+from altprop.data import ModelSpec
 from altprop.errors import AltpropError
+from altprop.models.mlp import MLP
 from altprop.models.parts import (
     ACTIVATIONS,
     INITIALISATIONS,
@@ -67,13 +69,14 @@ DEVIATIONS = {
     "lecun_normal": 1.0,
     "orthogonal": 1.5 * math.sqrt(300 / 400),
     "critical": 1.0,
+    "lsuv": 1.5 * math.sqrt(300 / 400),
     "small_normal": 0.01 * math.sqrt(300),
     "unit_normal": math.sqrt(300),
     "zeros": 0.0,
 }
 
 
-@pytest.mark.parametrize("name", INITIALISATIONS)
+@pytest.mark.parametrize("name", DEVIATIONS)
 def test_an_initialisation_has_its_mean_and_deviation(name):
     weight, bias = filled(name, gain=1.5)
     deviation = DEVIATIONS[name] / math.sqrt(300)
@@ -183,3 +186,30 @@ def test_groups_hold_two_units_and_more(channels, groups):
 def test_an_unknown_name_is_told_the_known_ones(call, message):
     with pytest.raises(AltpropError, match=message):
         call()
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+def test_lsuv_gives_each_layer_unit_variance(activation):
+    spec, generator = ModelSpec((20,), 5), generator_for(0, "parts")
+    model = MLP(spec, [30] * 4, activation=activation, initialisation="lsuv", generator=generator).double()
+    x = torch.randn(64, 20, generator=generator).double()
+    model.scale_outputs(x)
+    assert model.training
+    for block in model.blocks:
+        assert float(block.transform(x).detach().std(correction=0)) == pytest.approx(1.0, abs=1e-12)
+        x = block(x)
+
+
+def test_lsuv_leaves_a_layer_that_gives_nothing_alone():
+    model = MLP(ModelSpec((3,), 2), [4], initialisation="zeros", generator=generator_for(0, "parts"))
+    model.scale_outputs(torch.ones(5, 3))
+    assert all(not parameter.any() for parameter in model.parameters())
+
+
+def test_identity_hands_inputs_on():
+    weight, bias = filled("identity", (4, 3))
+    assert weight.equal(torch.eye(4, 3, dtype=torch.float64))
+    assert not bias.any()
+    kernel, _ = filled("identity", (3, 2, 5))
+    x = torch.randn(1, 2, 9, generator=generator_for(0, "parts")).double()
+    assert torch.nn.functional.conv1d(x, kernel, padding=2)[:, :2].equal(x)
