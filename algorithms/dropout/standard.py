@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from altprop import MultiplicativeNoise, check_name, check_number, check_whole
+from altprop import MultiplicativeNoise, Places, Refused, check_name, check_number, check_whole
 from altprop.algorithms.dropout.rates import SCHEDULES, rate_at
 
 
@@ -19,6 +20,7 @@ class StandardDropout(MultiplicativeNoise):
 
     Args:
         p: probability that a hidden unit is dropped, 0 up to but not 1.
+        layers: that of each hidden layer, first to last, in place of p; None takes p for all.
         p_input: the same for the inputs.
         schedule: of both over the run: constant, annealed or curriculum (`rate_at`).
         passes: noisy forward passes that a prediction averages; 0 predicts without noise.
@@ -38,17 +40,34 @@ class StandardDropout(MultiplicativeNoise):
 
     sites: ClassVar[frozenset[str]] = frozenset({"unit", "input"})
 
-    def __init__(self, p: float = 0.2, p_input: float = 0.0, schedule: str = "constant", passes: int = 0) -> None:
+    def __init__(
+        self,
+        p: float = 0.2,
+        p_input: float = 0.0,
+        schedule: str = "constant",
+        passes: int = 0,
+        layers: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.rates = {
             "unit": check_number(p, "dropout.p", 0.0, 1 - 1e-6),
             "input": check_number(p_input, "dropout.p_input", 0.0, 1 - 1e-6),
         }
+        self.layers = None if layers is None else [check_number(q, "dropout.layers", 0.0, 1 - 1e-6) for q in layers]
+        self.by_layer: dict[int, float] = {}
         self.schedule = check_name(schedule, "dropout.schedule", SCHEDULES)
         self.passes = check_whole(passes, "dropout.passes", 0)
 
+    def _setup(self, places: Places, train_size: int) -> None:
+        if self.layers is not None:
+            hidden = sorted(places.get("unit", {}))
+            if len(self.layers) != len(hidden):
+                raise Refused(f"dropout.layers has {len(self.layers)} rates, and {len(hidden)} layers drop units")
+            self.by_layer = dict(zip(hidden, self.layers, strict=True))
+
     def _mask(self, like: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor:
-        p = rate_at(self.rates[site], self.schedule, self.clock.progress)
+        rate = self.by_layer.get(layer, self.rates[site]) if site == "unit" else self.rates[site]
+        p = rate_at(rate, self.schedule, self.clock.progress)
         if p == 0.0:
             return torch.ones(shape, dtype=like.dtype, device=like.device)
         keep = self.clock.uniform(shape, site, layer, 0, like) >= p

@@ -31,6 +31,8 @@ from altprop.noise import SITES, MixingNoise, MultiplicativeNoise
 EQUAL = 1e-10
 # Draws whose mean is looked at, and how many standard errors it may be off.
 PHASES, ERRORS = 50, 6.0
+STEPS = 8
+"""Steps whose draws are recorded."""
 
 
 @dataclass(frozen=True)
@@ -263,6 +265,42 @@ def repeats_where_it_is_held(target: PartTarget) -> str | None:
     return None
 
 
+def acts_in_every_step(target: PartTarget) -> str | None:
+    """The masks of an evaluated step stand on draws of its own, at the places it serves, uniform or normal ones."""
+    parts = make_part(target)
+    problem, batch = parts.problem, parts.feed.batch(0)
+    noise = problem.uncounted.noise
+    if noise is None or batch is None:
+        raise NotApplicable("there is no noise")
+    found: dict[str, list[Tensor]] = {}
+    before: dict[tuple[str, int, int, int, str], Tensor] = {}
+    for step in range(STEPS):
+        problem.begin_step(step)
+        with noise.clock.record() as drawn:
+            problem.gradient(batch)
+        if not drawn:
+            return f"step {step} was evaluated without a draw from `self.clock`"
+        for (site, layer, *_, kind), values in drawn.items():
+            if layer not in noise.places.get(site, {}):
+                return f"it draws for {site} of layer {layer}, which it did not find at its set-up"
+            found.setdefault(kind, []).append(values.double().flatten())
+        if any(key in before and values.equal(before[key]) for key, values in drawn.items()):
+            return f"step {step} has the draws of the step before"
+        before = dict(drawn)
+    for kind, draws in found.items():
+        every = torch.cat(draws)
+        mean, variance, fourth = _MOMENTS[kind]
+        off = abs(float(every.mean()) - mean) / (variance / len(every)) ** 0.5
+        spread = abs(float((every - mean).square().mean()) - variance) / ((fourth - variance**2) / len(every)) ** 0.5
+        if max(off, spread) > ERRORS:
+            return f"its {kind} draws are off by {max(off, spread):.1f} standard errors of their mean or variance"
+    return None
+
+
+# Mean, variance and fourth central moment of U(0, 1) and N(0, 1).
+_MOMENTS = {"uniform": (0.5, 1 / 12, 1 / 80), "normal": (0.0, 1.0, 3.0)}
+
+
 def has_the_mean_one(target: PartTarget) -> str | None:
     """A noise that multiplies has masks of mean 1, so that evaluation needs no other scale."""
     noise = make_part(target).problem.uncounted.noise
@@ -297,5 +335,7 @@ PART_RULES = {
         steps_through_time,
         *EVERY,
     ),
-    "dropout": _named(is_the_identity_in_evaluation, repeats_where_it_is_held, has_the_mean_one, *EVERY),
+    "dropout": _named(
+        is_the_identity_in_evaluation, repeats_where_it_is_held, acts_in_every_step, has_the_mean_one, *EVERY
+    ),
 }

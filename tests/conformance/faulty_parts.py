@@ -41,6 +41,21 @@ class DrawsOneMask(HonestNoise):
         return mask
 
 
+class ForgetsTheStep(HonestNoise):
+    def _mask(self, like, shape, site, layer):
+        self.clock.step, step = 0, self.clock.step
+        mask = super()._mask(like, shape, site, layer)
+        self.clock.step = step
+        return mask
+
+
+class DrawsForAnotherLayer(HonestNoise):
+    """Its draws are keyed by a layer that there is not."""
+
+    def _mask(self, like, shape, site, layer):
+        return super()._mask(like, shape, site, layer + 100)
+
+
 class ActsInEvaluation(HonestNoise):
     def forward(self, x, site, layer, shared=0):
         return 1.1 * super().forward(x, site, layer, shared)

@@ -31,6 +31,8 @@ FAULTS = {
         "HasAnotherMean": "has_the_mean_one",
         "DrawsFromTorch": "repeats_where_it_is_held",
         "DrawsOneMask": "repeats_where_it_is_held",
+        "ForgetsTheStep": "acts_in_every_step",
+        "DrawsForAnotherLayer": "acts_in_every_step",
         "ActsInEvaluation": "is_the_identity_in_evaluation",
     },
     "model": {

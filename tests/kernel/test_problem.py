@@ -390,7 +390,7 @@ def test_the_losses_that_a_margin_and_an_outlier_make() -> None:
 def test_smoothed_targets_are_cross_entropy_against_the_mixture(shape: tuple[int, ...]) -> None:
     data, s = Random(3, dtype=torch.float64), 0.2
     outputs, targets, loss = data.normal(*shape, 5), data.integers(0, 5, *shape), SmoothedCrossEntropy(s)
-    mixture = (1 - s) * torch.nn.functional.one_hot(targets, 5) + s / 5
+    mixture = (1 - s) * torch.nn.functional.one_hot(targets, 5).double() + s / 5
     leaf = outputs.clone().requires_grad_()
     slow = -(mixture * leaf.log_softmax(-1)).sum(-1)
     assert close(loss.per_element(outputs, targets), slow.detach())

@@ -9,7 +9,7 @@ import torch
 from altprop.algorithms.backprop.backprop import Backprop
 from altprop.algorithms.dropout.standard import StandardDropout
 from altprop.data import Batch, ModelSpec
-from altprop.errors import AltpropError
+from altprop.errors import AltpropError, Refused
 from altprop.models.cnn import CNN
 from altprop.models.mlp import MLP
 from altprop.noise import NoiseClock
@@ -234,3 +234,17 @@ def independent_masks():
 
 def test_masks_are_keyed_by_their_place():
     independent_masks()
+
+
+def test_each_layer_may_have_a_rate_of_its_own():
+    noise = StandardDropout(p=0.9, p_input=0.1, layers=[0.0, 0.5])
+    toy((40, 60, 50, 3), rows=200, noise=noise)
+    found = {place: noise.mask(torch.ones(200, 60), *place) for place in (("unit", 0), ("unit", 1), ("input", 0))}
+    assert found["unit", 0].unique().tolist() == [1.0]
+    assert found["unit", 1].unique().tolist() == [0.0, 2.0]
+    assert float((found["input", 0] == 0).float().mean()) == pytest.approx(0.1, abs=0.02)
+
+
+def test_as_many_rates_as_layers_are_needed():
+    with pytest.raises(Refused, match=r"dropout\.layers has 1 rates, and 2 layers drop units"):
+        toy((5, 7, 6, 3), noise=StandardDropout(layers=[0.2]))
