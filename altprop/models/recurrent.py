@@ -54,7 +54,7 @@ class Cell(nn.Module, ABC):
     Args:
         inputs: F, values of one time step.
         width: W, units.
-        initialisation: name from `altprop.models.parts` or "identity", applied to each gate's matrices; "torch" draws
+        initialisation: name from `altprop.models.parts`, applied to each gate's matrices; "torch" draws
             all of U(-1/sqrt(W), 1/sqrt(W)), as torch's cells do.
         gain: of the activation, for initialisations.
         generator: CPU generator of the initialisation stream.
