@@ -4,6 +4,7 @@ import json
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,32 +23,41 @@ LAUNCHERS = {
 PLUGINS = {"joblib": "hydra_joblib_launcher", "slurm": "hydra_submitit_launcher", "ray": "hydra_ray_launcher"}
 
 
+SWEEP = ["-m", *BASE, *SHORT, "algorithm=backprop,dfa", "optimizer=sgd,adam", "seeds=2"]
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return the results of the sweep in one process."""
+    folder = tmp_path_factory.mktemp("serial")
+    code, _, err = finish(start(folder, *SWEEP, "runs_dir=serial"))
+    assert code == 0, err
+    return results(folder / "serial")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("extra", LAUNCHERS)
-def test_two_workers_give_the_bits_of_one(tmp_path: Path, extra: str) -> None:
+def test_two_workers_give_the_bits_of_one(tmp_path: Path, serial: Any, extra: str) -> None:
     pytest.importorskip(f"hydra_plugins.{PLUGINS[extra]}", reason=f"extra `{extra}` is not installed")
-    sweep = ["-m", *BASE, *SHORT, "algorithm=backprop,dfa", "optimizer=sgd,adam", "seeds=2"]
-    serial = finish(start(tmp_path, *sweep, "runs_dir=serial"))
-    side_by_side = finish(start(tmp_path, *sweep, "runs_dir=parallel", *LAUNCHERS[extra]))
-    assert (serial[0], side_by_side[0]) == (0, 0), serial[2] + side_by_side[2]
-    assert "8 runs, 8 executed" in side_by_side[1]
-    assert "[4/4] " in side_by_side[2], "the progress of workers without a terminal did not arrive"
-    assert len(results(tmp_path / "serial")) == 8
-    assert results(tmp_path / "serial") == results(tmp_path / "parallel")
-    assert {path.name for path in tmp_path.iterdir()} == {"serial", "parallel"}
+    code, out, err = finish(start(tmp_path, *SWEEP, "runs_dir=parallel", *LAUNCHERS[extra]))
+    assert code == 0, err
+    assert "8 runs, 8 executed" in out
+    assert "[4/4] " in err, "the progress of workers without a terminal did not arrive"
+    assert len(serial) == 8
+    assert serial == results(tmp_path / "parallel")
+    assert {path.name for path in tmp_path.iterdir()} == {"parallel"}
     beside = {*results(tmp_path / "parallel"), "data_digests"}
     assert {path.name for path in (tmp_path / "parallel").iterdir()} == beside
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_a_run_that_goes_on_to_the_same_bits(tmp_path: Path, number: signal.Signals) -> None:
+def test_an_interrupt_leaves_a_run_that_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     long = ["budget.currency=steps", "budget.amount=6000", "budget.grid=4", "trainer.checkpoint_seconds=0.2"]
     process = start(tmp_path, *BASE, *long, "runs_dir=cut")
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("cut/*/checkpoint.pt")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     code, _, err = finish(process)
     (record,) = [json.loads(path.read_text()) for path in tmp_path.glob("cut/*/record.json")]
     if record["status"] == "completed":
@@ -64,14 +74,13 @@ def test_an_interrupt_leaves_a_run_that_goes_on_to_the_same_bits(tmp_path: Path,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_of_stacked_seeds_leaves_them_all_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_request_to_end_leaves_stacked_seeds_to_go_on(tmp_path: Path) -> None:
     long = ["seeds=4", "budget.currency=steps", "budget.amount=1e9", "trainer.checkpoint_seconds=0.2"]
     process = start(tmp_path, "probes=off", "report=false", "model.hidden=[8]", *long, "runs_dir=cut")
     deadline = time.monotonic() + 60
     while len(list(tmp_path.glob("cut/*/checkpoint.pt"))) < 4 and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     code, _, err = finish(process)
     assert code == 130, err
     assert "the same command goes on" in err
