@@ -388,7 +388,11 @@ class Ledger:
     @property
     def flops(self) -> float:
         """FLOPs so far."""
-        return sum(self.flops_by_kind().values())
+        if self._charged:
+            return sum(self.flops_by_kind().values())
+        if self._measured or self._new:
+            self._learn()
+        return sum(kind.total() for kind in self._kinds.values() if kind.calls or kind.spent)
 
     def flops_by_kind(self) -> dict[str, float]:
         """Return the FLOPs so far, of each kind that has any."""

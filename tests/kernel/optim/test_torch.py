@@ -1,5 +1,6 @@
 """torch's optimizers: the updater against plain torch, bit for bit, and against what theory says."""
 
+import copy
 import math
 from typing import Any
 
@@ -414,3 +415,18 @@ def test_the_constant_schedule_is_one() -> None:
     assert Schedule().constant
     assert [Schedule()(p) for p in (0.0, 0.3, 1.0)] == [1.0, 1.0, 1.0]
     assert not Schedule(warmup=0.1).constant
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"weight_decay": 0.1}, {"maximize": True}])
+def test_sgd_in_one_operation_has_the_bits_of_torchs(options):
+    problem, batch = toy(dtype=torch.float32)
+    updater = problem.updater(OptimizerFactory("torch.optim.SGD", lr=0.3, **options), problem.model)
+    twin = copy.deepcopy(problem.model)
+    theirs = torch.optim.SGD(twin.parameters(), lr=0.3, foreach=False, **options)
+    for _ in range(5):
+        direction = problem.gradient(batch)[1]
+        for name, p in twin.named_parameters():
+            p.grad = None if name.endswith("1.bias") else direction[name].clone()
+        theirs.step()
+        updater.apply({name: value for name, value in direction.items() if not name.endswith("1.bias")})
+        assert all(torch.equal(p, q) for p, q in zip(problem.params.values(), twin.parameters(), strict=True))
