@@ -1,0 +1,64 @@
+"""The published study of credit through time: whole, its page is its records', and it says what the README says."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from altprop.records.compare import compare
+from altprop.records.frame import load
+from altprop.report.build import build
+
+FOLDER = Path(__file__).parents[2] / "reports" / "through_time"
+RECORDS = FOLDER / "records.tar.xz"
+TITLE = "Credit through time: seven rules and three controls, five tasks of known lag, equal FLOPs"
+ANYWHERE, LATE, LONG = (f"adding[length={n}, quiet={q}]" for n, q in ((50, 0), (50, 20), (100, 20)))
+
+
+@pytest.fixture(scope="module")
+def medians() -> pd.DataFrame:
+    """Median test metric, one row a workload, one column an algorithm."""
+    frame = load(RECORDS)
+    assert (frame.groupby(["workload", "algorithm"]).seed.count() == 12).all()
+    assert set(frame.status) == {"completed"}
+    return frame.pivot_table(index="workload", columns="algorithm", values="test", aggfunc="median")
+
+
+def test_the_page_is_what_its_records_give(tmp_path: Path) -> None:
+    build([RECORDS], tmp_path, TITLE, publish=True)
+    ours, theirs = (
+        {p.relative_to(at): p.read_bytes() for p in at.rglob("*") if p.is_file()} for at in (tmp_path, FOLDER)
+    )
+    assert ours.keys() == theirs.keys()
+    assert [str(name) for name in ours if ours[name] != theirs[name]] == []
+
+
+def test_where_truncation_bites_and_where_it_does_not(medians: pd.DataFrame) -> None:
+    """Always saying 1 has 1/6. The horizon of `truncated_bptt` is 10; what differs is where the last mark may stand."""
+    assert medians.bptt[[ANYWHERE, LATE, LONG]].max() < 0.01
+    assert medians.truncated_bptt[ANYWHERE] < 0.01
+    assert (medians.truncated_bptt[[LATE, LONG]] > 0.16).all()
+    assert (medians.truncated_bptt[[LATE, LONG]] < 0.18).all()
+    assert medians.truncated_bptt["temporal_order"] < 0.3 < 0.99 < medians.bptt["temporal_order"]
+
+
+def test_traces_of_single_units_carry_what_a_short_horizon_cuts_off(medians: pd.DataFrame) -> None:
+    for rule in ("eprop", "snap", "rflo"):
+        assert medians[rule][[ANYWHERE, LATE]].max() < 0.02
+        assert medians[rule]["temporal_order"] > 0.9
+    for rule in ("uoro", "rtrl", "reservoir"):
+        assert medians[rule][[ANYWHERE, LATE, LONG]].min() > 0.15
+
+
+@pytest.mark.slow
+def test_a_cell_reruns_as_published(tmp_path: Path) -> None:
+    from altprop.cli.run import run
+
+    here = tmp_path / "runs"
+    cell = ["algorithm=bptt", "+through_time=temporal_order_30", "hydra/launcher=basic"]
+    assert run(["-m", "+experiment=through_time", *cell, f"runs_dir={here}", "report=false"]) == 0
+    comparison = compare(RECORDS, here)
+    mine = [r for r in comparison.runs if r.label == "bptt+adam" and r.workload == "temporal_order"]
+    assert len(mine) == 12
+    if comparison.bitwise_expected:
+        assert all(r.bitwise for r in mine), [r.differing for r in mine]
