@@ -16,6 +16,7 @@ from altprop.records.archive import pack
 from altprop.report.across import Across, across
 from altprop.report.answer import answer, ranking
 from altprop.report.blocks import figures_of
+from altprop.report.calibration import calibration
 from altprop.report.canvas import SIGNATURE
 from altprop.report.compared import compared
 from altprop.report.convergence import views
@@ -195,6 +196,7 @@ def _workload(
         rows=results,
         verdict=conclude(report, table, results, problems(found, table.workload) + doubts(oracle_checks, table)),
         dots=dots(report, table, results),
+        calibration=calibration(report, table),
         views=views(report, table),
         panels=[*task_panels(report, table), *signal_panels(table)],
         health=health(report, table, scale, pages),

@@ -49,6 +49,7 @@ class Workload:
     rows: list[Row]
     verdict: Verdict
     dots: Figure | None
+    calibration: list[Block]
     views: list[View]
     panels: list[TaskPanel]
     health: list[Block]

@@ -1,0 +1,68 @@
+"""The published study of vanishing gradients: fair by its own records, and its page is theirs."""
+
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from altprop.records.compare import compare
+from altprop.records.folders import left_out
+from altprop.records.frame import load
+from altprop.report.build import build
+
+FOLDER = Path(__file__).parents[2] / "reports" / "vanishing_gradients"
+RECORDS = FOLDER / "records.tar.xz"
+TITLE = "Vanishing and exploding gradients: eleven recipes at depths from 2 to 50"
+REFERENCE = "relu_he·tuned"
+TRIALS, SEEDS, DEPTHS = 4, 12, 4
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    return load(RECORDS)
+
+
+def recipe(label: str) -> str:
+    """Return the name of a recipe without the mark of tuned runs and the values of a trial."""
+    return label.partition("·")[0].partition("(")[0]
+
+
+def test_every_recipe_had_the_same_trials_and_seeds_at_every_depth(frame: pd.DataFrame) -> None:
+    trained = frame[frame.algorithm != "initial_signal"]
+    assert trained.workload.nunique() == DEPTHS
+    for (name, workload), cell in trained.groupby([trained.label.map(recipe), "workload"]):
+        assert Counter(cell.role) == {"run": SEEDS, "trial": TRIALS, "tuned": SEEDS}, (name, workload)
+    for name in ("split", "batch_order"):
+        each = trained.assign(value=trained.identity.map(lambda found, name=name: found[name]))
+        assert (each[each.role != "trial"].groupby("seed").value.nunique() == 1).all(), name
+
+
+def test_the_page_is_what_its_records_give(tmp_path: Path) -> None:
+    build([RECORDS], tmp_path, TITLE, publish=True, reference=REFERENCE)
+    ours, theirs = (
+        {p.relative_to(at): p.read_bytes() for p in at.rglob("*") if p.is_file()} for at in (tmp_path, FOLDER)
+    )
+    assert ours.keys() == theirs.keys()
+    assert [str(name) for name in ours if ours[name] != theirs[name]] == []
+
+
+def test_what_the_archive_leaves_out_is_told_on_the_page() -> None:
+    page = (FOLDER / "report.md").read_text()
+    assert all(sentence in page for sentence in left_out(RECORDS))
+
+
+@pytest.mark.slow
+def test_a_cell_reruns_as_published(tmp_path: Path) -> None:
+    from altprop.cli.run import run
+
+    cell = ["+recipe=relu_he", "task=deep_digits", "task.depth=2", "seeds=12", "budget.grid=6"]
+    assert run([*cell, f"runs_dir={tmp_path}", "report=false"]) == 0
+    comparison = compare(RECORDS, tmp_path)
+    mine = [r for r in comparison.runs if (r.label, r.workload) == ("relu_he", "deep_digits[depth=2]")]
+    assert len(mine) == SEEDS
+    if comparison.bitwise_expected:
+        assert all(r.bitwise for r in mine), [r.differing for r in mine]
+    figures = [f for f in comparison.figures if f.label == "relu_he" and f.workload == "deep_digits[depth=2]"]
+    assert figures
+    assert all(str(f.verdict) != "different" for f in figures)
