@@ -33,18 +33,20 @@ def reached(report: Report) -> list[Figure]:
     heading(canvas, f"runs that reach the target {', '.join(dict.fromkeys(targets))}")
     for c, name in enumerate(columns):
         canvas.text(left + wide * (c + 0.5), top - 6, fit(name, wide - 2, TICK), "soft", TICK, "middle")
-    for r, (one, name) in enumerate(zip(learners, names, strict=True)):
+    for r, (one, told) in enumerate(zip(learners, names, strict=True)):
         middle = top + tall * (r + 0.5) + 3.4
-        canvas.text(left - 5, middle, name, "soft", TICK, "end")
+        canvas.text(left - 5, middle, told, "soft", TICK, "end")
         for c, (table, target) in enumerate(zip(tables, targets, strict=True)):
-            found = outcomes(table, one.name, target, "flops") if one.name in table.runs else []
+            # Where every trial broke down nothing was chosen, and the defaults stand for the learner.
+            name = one.name if one.name in table.runs else one.name.removesuffix("·tuned")
+            found = outcomes(table, name, target, "flops") if name in table.runs else []
             hits = sum(outcome.hit for outcome in found)
             box = [(left + wide * c, top + tall * r, wide - 0.7, tall - 0.7)]
             canvas.boxes(box, "band")
             if hits:
                 canvas.boxes(box, "c0", 0.15 + 0.55 * hits / len(found))
-            told = f"{hits} of {len(found)}" if found else "–"
-            canvas.text(left + wide * (c + 0.5), middle, told, "ink" if hits else "soft", TICK, "middle")
+            count = f"{hits} of {len(found)}" if found else "–"
+            canvas.text(left + wide * (c + 0.5), middle, count, "ink" if hits else "soft", TICK, "middle")
     caption = "Every workload has the same data and target; the darker, the more of the seeds arrive."
     return [Figure("reached", canvas, caption)]
 

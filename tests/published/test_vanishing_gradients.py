@@ -32,7 +32,11 @@ def test_every_recipe_had_the_same_trials_and_seeds_at_every_depth(frame: pd.Dat
     trained = frame[frame.algorithm != "initial_signal"]
     assert trained.workload.nunique() == DEPTHS
     for (name, workload), cell in trained.groupby([trained.label.map(recipe), "workload"]):
-        assert Counter(cell.role) == {"run": SEEDS, "trial": TRIALS, "tuned": SEEDS}, (name, workload)
+        broken = (cell[cell.role == "trial"].status == "non_finite").all()  # then there is nothing to choose
+        assert Counter(cell.role) == {"run": SEEDS, "trial": TRIALS, **({} if broken else {"tuned": SEEDS})}, (
+            name,
+            workload,
+        )
     for name in ("split", "batch_order"):
         each = trained.assign(value=trained.identity.map(lambda found, name=name: found[name]))
         assert (each[each.role != "trial"].groupby("seed").value.nunique() == 1).all(), name
