@@ -7,6 +7,7 @@ of each layer, z being its pre-activation; on the way forth it is how far z spre
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -176,7 +177,8 @@ def _with_cause(
     state = found.verdict.split()[0]
     _, passed = layer_matrix(runs, "passed", layers)
     chosen = [place for place, slope in enumerate(slopes) if _state(slope, len(layers)) == state]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, where a signal underflowed at every probe
         logs = np.log(passed[:-1, chosen])
         through = np.exp(np.nanmedian(logs, axis=1).mean())
         weights = np.exp(np.nanmedian(np.log(values[:-1, chosen] / values[1:, chosen]) - logs, axis=1).mean())
