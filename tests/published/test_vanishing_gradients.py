@@ -1,5 +1,6 @@
 """The published study of vanishing gradients: fair by its own records, and its page is theirs."""
 
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from altprop.records.compare import compare
 from altprop.records.folders import left_out
 from altprop.records.frame import load
 from altprop.report.build import build
+from altprop.report.reading import read
+from altprop.report.signal_panels import _nets
+from altprop.report.times import outcomes
 
 FOLDER = Path(__file__).parents[2] / "reports" / "vanishing_gradients"
 RECORDS = FOLDER / "records.tar.xz"
@@ -40,6 +44,25 @@ def test_every_recipe_had_the_same_trials_and_seeds_at_every_depth(frame: pd.Dat
     for name in ("split", "batch_order"):
         each = trained.assign(value=trained.identity.map(lambda found, name=name: found[name]))
         assert (each[each.role != "trial"].groupby("seed").value.nunique() == 1).all(), name
+
+
+def test_it_says_what_the_readme_says() -> None:
+    report = read([RECORDS], TITLE, None, REFERENCE)
+    hits = {
+        (name.removesuffix("·tuned"), depth): sum(one.hit for one in outcomes(table, name, "90%", "flops"))
+        for depth, table in zip((2, 5, 15, 50), report.tables, strict=True)
+        for name in table.runs
+        if name.endswith("·tuned")
+    }
+    assert [hits["sigmoid", depth] for depth in (2, 5)] == [12, 0]
+    assert [hits["sigmoid_adam", depth] for depth in (5, 15)] == [4, 0]
+    assert [hits[name, 15] for name in ("selu", "tanh_critical", "relu_lsuv", "relu_he")] == [12, 10, 8, 2]
+    assert max(hits, key=lambda place: hits[place] if place[1] == 50 else -1) == ("sigmoid_batch_norm", 50)
+    assert hits["sigmoid_batch_norm", 50] == 8
+    nets = _nets(report.tables[-1])
+    known = [net for net in nets if math.isfinite(net.theory)]
+    assert len(known) == 20
+    assert max(abs(net.slope - net.theory) for net in known) < 0.02
 
 
 def test_the_page_is_what_its_records_give(tmp_path: Path) -> None:
