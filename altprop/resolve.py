@@ -16,7 +16,7 @@ T = TypeVar("T")
 # Keys of a plugin's yaml that describe it and are not arguments of its class.
 METADATA = frozenset({"name", "control", "reference", "search", "paper", "irrelevant"})
 # What a task's yaml says for others: defaults of its model and budget.
-TASK_METADATA = METADATA | {"hidden", "activation", "budget"}
+TASK_METADATA = METADATA | {"hidden", "activation", "budget", "equivalence_margin"}
 
 
 def resolve_class(path: Any, base: type[T]) -> type[T]:

@@ -66,7 +66,10 @@ class Cell:
 
 
 # What the yaml of a class says of it, and of no other class that is put in its place.
-_CLAIMS = ("name", "chance", "oracle", "baselines", "targets", "paper", "control", "reference", "search", "irrelevant")
+_CLAIMS = (
+    *("name", "chance", "oracle", "baselines", "targets", "paper", "control", "reference", "search", "irrelevant"),
+    "equivalence_margin",
+)
 
 
 def _as_replaced(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

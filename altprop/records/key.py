@@ -16,7 +16,7 @@ the key. What needs one: block cutting, evaluation grid, budget arithmetic, rand
 trace fields.
 """
 
-_DESCRIPTIVE = frozenset({"search", "paper", "irrelevant"})
+_DESCRIPTIVE = frozenset({"search", "paper", "irrelevant", "equivalence_margin"})
 """Options of a part that describe it and no result depends on."""
 
 

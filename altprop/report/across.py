@@ -68,7 +68,7 @@ class Across:
     pooled: list[Pooled]
     absent: list[str]
     players: list[Learner]
-    wins: dict[tuple[str, str], tuple[float, int]]
+    wins: dict[tuple[str, str], tuple[Interval, int]]
     figures: list[Figure]
 
 

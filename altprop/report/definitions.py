@@ -44,6 +44,12 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "more make a claim, 3 are to look around.",
     ),
     (
+        "equivalent",
+        "Said only where the task declares a margin (equivalence_margin) beforehand and the mean paired difference is "
+        "shown to lie within it: two one-sided exact sign-flip tests, the larger p, Holm over the same family. Without "
+        "a margin, or where the test fails, the words are “not shown to differ”.",
+    ),
+    (
         "time to target",
         "Cost at the first evaluation that meets the target, known as an interval whose right end is used. Runs that "
         "diverged, became non-finite, failed or ran out of memory never hit and stay in the count; only runs that were "

@@ -278,6 +278,12 @@ class Table:
         gap = (shares[-1][1] - shares[0][1]) / (shares[-1][0] - shares[0][0])
         return (shares[0][1] - shares[0][0] * gap, gap) if gap else None
 
+    @property
+    def margin(self) -> float | None:
+        """The difference of the metric up to which learners count as equivalent, as the task declares it beforehand."""
+        value = as_number(self.facts.get("margin"))
+        return value if value is not None and value > 0 else None
+
     def tried(self, learner: str) -> list[Run]:
         """Return the learner's runs, refused ones left out."""
         return [run for run in self.runs.get(learner, []) if run.status != "refused"]

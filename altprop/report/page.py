@@ -177,6 +177,8 @@ def _row_numbers(row: Row) -> dict[str, Any]:
     data |= {"n": row.summary.n, "failed": row.summary.failed, "median": _finite(row.median), "mean": mean}
     if row.comparison is not None:
         data |= {"p": row.comparison.p, "p_holm": row.comparison.adjusted, "family": row.comparison.family}
+    if row.comparison is not None and row.comparison.equivalence is not None:
+        data |= {"margin": row.comparison.margin, "p_equivalent_holm": row.comparison.equivalence}
     return data | {"flags": list(row.flags)}
 
 

@@ -3,7 +3,9 @@
 The family of tests is declared beforehand: each learner against the one reference learner, per task; controls, which
 are there to fail, are not of it. A test on n seeds has a smallest reachable p, 2^(1-n): where that, times the size of
 the family, is not below .05, no data could have shown a difference, and the report says so instead of "not shown to
-differ". That two learners are equal is never said: it would take a margin, declared beforehand, and a test of it.
+differ". That two learners are equivalent is said only where their task declares a margin beforehand and the mean
+difference is shown to lie inside it: two one-sided tests (Schuirmann 1987), each an exact sign-flip test of the
+distance to one end of the margin, the larger p of the two, Holm's correction over the same family.
 """
 
 from __future__ import annotations
@@ -47,6 +49,28 @@ def sign_flip_p(differences: Sequence[float] | Floats) -> float:
         signs = rng.integers(0, 2, (FLIPS // 20, d.size)) * 2 - 1
         hits += int(np.sum(np.abs(signs @ d) >= threshold))
     return (1 + hits) / (1 + FLIPS)
+
+
+def equivalence_p(differences: Sequence[float] | Floats, margin: float) -> float:
+    """Return the p of two one-sided sign-flip tests: whether the mean difference lies within plus or minus `margin`.
+
+    >>> equivalence_p([0.0] * 5, 0.1), equivalence_p([0.5] * 5, 0.1)
+    (0.03125, 1.0)
+    """
+    d = np.asarray(differences, dtype=float)
+    return max(_one_sided_p(d + margin), _one_sided_p(margin - d))
+
+
+def _one_sided_p(d: Floats) -> float:
+    """Return the share of sign patterns whose sum is as large as the observed one, drawn where there are too many."""
+    threshold = float(d.sum()) - 1e-9 * float(np.abs(d).sum())
+    if d.size <= EXACT_UP_TO:
+        sums = np.zeros(1)
+        for value in d:
+            sums = np.concatenate([sums + value, sums - value])
+        return float(np.mean(sums >= threshold))
+    signs = np.random.default_rng(SEED).integers(0, 2, (FLIPS // 20, d.size)) * 2 - 1
+    return (1 + int(np.sum(signs @ d >= threshold))) / (1 + len(signs))
 
 
 def sign_test_p(wins: int, losses: int) -> float:
@@ -94,6 +118,7 @@ class Comparison:
         difference: mean paired difference with its t-interval in score units (more is better); None with a failure.
         test: "sign-flip" or "sign".
         p: two-sided. adjusted: Holm's p over the family. family: comparisons in it.
+        margin: within which learners count as equivalent. equivalence: Holm's p of that; None where it is not tested.
     """
 
     seeds: int
@@ -105,6 +130,13 @@ class Comparison:
     p: float
     adjusted: float = 1.0
     family: int = 1
+    margin: float | None = None
+    equivalence: float | None = None
+
+    @property
+    def equivalent(self) -> bool:
+        """Whether the mean difference was shown to lie within the margin."""
+        return self.equivalence is not None and self.equivalence < LEVEL
 
     @property
     def telling(self) -> int:
@@ -135,14 +167,17 @@ class Comparison:
         if not self.could_tell:
             among = f" without a tie, of {self.seeds}," if self.telling < self.seeds else ""
             return f"{self.telling} {'seed' if self.telling == 1 else 'seeds'}{among} cannot show a difference here"
-        if self.adjusted >= LEVEL:
+        if self.adjusted >= LEVEL and not self.equivalent:
             return NOT_SHOWN
         word = "better" if self.direction > 0 else "worse"
+        if self.equivalent:
+            inside = f"within ±{self.margin:g}"
+            word = f"equivalent {inside}" if self.adjusted >= LEVEL else f"{word}, but {inside}"
         return word if self.seeds >= CLAIM_SEEDS else f"{word}, on too few seeds to claim"
 
 
-def compare(learner: Mapping[int, float], reference: Mapping[int, float]) -> Comparison:
-    """Compare scores by seed (failures as minus infinity); the p-value is not yet adjusted.
+def compare(learner: Mapping[int, float], reference: Mapping[int, float], margin: float | None = None) -> Comparison:
+    """Compare scores by seed (failures as minus infinity); the p-values are not yet adjusted.
 
     Without a failure the exact sign-flip test of the mean difference; with one, the exact sign test.
     """
@@ -155,20 +190,28 @@ def compare(learner: Mapping[int, float], reference: Mapping[int, float]) -> Com
         return Comparison(len(seeds), wins, losses, ties, None, "sign", sign_test_p(wins, losses))
     differences = ours - theirs
     p = sign_flip_p(differences)
-    return Comparison(len(seeds), wins, losses, ties, t_interval(differences), "sign-flip", p)
+    alike = None if margin is None else equivalence_p(differences, margin)
+    difference = t_interval(differences)
+    return Comparison(len(seeds), wins, losses, ties, difference, "sign-flip", p, margin=margin, equivalence=alike)
 
 
-def compare_family(learners: Mapping[str, Mapping[int, float]], reference: str) -> dict[str, Comparison]:
+def compare_family(
+    learners: Mapping[str, Mapping[int, float]], reference: str, margin: float | None = None
+) -> dict[str, Comparison]:
     """Compare every learner of one task with the reference, Holm-adjusted over exactly these comparisons.
 
     Args:
         learners: label -> seed -> score, the reference among them.
         reference: label of the reference learner.
+        margin: within which learners count as equivalent; None where the task declares none.
     """
     names = [name for name in learners if name != reference]
-    raw = [compare(learners[name], learners[reference]) for name in names]
+    raw = [compare(learners[name], learners[reference], margin) for name in names]
     adjusted = holm([comparison.p for comparison in raw])
+    alike = holm([1.0 if comparison.equivalence is None else comparison.equivalence for comparison in raw])
     return {
-        name: replace(comparison, adjusted=value, family=len(names))
-        for name, comparison, value in zip(names, raw, adjusted, strict=True)
+        name: replace(
+            comparison, adjusted=p, family=len(names), equivalence=None if comparison.equivalence is None else same
+        )
+        for name, comparison, p, same in zip(names, raw, adjusted, alike, strict=True)
     }

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from altprop.report.statistics import Floats
+from altprop.report.statistics import Floats, Interval, wilson_interval
 
 TAU_MAX = 4.0
 
@@ -87,8 +87,13 @@ def _mean(values: np.ndarray[Any, Any], weights: Sequence[float] | None) -> floa
     return float(np.mean(values) if weights is None else np.average(values, weights=weights))
 
 
-def win_rates(scores: Mapping[str, Mapping[tuple[int, int, str], float]]) -> dict[tuple[str, str], tuple[float, int]]:
-    """Return how often each learner beats each other one: (row, column) -> (share of wins, pairs compared).
+def win_rates(
+    scores: Mapping[str, Mapping[tuple[int, int, str], float]],
+) -> dict[tuple[str, str], tuple[Interval, int]]:
+    """Return how often each learner beats each other one: (row, column) -> (share of wins, pairs).
+
+    The share is the probability of improvement (Agarwal et al. 2021), paired; its interval is Wilson's,
+    of pairs that are independent.
 
     Pairs are the (data set, seed) both ran; a tie is half a win, a failure (minus infinity) loses, two failures tie. Of
     several workloads of one data set the mean counts, as one pair.
@@ -97,9 +102,9 @@ def win_rates(scores: Mapping[str, Mapping[tuple[int, int, str], float]]) -> dic
         scores: learner -> (data set, seed, workload) -> score.
 
     >>> win_rates({"a": {(0, 0, "t"): 1.0}, "b": {(0, 0, "t"): 0.0}})[("a", "b")]
-    (1.0, 1)
+    (Interval(estimate=1.0, low=0.206..., high=1.0, method='Wilson'), 1)
     """
-    table: dict[tuple[str, str], tuple[float, int]] = {}
+    table: dict[tuple[str, str], tuple[Interval, int]] = {}
     for row, ours in scores.items():
         for column, theirs in scores.items():
             shared = ours.keys() & theirs.keys()
@@ -111,7 +116,7 @@ def win_rates(scores: Mapping[str, Mapping[tuple[int, int, str], float]]) -> dic
                 pairs.setdefault(k[:2], []).append(points)
             # Exact sums: the order of a set must not reach the page.
             means = math.fsum(math.fsum(each) / len(each) for each in pairs.values())
-            table[row, column] = (means / len(pairs), len(pairs))
+            table[row, column] = (wilson_interval(means, len(pairs)), len(pairs))
     return table
 
 

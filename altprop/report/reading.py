@@ -147,5 +147,7 @@ def _table(workload: str, cells: dict[str, list[Run]], learners: Sequence[Learne
             if facts.get(name) in (None, {}):
                 facts[name] = run.result.get(name)
         facts.setdefault("axes", _axes(run.record))
+        if facts.get("margin") is None:
+            facts["margin"] = (run.record.data["config"].get("task") or {}).get("equivalence_margin")
     reference = next((one.name for one in learners if one.reference and one.name in runs), None)
     return Table(workload, runs, facts, reference)

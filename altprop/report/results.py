@@ -75,7 +75,8 @@ def rows(report: Report, table: Table) -> list[Row]:
     """Return one row a learner, in the order of the learners."""
     names = [name for name in table.runs if table.tried(name)]
     reference = table.reference if table.reference in names else None
-    compared = compare_family({n: table.scores(n) for n in names if _tested(report, n)}, reference) if reference else {}
+    family = {name: table.scores(name) for name in names if _tested(report, name)}
+    compared = compare_family(family, reference, table.margin) if reference else {}
     summaries = {name: summarise(list(table.scores(name).values())) for name in names}
     made = []
     for name, runs in table.runs.items():

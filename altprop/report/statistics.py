@@ -172,7 +172,7 @@ def quantile(ordered: Floats, level: float) -> float:
     return float(low) if low == high or math.isinf(low) else float(low + (place - math.floor(place)) * (high - low))
 
 
-def wilson_interval(hits: int, n: int, confidence: float = CONFIDENCE) -> Interval:
+def wilson_interval(hits: float, n: int, confidence: float = CONFIDENCE) -> Interval:
     """Return the rate k/n with Wilson's score interval, which stays inside 0 to 1 and does not collapse at 0/n and n/n.
 
     Paper: Wilson 1927, "Probable inference, the law of succession, and statistical inference".

@@ -85,7 +85,7 @@ def _tested(table: Table, ran: list[Row]) -> list[str]:
             f"reference the smallest p that they can reach is {reach}."
         )
     for verdict in sorted(groups):
-        against = "from" if verdict == NOT_SHOWN else "than"
+        against = "from" if verdict == NOT_SHOWN else "to" if verdict.startswith("equivalent") else "than"
         head, _, tail = verdict.partition(",")
         said.append(
             f"{head.capitalize()} {against} the reference{',' + tail if tail else ''}: {', '.join(groups[verdict])}."

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from altprop.report.paired import compare, compare_family, holm, sign_flip_p, sign_test_p, smallest_p
+from altprop.report.paired import compare, compare_family, equivalence_p, holm, sign_flip_p, sign_test_p, smallest_p
 
 INF = math.inf
 
@@ -202,3 +202,35 @@ def test_holm_is_the_closed_test_of_bonferroni() -> None:
                 for i in range(size)
             ]
             assert holm(ps) == pytest.approx(closed)
+
+
+def test_equivalence_is_two_exact_one_sided_tests() -> None:
+    """All sign patterns of the distances to either end of the margin, one by one."""
+    rng = np.random.default_rng(0)
+    for scale in (0.002, 0.01, 0.03):
+        d = 0.003 + scale * rng.standard_normal(8)
+        sides = []
+        for away in (d + 0.01, 0.01 - d):
+            sums = [np.dot(signs, away) for signs in itertools.product((1, -1), repeat=8)]
+            sides.append(np.mean(np.array(sums) >= away.sum() - 1e-12))
+        assert equivalence_p(d, 0.01) == pytest.approx(max(sides))
+
+
+def test_equivalent_is_said_only_where_a_margin_was_tested_and_held() -> None:
+    near = {seed: 0.9 + 0.0005 * (-1) ** seed for seed in range(12)}
+    wide = {seed: 0.9 + 0.05 * (-1) ** seed for seed in range(12)}
+    level = {seed: 0.9 + 1e-6 * (-1) ** (seed // 2) for seed in range(12)}
+    ahead = dict.fromkeys(range(12), 0.905)
+    told = {"near": near, "wide": wide, "ahead": ahead, "ref": level}
+    said = {name: one.verdict for name, one in compare_family(told, "ref", 0.01).items()}
+    assert said == {
+        "near": "equivalent within ±0.01",
+        "wide": "not shown to differ",
+        "ahead": "better, but within ±0.01",
+    }
+    without = {name: one.verdict for name, one in compare_family(told, "ref").items()}
+    assert without == {"near": "not shown to differ", "wide": "not shown to differ", "ahead": "better"}
+    broken = {**near, 3: -math.inf}
+    assert compare_family({"a": broken, "ref": level}, "ref", 0.01)["a"].equivalence is None
+    few = {name: dict(list(scores.items())[:8]) for name, scores in told.items()}
+    assert compare_family(few, "ref", 0.01)["near"].verdict == "equivalent within ±0.01, on too few seeds to claim"

@@ -63,8 +63,10 @@ def test_wins_by_hand() -> None:
         "c": {(2, 0, "v"): 1.0},
     }
     table = win_rates(scores)
-    assert table["a", "b"] == (0.5, 3)  # a win, a tie of two failures, a loss
-    assert table["b", "a"] == (0.5, 3)
+    share, pairs = table["a", "b"]
+    assert (share.estimate, pairs) == (0.5, 3)  # a win, a tie of two failures, a loss
+    assert table["b", "a"] == table["a", "b"]
+    assert (share.low, share.high) == (pytest.approx(0.1253, abs=1e-4), pytest.approx(0.8747, abs=1e-4))
     assert ("a", "c") not in table
     assert ("a", "a") not in table
 
@@ -74,7 +76,7 @@ def test_workloads_of_one_data_set_are_one_pair() -> None:
         "a": {(0, 0, "t[small]"): 1.0, (0, 0, "t[large]"): 1.0, (0, 0, "t"): 0.0, (1, 0, "u"): 1.0},
         "b": {(0, 0, "t[small]"): 0.0, (0, 0, "t[large]"): 0.5, (0, 0, "t"): 1.0, (1, 0, "u"): 2.0},
     }
-    assert win_rates(scores)["a", "b"] == (pytest.approx((2 / 3 + 0) / 2), 2)
+    assert win_rates(scores)["a", "b"][0].estimate == pytest.approx((2 / 3 + 0) / 2)
 
 
 def test_weights_share_a_place() -> None:

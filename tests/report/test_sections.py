@@ -183,9 +183,11 @@ def test_profile_area_and_wins(report: Report) -> None:
     }
     areas = {name: profile_area(ratios) for name, ratios in performance_ratios(times).items()}
     assert {row.learner.name: row.area for row in found.pooled} == pytest.approx(areas)
-    assert found.wins["backprop+adam", "null"] == (1.0, 9)
+    share, pairs = found.wins["backprop+adam", "null"]
+    assert (share.estimate, pairs) == (1.0, 9)
+    assert share.low == pytest.approx(0.7009, abs=1e-4)  # Wilson's, 9 of 9
     a, b = found.wins["backprop+adam", "newton_cg"], found.wins["newton_cg", "backprop+adam"]
-    assert a[0] + b[0] == pytest.approx(1.0)
+    assert a[0].estimate + b[0].estimate == pytest.approx(1.0)
 
 
 def test_one_task_is_not_pooled(synthetic: ModuleType, tmp_path: Path) -> None:
