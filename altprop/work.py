@@ -120,19 +120,25 @@ class WorkKind:
 
 
 class SavedBytes:
-    """Sums the bytes that autograd keeps for backward; each storage once, parameters left out."""
+    """Sums the bytes that autograd keeps for backward; each storage once, parameters left out.
+
+    Of a storage counts what the largest tensor shows of it: a batch is a view of the rows of a whole epoch.
+    """
 
     def __init__(self) -> None:
-        self.total = 0
-        self._seen: set[int] = set()
+        self._kept: dict[int, int] = {}
+
+    @property
+    def total(self) -> int:
+        """The bytes."""
+        return sum(self._kept.values())
 
     def pack(self, tensor: torch.Tensor) -> torch.Tensor:
         owner = tensor if tensor._base is None else tensor._base  # W^T is kept as a view of the parameter W
         if not (owner.is_leaf and owner.requires_grad):
             storage = tensor.untyped_storage()
-            if storage.data_ptr() not in self._seen:
-                self._seen.add(storage.data_ptr())
-                self.total += storage.nbytes()
+            size = min(tensor.numel() * tensor.element_size(), storage.nbytes())  # an expanded one shows more
+            self._kept[storage.data_ptr()] = max(self._kept.get(storage.data_ptr(), 0), size)
         return tensor
 
     @staticmethod

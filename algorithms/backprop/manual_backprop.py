@@ -184,6 +184,7 @@ class ManualBackprop(Algorithm):
             with problem.ledger.primitive("forward", rows):
                 layers = self._forward(batch.inputs)
                 losses, delta = LOSSES[problem.loss.name](layers[-1].z, batch.targets)
+            problem.ledger.keeps(kept for layer in layers for kept in (layer.inputs, layer.z, layer.a))
             with problem.ledger.primitive("backward", rows):
                 # The objective is a mean: each example's delta carries 1/N (1/labelled, where some carry no label).
                 share = shares(batch, losses)

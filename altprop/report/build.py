@@ -188,7 +188,7 @@ def _workload(
     drawn_trials = best_searched(report, found_trials)
     single = [run for name in table.runs for run in table.tried(name)] if singles(report) else []
     pages = [run_page(table, run, with_layers) for run in single]
-    planes = [pareto(report, table, "flops", "FLOPs"), pareto(report, table, "saved_bytes", "bytes saved for backward")]
+    planes = [pareto(report, table, "flops", "FLOPs"), pareto(report, table, "peak_bytes", "bytes alive at the peak")]
     if table.timing is not None and table.timing.complete:
         planes.append(pareto(report, table, "cpu_seconds", "CPU-seconds"))
     return Workload(

@@ -22,7 +22,7 @@ COUNTS = (
     "evaluations",
     "environment_steps",
 )
-BYTES = ("saved_bytes", "live_bytes", "state_bytes")
+BYTES = ("peak_bytes", "saved_bytes", "state_bytes")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _row(learner: Learner, runs: Sequence[Run]) -> CostRow:
         flops=_median(run.spent("flops") for run in runs),
         forward_equivalents=_median(run.spent("forward_equivalents") for run in runs),
         counts={name: _median(run.spent(name) for run in runs) for name in COUNTS},
-        octets={name: _median(as_number(run.record.measured.get(name)) for run in runs) for name in BYTES},
+        octets={name: _median(run.octets(name) for run in runs) for name in BYTES},
         cpu=_median(cpu),
         cpu_range=(min(cpu), max(cpu)) if len(cpu) > 1 else None,
         wall=_median(as_number(run.record.measured.get("wall_seconds")) for run in runs),

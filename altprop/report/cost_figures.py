@@ -62,7 +62,7 @@ def _pair(table: Table, run: Run, cost: str) -> tuple[float, float] | None:
         curve = run.curve("test_best", table.metric)
         spent = float(curve.x[cost][-1]) if curve is not None else run.spent(cost)
     else:
-        spent = as_number(run.record.measured.get(cost))
+        spent = run.octets(cost)
     return None if spent is None or not math.isfinite(spent) else (spent, value)
 
 

@@ -89,6 +89,13 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "cost of one forward pass of the model on one example. The residual is the misfit of the fit on audited steps.",
     ),
     (
+        "memory at the peak, kept for the way back",
+        "The largest total of the storages that an audited step made and had alive at once, with the learner's state: "
+        "counted by storage, so the same figure for all learners and allocators. What autograd, or a rule that goes "
+        "back by hand, holds between the way forth and the way back is part of it, but for the batch; parameters are "
+        "in neither.",
+    ),
+    (
         "oracle check, oracle, negative control",
         "An oracle measures how far an algorithm is from something known in a limit where the two must be equal, and "
         "holds within its tolerance. A negative control measures the same outside the limit and holds beyond its "

@@ -83,6 +83,14 @@ class Run:
             return as_number(self.record.measured.get("cpu_seconds"))
         return as_number(self.block("ledger").get(currency))
 
+    def octets(self, name: str) -> float | None:
+        """Return bytes as measured; "peak_bytes" are those of all that lives in a step, the learner's state with it."""
+        known = self.record.measured
+        if name != "peak_bytes":
+            return as_number(known.get(name))
+        live, state = as_number(known.get("live_bytes")), as_number(known.get("state_bytes"), 0.0)
+        return None if live is None or state is None else live + state
+
     @cached_property
     def trace(self) -> list[dict[str, Any]]:
         """Rows of the trace; none if it cannot be read."""

@@ -77,7 +77,8 @@ def _facts(table: Table, run: Run) -> list[tuple[str, str]]:
         ("steps", count(run.spent("steps"))),
         ("FLOPs", count(run.spent("flops"))),
         ("CPU time of the learner", seconds(as_number(measured.get("cpu_seconds")))),
-        ("saved for backward", octets(as_number(measured.get("saved_bytes")))),
+        ("memory at the peak", octets(run.octets("peak_bytes"))),
+        ("kept for the way back", octets(run.octets("saved_bytes"))),
         ("parameters", count(run.value("parameters"))),
         ("key", run.record.key[:12]),
     ]

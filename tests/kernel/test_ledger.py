@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -489,6 +490,18 @@ def test_bytes_kept_for_the_backward_pass() -> None:
     least, most = 8 * (8 * 5 + 8 * 7 + 8 * 3), 8 * (8 * 5 + 8 * 7 + 2 * 8 * 3 + 4 * 8)
     assert least <= problem.ledger.saved_bytes <= most
     assert problem.ledger.live_bytes >= 8 * (8 * 7 + 8 * 3)
+
+
+def test_of_a_batch_that_is_a_view_its_own_rows_count() -> None:
+    """An epoch is gathered at once, and a batch is a view of it."""
+    kept = []
+    for rows in (8, 800):
+        problem, batch = toy((5, 7, 3), rows=rows)
+        steps = Steps(STEP["gradient"])
+        steps.setup(problem)
+        steps.step(replace(batch, inputs=batch.inputs[:8], targets=batch.targets[:8], index=batch.index[:8]))
+        kept.append(problem.ledger.saved_bytes)
+    assert kept[0] == kept[1]
 
 
 def test_parameters_are_not_kept_for_the_backward_pass() -> None:

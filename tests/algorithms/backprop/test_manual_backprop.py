@@ -250,3 +250,15 @@ def test_every_loss_of_the_lesson_is_one_of_ours() -> None:
     for name in LOSSES:
         _, problem, _ = ready(loss=name)
         assert problem.loss.name == name
+
+
+def test_what_is_kept_for_the_way_back_is_counted() -> None:
+    """The inputs, and of each layer z and a, each storage once; autograd keeps as much, to within z."""
+    rule, problem, batch = ready(sizes=(5, 7, 3), rows=8)
+    rule.step(batch)
+    assert problem.ledger.saved_bytes == 8 * 8 * (5 + 7 + 7 + 3)
+    automatic, other = toy(sizes=(5, 7, 3), rows=8)
+    learner = Backprop(OptimizerFactory("torch.optim.SGD", lr=0.1))
+    learner.setup(automatic)
+    learner.step(other)
+    assert 0.5 < problem.ledger.saved_bytes / automatic.ledger.saved_bytes < 2
