@@ -1,7 +1,8 @@
 """Whether a rerun reproduces what was published: run by run to the bit, and figure by figure within the seeds' spread.
 
-Bits can only agree where the fingerprints do (same versions, processor, threads) and as many seeds ran as one. The hash
-of the trace is left out: it covers what probes recorded, and later probes record more.
+Bits can only agree where the fingerprints do (same versions, processor, threads) and as many seeds ran as one. What the
+published record does not tell is not compared: later code measures more. So is the hash of the trace, which covers what
+probes recorded.
 Elsewhere training is chaotic enough that a seed's number is a fresh draw from the seeds' distribution, so a figure is
 held against that distribution:
 
@@ -212,7 +213,8 @@ def _setting(record: Record) -> str:
 
 
 def _run(old: Record, new: Record) -> RunComparison:
-    paths = [path for path in differing_paths(old.data["result"], new.data["result"]) if path != "trace_sha256"]
+    told = {name: value for name, value in old.data["result"].items() if name != "trace_sha256"}
+    paths = differing_paths(told, _as_far_as(told, new.data["result"]))
     if old.status is not new.status and "status" not in paths:
         paths.insert(0, "status")
     obstacles = provenance.differences(old.data["provenance"], new.data["provenance"])
@@ -221,6 +223,13 @@ def _run(old: Record, new: Record) -> RunComparison:
     if groups[0] != groups[1]:
         obstacles.append("seeds that ran as one {} / {}".format(*groups))
     return RunComparison(old.workload, old.label, old.seed, tuple(paths), tuple(obstacles))
+
+
+def _as_far_as(old: Any, new: Any) -> Any:
+    """Return of a nested value what the old one tells of too."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {name: _as_far_as(value, new[name]) for name, value in old.items() if name in new}
+    return new
 
 
 def _figures(cell: list[tuple[Record, Record]]) -> list[FigureComparison]:

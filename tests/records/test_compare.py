@@ -57,6 +57,12 @@ def test_one_bit_is_enough_on_an_equal_fingerprint(sides):
     assert comparison.table().rstrip().endswith("NOT reproduced.")
 
 
+def test_what_later_code_measures_in_addition_is_no_difference(sides):
+    later = {"result": {"tests": {"test": {"accuracy": 0.9, "calibration_error": 0.1}}, "new": 1}}
+    assert sides([0.9], [0.9], later).reproduced
+    assert sides([0.9], [0.9], {"result": {"metric": "error"}}).runs[0].differing == ("metric",)
+
+
 def test_in_other_company_seeds_need_not_have_the_same_bits(sides):
     comparison = sides([0.9, 0.91, 0.92], [0.9, 0.91, math.nextafter(0.92, 1)], {"measured": {"stacked": 12}})
     assert not comparison.bitwise_expected
