@@ -76,10 +76,10 @@ class ForwardForward(Algorithm):
 
     Paper: Hinton 2022, The forward-forward algorithm: some preliminary investigations (arXiv:2212.13345), section 3.3.
     He writes the label over the first ten pixels, which are black in MNIST; here it has weights V of its own, for other
-    inputs have no pixels to spare. His threshold is the number of units, theta = 1, and the upper layers predict; with
-    two narrow layers the last one alone is often wrong where their sum is right. His peer normalisation, which keeps
-    units from falling silent, is left out. Some codes draw negatives from a shuffled batch, where a tenth carries the
-    true label.
+    inputs have no pixels to spare. His threshold is the number of units, theta = 1, which small and convolutional nets
+    take long to reach, and the upper layers predict; with two narrow layers the last one alone is often wrong where
+    their sum is right. His peer normalisation, which keeps units from falling silent, is left out. Some codes draw
+    negatives from a shuffled batch, where a tenth carries the true label.
     """
 
     requires = frozenset({Capability.LAYERED, Capability.CHAIN, Capability.SUPERVISED, Capability.CLASSES})
@@ -91,7 +91,7 @@ class ForwardForward(Algorithm):
     def __init__(
         self,
         optimizer: OptimizerFactory,
-        threshold: float = 0.5,
+        threshold: float = 0.3,
         negatives: str = "hard",
         prediction: str = "goodness",
         layers: str = "all",
@@ -237,8 +237,8 @@ class ForwardForward(Algorithm):
     def oracles(cls) -> tuple[Oracle, ...]:
         """Check each layer's gradient, that no layer teaches another, and what the negatives are."""
         return (
-            Oracle("a layer's gradient = autograd of its goodness on a detached input", partial(_off, 0.5), 0.0),
-            Oracle("not with another threshold", partial(_off, 0.7), 0.05, differs=True),
+            Oracle("a layer's gradient = autograd of its goodness on a detached input", partial(_off, 0.3), 0.0),
+            Oracle("not with another threshold", partial(_off, 0.5), 0.05, differs=True),
             Oracle("a layer above does not change the update below", partial(_influence, 1, 0), 0.0),
             Oracle("not that of the layer itself", partial(_influence, 1, 1), 0.05, differs=True),
             Oracle("not that of the layer above it", partial(_influence, 0, 1), 0.01, differs=True),
