@@ -158,7 +158,12 @@ def _row(cells: Sequence[Cell | str]) -> Markup:
 def _cell(given: Cell | str, tag: str) -> Markup:
     cell = given if isinstance(given, Cell) else Cell(given)
     tag = "th" if cell.learner else tag
-    inside = name(cell.learner) if cell.learner else escape(visible(cell.text)).replace("\n", Markup("<br>"))
+    if cell.learner:
+        inside = name(cell.learner)
+    elif "wrap" in cell.kind.split():
+        inside = breakable(cell.text)
+    else:
+        inside = escape(visible(cell.text)).replace("\n", Markup("<br>"))
     for note in cell.notes:
         inside += Markup(' <sup><a href="#refusal-{0}">{0}</a></sup>').format(note)
     if cell.small:

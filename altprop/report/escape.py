@@ -37,12 +37,13 @@ def inline_json(value: Any) -> Markup:
 
 
 def breakable(name: str) -> Markup:
-    """Return a name that may break after its underscores, signs and dots.
+    """Return a name that may break after its underscores, signs and dots, and before its brackets.
 
-    >>> breakable("a_b<")
-    Markup('a_<wbr>b&lt;')
+    >>> breakable("a_b<[c]")
+    Markup('a_<wbr>b&lt;<wbr>[c]')
     """
-    return Markup(re.sub(r"([_+.=,/-])(?=.)", r"\1<wbr>", str(markup_escape(visible(name)))))
+    broken = re.sub(r"([_+.=,/-])(?=.)", r"\1<wbr>", str(markup_escape(visible(name))))
+    return Markup(re.sub(r"(?<=.)\[", "<wbr>[", broken))
 
 
 def _finite(value: Any) -> Any:
