@@ -1,6 +1,6 @@
 """Compose every config that altprop ships and print one JSON object: config -> null, or what went wrong.
 
-Run by test_wheel.py inside the environment of the wheel; it imports nothing of the repository.
+Run by test_wheel.py inside the environment of the wheel, whose own resolvers it registers.
 """
 
 import json
@@ -12,6 +12,8 @@ from hydra import compose, initialize_config_module
 from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from altprop.harness.composition import register_search_path
 
 
 def yaml_files(folder: Traversable, group: str = "") -> list[tuple[str, str]]:
@@ -40,6 +42,7 @@ def main() -> None:
     found = yaml_files(files("altprop.conf"))
     (primary,) = [option for group, option in found if not group]
     outcome: dict[str, str | None] = {}
+    register_search_path()
     with initialize_config_module("altprop.conf", version_base="1.3"):
         for group, option in found:
             try:
