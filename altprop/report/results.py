@@ -165,7 +165,9 @@ def dots(report: Report, table: Table, found: list[Row]) -> Figure | None:
     values = [in_metric(score, table.sign) for row in shown for score in table.scores(row.learner.name).values()]
     marks = table.marks
     finite = [value for value in values if math.isfinite(value)]
-    log = needs_log([*finite, *(value for _, value in marks if value > 0)]) and min(finite, default=0) > 0
+    # What is better the higher it is has its best at the top, where a logarithm would crowd those that are good.
+    wide = needs_log([*finite, *(value for _, value in marks if value > 0)]) and min(finite, default=0) > 0
+    log = wide and table.sign < 0
     inside = [value for _, value in marks if value > 0 or not log]
     x = spanning(
         [*finite, *inside], f"{table.quality} {table.metric}" + (", log scale" if log else ""), log, margin=0.03

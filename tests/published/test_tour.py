@@ -50,7 +50,8 @@ def test_a_cell_of_the_tour_reruns_as_published(tmp_path: Path) -> None:
 def test_the_tour_holds_what_it_says() -> None:
     records, unreadable = read_all(RECORDS)
     assert unreadable == []
-    assert left_out(RECORDS) == []
+    page = (TOUR / "report.md").read_text()
+    assert all(sentence in page for sentence in left_out(RECORDS))
     assert len(records) == 432
     broken = {r.label for r in records if r.status.value != "completed"}
     assert broken <= {"random_direction+sgd"}  # its steps have no reason to stay finite

@@ -23,4 +23,10 @@ def test_a_published_report_is_small_and_holds_nothing_else(report: Path) -> Non
 
 
 def test_there_are_reports() -> None:
-    assert {report.name for report in REPORTS} >= {"first_order", "through_time", "tour", "vanishing_gradients"}
+    assert {report.name for report in REPORTS} >= {
+        "alternatives",
+        "first_order",
+        "through_time",
+        "tour",
+        "vanishing_gradients",
+    }
