@@ -41,7 +41,10 @@ COMMAND = "import sys; from altprop.cli.run import run; code = run(sys.argv[1:])
         ("model.activation=rely", "unknown model.activation=rely; did you mean relu"),
         ("+model.spec=1", "model.spec is no option of MLP"),
         ("dropout=standard dropout.p=2", "dropout.p must be a number from 0 to 0.999999; got 2"),
-        ("dropout=standard +dropout.rate=.1", "dropout.rate is no option of StandardDropout; known are: layers, p, p_input"),
+        (
+            "dropout=standard +dropout.rate=.1",
+            "dropout.rate is no option of StandardDropout; known are: layers, p, p_input",
+        ),
         ("optimizer.lr=-1", "optimizer.lr must be a number of at least 0; got -1"),
         ("optimizer=sgd optimizer.momentum=2", "optimizer.momentum must be a number of at least 0 and below 1; got 2"),
         ("+optimizer.momentm=.9", "optimizer.momentm is no option of Adam; known are:"),
