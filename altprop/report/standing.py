@@ -11,7 +11,7 @@ from typing import Any
 
 from altprop.version import __version__
 
-NAME = ".made_from.json"
+NAME = "made_from.json"
 
 
 @dataclass(frozen=True)
