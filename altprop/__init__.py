@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from altprop.losses import Loss
     from altprop.models.base import Block, Dense, LayeredModel
     from altprop.models.circuit import CircuitModel, Gate
+    from altprop.models.cnn import Conv
     from altprop.models.recurrent import Cell, RecurrentModel
     from altprop.noise import MixingNoise, MultiplicativeNoise, Noise, Places
     from altprop.optim import OptimizerFactory, Updater
@@ -48,6 +49,7 @@ __all__ = [
     "Cell",
     "ChainWalk",
     "CircuitModel",
+    "Conv",
     "Dense",
     "DirectionAlgorithm",
     "Environment",

@@ -13,6 +13,7 @@ EXPORTS = {
     "Cell": "altprop.models.recurrent",
     "ChainWalk": "altprop.chain",
     "CircuitModel": "altprop.models.circuit",
+    "Conv": "altprop.models.cnn",
     "Dense": "altprop.models.base",
     "DirectionAlgorithm": "altprop.direction",
     "Environment": "altprop.environment",
