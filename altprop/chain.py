@@ -131,7 +131,7 @@ class ChainWalk:
                 with self._ledger.primitive("block_forward", self._rows):
                     passes += closed_form.forward(x, [layer], keep_z=True)
                 x = states[place] if place < len(states) else passes[-1].a
-            kept = [tensor for one in passes for tensor in one]
+            kept = [tensor for one in passes for tensor in (one.inputs, one.z, one.a)]
             self._ledger.keeps(kept)
             return kept
 

@@ -5,13 +5,18 @@ With X (B, n_0) the inputs, A_0 = X, and for each block Z = A_below W^T + b, A =
 
     D_last = dE/dZ_last,    D_below = (D W) * f'(Z_below),    dE/dW = D^T A_below,    dE/db = sum of the rows of D.
 
+Under noise that multiplies, by masks M of what a block puts out and N of its weight, A = M * f(Z), W stands for N * W,
+
+    D_below = (D W) * M_below * f'(Z_below),    dE/dW = N * (D^T A_below).
+
 Of S stacked learners every tensor has a leading dimension S, and the products are batched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -20,6 +25,7 @@ from altprop.data import Batch
 from altprop.losses import Loss
 from altprop.models.base import Dense, LayeredModel
 from altprop.models.parts import Activation
+from altprop.noise import MultiplicativeNoise
 from altprop.vectorized import Members
 
 if TYPE_CHECKING:
@@ -28,37 +34,46 @@ if TYPE_CHECKING:
 
 
 class Affine(NamedTuple):
-    """One block: weight (n, m) or (S, n, m), bias (n,) or (S, n), and its activation."""
+    """One block: weight (n, m) or (S, n, m), bias (n,) or (S, n), and its activation.
+
+    Attributes:
+        unit_mask: takes f(Z) and returns its mask M, or None where nothing acts.
+        weight_mask: N, shaped like the weight, which is N * W then.
+    """
 
     weight: Tensor
     bias: Tensor
     activation: Activation
+    unit_mask: Callable[[Tensor], Tensor | None] | None = None
+    weight_mask: Tensor | None = None
 
 
 class Pass(NamedTuple):
-    """What a block keeps of the way forward: its input (..., B, m), Z where the slope needs it, and A (..., B, n)."""
+    """What a block keeps of the way forward: its input (..., B, m), Z where the slope needs it, f(Z) (..., B, n), M."""
 
     inputs: Tensor
     z: Tensor
     a: Tensor
+    mask: Tensor | None
 
 
 def applies(model: object) -> bool:
-    """Return whether a model is a chain of dense blocks and nothing else."""
+    """Return whether a model is a chain of dense blocks, under noise that multiplies at the most."""
     return isinstance(model, LayeredModel) and model.plain
 
 
 def forward(x: Tensor, layers: Sequence[Affine], keep_z: bool = False) -> list[Pass]:
     """Run the layers in order on inputs (B, n_0), or on (S, B, n_0); `keep_z` keeps every Z, and not A in its place."""
     passes: list[Pass] = []
-    for weight, bias, activation in layers:
+    for weight, bias, activation, unit_mask, _ in layers:
         if weight.dim() == 2:
             z = torch.addmm(bias, x, weight.t())
         else:
             z = torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
         a = activation.function(z)
-        passes.append(Pass(x, z if keep_z or activation.keeps_z else a, a))
-        x = a
+        mask = None if unit_mask is None else unit_mask(a)
+        passes.append(Pass(x, z if keep_z or activation.keeps_z else a, a, mask))
+        x = a if mask is None else a * mask
     return passes
 
 
@@ -71,9 +86,14 @@ def backward(delta: Tensor, layers: Sequence[Affine], passes: Sequence[Pass]) ->
     """
     found: list[Tensor] = []
     for place in reversed(range(len(layers))):
-        inputs, z, a = passes[place]
+        inputs, z, a, mask = passes[place]
+        if mask is not None:
+            delta = delta * mask
         delta = layers[place].activation.back(delta, z, a)
         found += parameters(delta, inputs)
+        weight_mask = layers[place].weight_mask
+        if weight_mask is not None:
+            found[-1] = found[-1] * weight_mask
         if place > 0:
             delta = delta @ layers[place].weight
     return found[::-1]
@@ -87,9 +107,12 @@ def parameters(delta: Tensor, inputs: Tensor) -> list[Tensor]:
 def gradient(problem: Workspace, loss: Loss, batch: Batch) -> tuple[Tensor, list[Tensor]]:
     """Return (mean loss, gradients in the order of the parameters), counted as a forward and a backward pass."""
     members, ledger, rows = Members.entered, problem.ledger, batch.rows
-    layers = [_affine(block, members) for block in problem.layered.blocks]
-    x, targets = (batch.inputs, batch.targets) if members is None else _stacked(batch, members)
-    x = x.flatten(1 if members is None else 2)
+    masks = cast("MultiplicativeNoise | None", problem.uncounted.noise)
+    with torch.no_grad():
+        layers = [_affine(block, masks, members) for block in problem.layered.blocks]
+        inputs = batch.inputs.flatten(1)
+        mask = None if masks is None else masks.mask(inputs, "input", 0)
+        x, targets = _all(inputs if mask is None else inputs * mask, members), _all(batch.targets, members)
     if members is None:
         return _counted(ledger, loss, layers, x, targets, rows)
     with members.outside():
@@ -106,17 +129,34 @@ def _counted(
             outputs = passes[-1].a
             each, slopes = loss.per_element_and_gradient(outputs, targets)
             value = each.mean(-1)
-        ledger.keeps([x, *(kept for one in passes for kept in (one.z, one.a)), slopes])
+        masks = [one.mask for one in passes if one.mask is not None]
+        ledger.keeps([x, *(kept for one in passes for kept in (one.z, one.a)), *masks, slopes])
         with ledger.primitive("backward", rows):
             grads = backward(slopes / each.shape[-1], layers, passes)
     return value, grads
 
 
-def _stacked(batch: Batch, members: Members) -> tuple[Tensor, Tensor]:
-    return members.all(batch.inputs), members.all(batch.targets)
+def _all(seen: Tensor, members: Members | None) -> Tensor:
+    return seen if members is None else members.all(seen).detach()
 
 
-def _affine(block: Dense, members: Members | None) -> Affine:
+def _affine(block: Dense, masks: MultiplicativeNoise | None, members: Members | None) -> Affine:
+    layer = Affine(_all(block.weight, members), _all(block.bias, members), block.activation)
+    if masks is None:
+        return layer
+    if not block.is_output:
+        layer = layer._replace(unit_mask=partial(_unit_mask, masks, block.index, members))
+    mask = masks.mask(block.weight, "weight", block.index)
+    if mask is None:
+        return layer
+    mask = _all(mask, members)
+    return layer._replace(weight=layer.weight * mask, weight_mask=mask)
+
+
+def _unit_mask(masks: MultiplicativeNoise, layer: int, members: Members | None, a: Tensor) -> Tensor | None:
+    """Return the mask of what a block puts out, which is drawn amid the code of one member."""
     if members is None:
-        return Affine(block.weight, block.bias, block.activation)
-    return Affine(members.all(block.weight).detach(), members.all(block.bias).detach(), block.activation)
+        return masks.mask(a, "unit", layer)
+    with members.inside():
+        mask = masks.mask(members.one(a), "unit", layer)
+        return None if mask is None else members.all(mask)

@@ -287,20 +287,32 @@ class Noise(nn.Module, ABC):
 
 
 class MultiplicativeNoise(Noise):
-    """Abstract noise that multiplies by a mask of mean 1, so that explicit rules can reuse the mask."""
+    """Abstract noise that multiplies by a mask of mean 1, so that explicit rules can reuse the mask.
+
+    A mask counts as a constant in every derivative: what it is made of values is made of detached ones.
+    """
 
     def mask(self, like: Tensor, site: str, layer: int) -> Tensor | None:
         """Return the mask that `forward` applies to a tensor like this one, or None where nothing acts."""
         if not self.training or site not in self.sites:
             return None
-        return self._mask(like, like.shape, site, layer)
+        return self._mask(like.detach(), like.shape, site, layer)
+
+    @property
+    def explicit(self) -> bool:
+        """Whether its masks are all that it does: nothing is learned or charged."""
+        kind, masks = type(self), MultiplicativeNoise
+        as_written = (kind.forward, kind._perturb) == (masks.forward, masks._perturb)
+        charged = kind.penalty is not masks.penalty or self.charges_weights
+        return as_written and not charged and next(self.parameters(), None) is None
 
     def _perturb(self, x: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor:
-        return x * self._mask(x, shape, site, layer)
+        mask = self._mask(x.detach(), shape, site, layer)
+        return x if mask is None else x * mask
 
     @abstractmethod
-    def _mask(self, like: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor:
-        """Return the mask of `shape`, in the dtype and on the device of `like`."""
+    def _mask(self, like: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor | None:
+        """Return the mask of `shape`, in the dtype and on the device of `like`, or None where nothing acts."""
 
 
 class MixingNoise(Noise):

@@ -497,6 +497,11 @@ class Problem:
     @property
     def plain_chain(self) -> bool:
         """Whether the model is a chain of dense blocks and nothing else, and nobody watches one by a hook."""
+        return self.uncounted.noise is None and self._written_out
+
+    @property
+    def _written_out(self) -> bool:
+        """Whether the model is a chain of dense blocks, under masks at the most, and nobody watches one by a hook."""
         if self._plain is None:
             self._plain = closed_form.applies(self.model)
         return self._plain and not self.model.hooked
@@ -504,7 +509,7 @@ class Problem:
     def _in_closed_form(self, batch: Batch) -> bool:
         """Return whether the objective on a batch is the mean loss of a plain chain and nothing else."""
         bare = self.loss.is_mean and self.uncounted.task_penalty is None and batch.weights is None
-        return bare and self.plain_chain
+        return bare and self._written_out
 
     def _averaged_over_ranks(self, value: Tensor, grads: Grads, batch: Batch) -> tuple[Tensor, Grads]:
         if self.ranks.size == 1:

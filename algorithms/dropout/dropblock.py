@@ -57,10 +57,10 @@ class DropBlock(MultiplicativeNoise):
                 "dropblock drops parts of feature maps, and this model has none; use dropout=standard or model=cnn"
             )
 
-    def _mask(self, like: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor:
+    def _mask(self, like: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor | None:
         p = rate_at(self.p, self.schedule, self.clock.progress)
         if p == 0.0 or len(shape) < 3:
-            return torch.ones(shape, dtype=like.dtype, device=like.device)
+            return None
         sizes = [min(self.block, pixels) for pixels in shape[2:]]
         places = torch.Size((*shape[:2], *(n - b + 1 for n, b in zip(shape[2:], sizes, strict=True))))
         gamma = min(p * math.prod(shape[2:]) / (math.prod(sizes) * math.prod(places[2:])), 1 - 1e-6)

@@ -45,8 +45,8 @@ class GaussianDropout(MultiplicativeNoise):
         self.schedule = check_name(schedule, "dropout.schedule", SCHEDULES)
         self.passes = check_whole(passes, "dropout.passes", 0)
 
-    def _mask(self, like: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor:
+    def _mask(self, like: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor | None:
         p = rate_at(self.rates[site], self.schedule, self.clock.progress)
         if p == 0.0:
-            return torch.ones(shape, dtype=like.dtype, device=like.device)
+            return None
         return 1 + math.sqrt(p / (1 - p)) * self.clock.normal(shape, site, layer, 0, like)

@@ -44,10 +44,10 @@ class RecurrentDropout(MultiplicativeNoise):
         self.schedule = check_name(schedule, "dropout.schedule", SCHEDULES)
         self.passes = check_whole(passes, "dropout.passes", 0)
 
-    def _mask(self, like: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor:
+    def _mask(self, like: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor | None:
         p = rate_at(self.p, self.schedule, self.clock.progress)
         if p == 0.0:
-            return torch.ones(shape, dtype=like.dtype, device=like.device)
+            return None
         with self.clock.at(self.clock.moment if self.draws == "step" else 0):
             keep = self.clock.uniform(shape, site, layer, 0, like) >= p
         return keep.to(like.dtype) / (1 - p)

@@ -50,10 +50,10 @@ class SpatialDropout(MultiplicativeNoise):
                 "spatial dropout drops feature maps, and this model has none; use dropout=standard or model=cnn"
             )
 
-    def _mask(self, like: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor:
+    def _mask(self, like: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor | None:
         p = rate_at(self.rates[site], self.schedule, self.clock.progress)
         if p == 0.0 or len(shape) < 3:
-            return torch.ones(shape, dtype=like.dtype, device=like.device)
+            return None
         one_a_map = torch.Size((*shape[:2], *[1] * (len(shape) - 2)))
         keep = self.clock.uniform(one_a_map, site, layer, 0, like) >= p
         return (keep.to(like.dtype) / (1 - p)).expand(shape)

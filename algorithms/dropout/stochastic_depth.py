@@ -48,10 +48,10 @@ class StochasticDepth(MultiplicativeNoise):
         layers = sorted(places["branch"])
         self.shares = {layer: place / len(layers) for place, layer in enumerate(layers, start=1)}
 
-    def _mask(self, like: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor:
+    def _mask(self, like: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor | None:
         p = rate_at(self.p, self.schedule, self.clock.progress) * self.shares[layer]
         if p == 0.0:
-            return torch.ones(shape, dtype=like.dtype, device=like.device)
+            return None
         one_a_row = torch.Size((shape[0], *[1] * (len(shape) - 1)))
         keep = self.clock.uniform(one_a_row, site, layer, 0, like) >= p
         return (keep.to(like.dtype) / (1 - p)).expand(shape)

@@ -65,10 +65,10 @@ class VariationalDropout(MultiplicativeNoise):
                 "variational dropout holds masks over time, and this model has no state; use dropout=standard"
             )
 
-    def _mask(self, like: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor:
+    def _mask(self, like: Tensor, shape: torch.Size, site: str, layer: int) -> Tensor | None:
         p = rate_at(self.rates[site], self.schedule, self.clock.progress)
         if p == 0.0:
-            return torch.ones(shape, dtype=like.dtype, device=like.device)
+            return None
         with self.clock.at(0):
             keep = self.clock.uniform(shape, site, layer, 0, like) >= p
         return keep.to(like.dtype) / (1 - p)

@@ -13,7 +13,7 @@ from altprop.capabilities import Capability
 from altprop.data import ModelSpec
 from altprop.errors import AltpropError, Refused
 from altprop.models.parts import Activation, initialise, make_activation, make_normalisation
-from altprop.noise import Noise
+from altprop.noise import MultiplicativeNoise, Noise
 
 
 class Block(nn.Module, ABC):
@@ -296,23 +296,23 @@ class LayeredModel(nn.Module):
 
     @property
     def plain(self) -> bool:
-        """Whether it is a chain of affine maps and activations and nothing else, as its class has it."""
+        """Whether it is a chain of affine maps and activations and nothing else but masks, as its class has it."""
         return (
-            self.noise is None
+            (self.noise is None or (isinstance(self.noise, MultiplicativeNoise) and self.noise.explicit))
             and type(self).forward is LayeredModel.forward
             and all(type(b) is Dense and b.norm is None and not b.shortcut and not b.skip for b in self._listed())
         )
 
     @property
     def hooked(self) -> bool:
-        """Whether somebody watches passes of the model or of a block, or the gradient of a parameter, by a hook."""
+        """Whether somebody watches, by a hook, passes of model, block or noise, or the gradient of a parameter."""
         return any(
             one._forward_hooks
             or one._forward_pre_hooks
             or one._backward_hooks
             or one._backward_pre_hooks
             or any(p is not None and p._backward_hooks for p in one._parameters.values())
-            for one in (self, *self._listed())
+            for one in (self, *self._listed(), *(() if self.noise is None else (self.noise,)))
         )
 
     def _listed(self) -> list[Block]:

@@ -1,0 +1,64 @@
+"""What dropout costs a step, draws and all, over the step without: altprop's and torch's own.
+
+MLP 64-128-128-10, batch 64, SGD, rate .2 after both hidden layers. Our masks come from the run's own generator and
+repeat bit for bit; `nn.Dropout` draws from torch's global one.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from altprop.algorithms.backprop.backprop import Backprop
+from altprop.algorithms.dropout.gaussian import GaussianDropout
+from altprop.algorithms.dropout.standard import StandardDropout
+from altprop.noise import Noise
+from altprop.optim import OptimizerFactory
+from altprop.testing import toy
+from benchmarks.timing import Table, interleave
+
+STEPS = 100
+
+
+def learner(noise: Noise | None) -> Callable[[], float]:
+    """Return a function that takes steps of altprop's learner."""
+    problem, batch = toy((64, 128, 128, 10), rows=64, activation="relu", noise=noise, dtype=torch.float32)
+    rule = Backprop(OptimizerFactory("torch.optim.SGD", lr=0.01))
+    rule.setup(problem)
+
+    def go() -> float:
+        for _ in range(STEPS):
+            rule.step(batch)
+        return STEPS
+
+    return go
+
+
+def bare(*dropout: nn.Module) -> Callable[[], float]:
+    """Return a function that takes steps of a plain torch loop."""
+    hidden = [(nn.Linear(wide, 128), nn.ReLU(), *dropout) for wide in (64, 128)]
+    net = nn.Sequential(*hidden[0], *hidden[1], nn.Linear(128, 10))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    x, y = torch.randn(64, 64), torch.randint(0, 10, (64,))
+
+    def go() -> float:
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            functional.cross_entropy(net(x), y).backward()
+            optimizer.step()
+        return STEPS
+
+    return go
+
+
+def run(rounds: int) -> list[Table]:
+    """Measure; see the module."""
+    torch.set_num_threads(1)
+    ours = {"none": learner(None), "standard": learner(StandardDropout(0.2)), "gaussian": learner(GaussianDropout(0.2))}
+    theirs = {"bare PyTorch loop": bare(), "bare loop, nn.Dropout": bare(nn.Dropout(0.2))}
+    found = interleave(ours | theirs, rounds)
+    title = f"dropout: a step of an MLP 64-128-128-10, batch 64, SGD; {rounds} rounds"
+    return [
+        Table(title, next(iter(ways)), "seconds a step", {way: found[way] for way in ways}) for ways in (ours, theirs)
+    ]
