@@ -172,6 +172,31 @@ def factors(found: Statistics) -> list[Factors]:
     return made
 
 
+def scales(found: Statistics, bases: Sequence[Factors]) -> list[Tensor]:
+    """Return the diagonal of each layer's curvature in a basis Q_B x Q_A, (n, m + 1).
+
+    It is the mean square of the examples' gradients there, E[(Q_B^T (sum_t g_t a_t^T) Q_A)^2] (George et al. 2018).
+
+    Args:
+        found: of a batch.
+        bases: (Q_A, Q_B) of each layer, eigenvectors in columns.
+    """
+    made = []
+    for seen, left, right, (q_a, q_b) in zip(found.seen, found.left, found.right, bases, strict=True):
+        a, on_left, on_right = seen @ q_a, left @ q_b, right @ q_b
+        if seen.shape[1] == 1:
+            both = (on_left * on_right).sum(0)[:, 0]
+            made.append(both.mT @ a[:, 0].square())
+        else:
+            made.append((_summed(on_left, a) * _summed(on_right, a)).sum((0, 1)))
+    return made
+
+
+def _summed(sent: Tensor, seen: Tensor) -> Tensor:
+    """Return sum_t g_t a_t^T of each example and signal, (K, N, n, m + 1)."""
+    return sent.mT @ seen
+
+
 def averaged(old: Sequence[Factors], new: Sequence[Factors], keep: float) -> list[Factors]:
     """Return keep * old + (1 - keep) * new, layer by layer; factors that are not finite leave the old ones."""
     found = []
