@@ -188,7 +188,7 @@ def _matrix(report: Report, results: Mapping[str, list[Row]], order: Sequence[Ra
         for table, state in zip(report.tables, states[one.learner.name], strict=True):
             row = by_cell.get((table.workload, one.learner.name))
             if row is None or row.summary is None:
-                sign = "⊘" if state.mood == "refused" else "–"
+                sign = "⊘" if state.kind == "refused" else "–"
                 line.append(Cell(sign, kind="r", notes=state.notes, why=state.text))
             else:
                 line.append(_score(table, row, marks[table.workload].get(one.learner.name, "")))

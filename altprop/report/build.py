@@ -6,46 +6,44 @@ The same records give the same bytes: nothing of the clock, the host or the plac
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from altprop.errors import AltpropError
 from altprop.records.archive import pack
-from altprop.report.across import Across, across
+from altprop.report.across import across
+from altprop.report.across_section import across_section
 from altprop.report.answer import answer, ranking
-from altprop.report.blocks import figures_of
-from altprop.report.calibration import calibration
+from altprop.report.blocks import Block, Section, Switch, Task, Text, figures_of
 from altprop.report.canvas import SIGNATURE
 from altprop.report.compared import compared
-from altprop.report.convergence import views
-from altprop.report.cost import cost_rows
-from altprop.report.cost_figures import breakdown, pareto, time_breakdown
+from altprop.report.convergence import INTRODUCTION as ABOUT_CONVERGENCE
+from altprop.report.convergence import NO_CURVE, convergence
+from altprop.report.cost_section import cost_introduction, cost_section
 from altprop.report.curves import curve_data
 from altprop.report.data_sets import counted
+from altprop.report.definitions import definitions_section
 from altprop.report.draw import Figure
-from altprop.report.failures import failures, matrix, summary, tally
-from altprop.report.health_figures import Scale, colour_scale
+from altprop.report.failures import failures_section, matrix, tally
+from altprop.report.format import plural
+from altprop.report.health_figures import colour_scale
+from altprop.report.health_section import INTRODUCTION as ABOUT_HEALTH
 from altprop.report.health_section import health
-from altprop.report.identity import Check, checks, fingerprints, origins, problems
-from altprop.report.leading import undrawn
-from altprop.report.model import CROWD, Report, Table
-from altprop.report.oracle_checks import Verified, as_csv, doubts, verified
-from altprop.report.oracle_checks import summary as summary_of_oracle_checks
-from altprop.report.page import Workload, render
+from altprop.report.identity import Check, checks, problems, reproduce_section
+from altprop.report.model import CROWD, CURRENCIES, Report, Table
+from altprop.report.oracle_checks import Verified, as_csv, doubts, oracle_section, verified
+from altprop.report.page import Page, Workload, numbers, render
 from altprop.report.reached import reached
 from altprop.report.reading import read
-from altprop.report.results import dots, rows
-from altprop.report.robustness import COMMAND, beside, best_searched, orphans, searched, spreads, steps_of_k
-from altprop.report.robustness_figures import best_figures, sensitivity
-from altprop.report.runs import run_page
-from altprop.report.signal_panels import signal_panels
-from altprop.report.task_panels import task_panels
+from altprop.report.results import rows
+from altprop.report.robustness import beside, searched
+from altprop.report.robustness_section import robustness_introduction, robustness_section
+from altprop.report.times import currencies
 from altprop.report.verdict import conclude
+from altprop.report.verdict_section import verdict_section
 
 FORMATS = ("html", "md")
-LAYERS_UP_TO = 150
 PUBLISHED = 3_000_000
 """Bytes that the page and the packed records of a published report may have, each; twice that is for the whole."""
 DRAWN = (CROWD, 9, 7, 5, 3)
@@ -97,25 +95,25 @@ def build(
             folders = [pack(folders, out, keys, PUBLISHED)]
         report = read(folders, title, keys, reference)
         room = 2 * PUBLISHED - folders[0].stat().st_size
-        context, pages = _fitting(report, formats, room) if publish else _rendered(report, formats)
-        _write_figures(out / "figures", context["files"])
+        page, pages = _fitting(report, formats, room) if publish else _rendered(report, formats)
+        _write_figures(out / "figures", page.files)
         if not publish:
             _write_data(out, folders, keys)
-            (out / "oracle_checks.csv").write_bytes(as_csv(context["oracle_checks"]))
-        for name, page in pages.items():
-            (out / name).write_bytes(page)
+            (out / "oracle_checks.csv").write_bytes(as_csv(page.oracle_checks))
+        for name, text in pages.items():
+            (out / name).write_bytes(text)
     except OSError as error:
         raise AltpropError(f"the report cannot be written to {str(out)!r}: {error.strerror or error}") from error
     return out / f"report.{'html' if 'html' in formats else 'md'}"
 
 
-def _rendered(report: Report, formats: Sequence[str]) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Return what the templates are given, and file name -> page."""
-    context = assemble(report)
-    return context, {f"report.{name}": render(context, name).encode() for name in formats}
+def _rendered(report: Report, formats: Sequence[str]) -> tuple[Page, dict[str, bytes]]:
+    """Return the page, and file name -> its bytes."""
+    page = assemble(report)
+    return page, {f"report.{name}": render(page, name).encode() for name in formats}
 
 
-def _fitting(report: Report, formats: Sequence[str], room: int) -> tuple[dict[str, Any], dict[str, bytes]]:
+def _fitting(report: Report, formats: Sequence[str], room: int) -> tuple[Page, dict[str, bytes]]:
     """Do as `_rendered`, with as many learners drawn as the size of a published report allows.
 
     Args:
@@ -124,126 +122,66 @@ def _fitting(report: Report, formats: Sequence[str], room: int) -> tuple[dict[st
         room: bytes for pages and figures together.
     """
     for drawn in DRAWN:
-        context, pages = _rendered(replace(report, drawn=drawn, published=True), formats)
+        page, pages = _rendered(replace(report, drawn=drawn, published=True), formats)
         largest = max(map(len, pages.values()))
-        figures = sum(len(figure.canvas.file().encode()) for figure in context["files"])
+        figures = sum(len(figure.canvas.file().encode()) for figure in page.files)
         if largest <= PUBLISHED and sum(map(len, pages.values())) + figures <= room:
-            return context, pages
+            return page, pages
     raise AltpropError(f"the page takes {largest:,} bytes, more than a published report has room for")
 
 
-def assemble(report: Report) -> dict[str, Any]:
-    """Return everything that the templates need, computed once for all formats."""
-    found = checks(report)
-    scale = colour_scale(report)
-    oracle_checks = verified(report)
-    small = len(report.runs) <= LAYERS_UP_TO
-    workloads = [_workload(report, table, found, oracle_checks, scale, small) for table in report.tables]
-    pooled = across(report)
-    maps = [] if pooled else reached(report)
-    cells = matrix(report)
+def assemble(report: Report) -> Page:
+    """Return everything that is written, computed once for all formats."""
+    found, oracle_checks, scale = checks(report), verified(report), colour_scale(report)
+    workloads = [_workload(report, table, found, oracle_checks) for table in report.tables]
+    pooled, cells = across(report), matrix(report)
     unfair = [f"{problem} ({table.workload})" for table in report.tables for problem in problems(found, table.workload)]
     results = {one.table.workload: one.rows for one in workloads}
-    broken = failures(report)
-    found_figures = _few(workloads, pooled) if report.published else _figures(workloads, pooled)
-    files = list({figure.name: figure for figure in [*maps, *found_figures] if figure.name}.values())
-    return {
-        "report": report,
-        "tally": tally(report),
-        "tasks": counted(report),
-        "curves": curve_data(report, [one.learner.name for one in ranking(report, results, pooled)]),
-        "compared": compared(report, cells),
-        "answer": answer(report, results, pooled, cells, unfair),
-        "workloads": workloads,
-        "across": pooled,
-        "reached": maps,
-        "trials": sum(len(tuning.trials) for tuning in report.tunings),
-        "orphans": orphans(report),
-        "tune_command": COMMAND,
-        "failures": broken,
-        "failure_summary": summary(broken),
-        "oracle_checks": oracle_checks,
-        "oracle_check_summary": summary_of_oracle_checks(oracle_checks),
-        "checks": found,
-        "fingerprints": fingerprints(report),
-        "origins": origins(report),
-        "with_layers": small,
-        "singles": singles(report),
-        "files": files,
-        "shown": {figure.name for figure in files},
-    }
+    seen = {currency for one in workloads for currency in currencies(one.table)}
+    switch = Switch({currency: title for currency, title in CURRENCIES.items() if currency in seen})
 
+    def tasks(part: Callable[[Workload], list[Block]], none: str = "") -> list[Block]:
+        blocks: list[Block] = [Task(one.table.workload, made) for one in workloads if (made := part(one))]
+        return blocks or ([Text(none)] if none else [])
 
-def _workload(
-    report: Report,
-    table: Table,
-    found: list[Check],
-    oracle_checks: list[Verified],
-    scale: Scale | None,
-    with_layers: bool,
-) -> Workload:
-    results = rows(report, table)
-    costs = cost_rows(report, table)
-    found_trials = searched(report, table)
-    drawn_trials = best_searched(report, found_trials)
-    single = [run for name in table.runs for run in table.tried(name)] if singles(report) else []
-    pages = [run_page(table, run, with_layers) for run in single]
-    planes = [pareto(report, table, "flops", "FLOPs"), pareto(report, table, "peak_bytes", "bytes alive at the peak")]
-    if table.timing is not None and table.timing.complete:
-        planes.append(pareto(report, table, "cpu_seconds", "CPU-seconds"))
-    return Workload(
-        table=table,
-        rows=results,
-        verdict=conclude(report, table, results, problems(found, table.workload) + doubts(oracle_checks, table)),
-        dots=dots(report, table, results),
-        calibration=calibration(report, table),
-        views=views(report, table),
-        panels=[*task_panels(report, table), *signal_panels(table)],
-        health=health(report, table, scale, pages),
-        costs=costs,
-        paretos=[figure for figure in planes if figure is not None],
-        breakdown=breakdown(table, costs),
-        time_breakdown=time_breakdown(report, table),
-        tuned=beside(report, table),
-        searched=found_trials,
-        ks=steps_of_k(found_trials),
-        best=best_figures(table, drawn_trials),
-        sensitivity=sensitivity(table, drawn_trials),
-        spreads=spreads(report, table),
-        undrawn=undrawn(report, table),
-        drawn_trials=drawn_trials,
+    verdicts = tasks(lambda one: verdict_section(report, one.table, one.rows, one.verdict))
+    curves = tasks(lambda one: convergence(report, one.table, one.rows), NO_CURVE)
+    healths = tasks(lambda one: health(report, one.table, scale), "No run was probed.")
+    costs = tasks(lambda one: cost_section(report, one.table), "No run left a ledger behind.")
+    trials = tasks(lambda one: robustness_section(report, one.table, one.tuned, one.searched))
+    maps = [] if pooled else reached(report)
+    sections = [
+        Section("verdict", "Answer", answer(report, results, pooled, cells, unfair) + verdicts),
+        Section("compared", "What was compared", compared(report, cells), "Compared"),
+        Section("convergence", "Convergence", [Text(ABOUT_CONVERGENCE), switch, *curves]),
+        Section("across", "Across tasks", across_section(report, pooled, maps)),
+        Section("health", "Gradient health", [Text(ABOUT_HEALTH), *healths]),
+        Section("cost", "Cost", cost_introduction(report) + costs),
+        Section("robustness", "Robustness", robustness_introduction(report) + trials),
+        Section("oracle_checks", "Is each learner what it says?", oracle_section(oracle_checks), "Oracle checks"),
+        Section("failures", "Failures", failures_section(report)),
+        Section("reproduce", "Reproduce", reproduce_section(report, found)),
+        Section("definitions", "Definitions and raw data", definitions_section(report), "Definitions"),
+    ]
+    tuning = f" Tuning took {plural(report.trials, 'trial')} more." if report.trials else ""
+    ran = f"{plural(len(report.learners), 'learner')} on {counted(report)}, {plural(len(report.runs), 'run')}"
+    blocks = [block for section in sections for block in section.blocks]
+    files = {figure.name: figure for figure in figures_of(blocks, main=report.published)}
+    return Page(
+        report,
+        f"{ran}: {tally(report)}.{tuning}",
+        sections,
+        list(files.values()),
+        curve_data(report, [one.learner.name for one in ranking(report, results, pooled)]),
+        numbers(report, workloads, oracle_checks),
+        oracle_checks,
     )
 
 
-def singles(report: Report) -> bool:
-    """Return whether single runs and trials are shown: of many, a published page leaves them to its records."""
-    trials = sum(len(tuning.trials) for tuning in report.tunings)
-    return not report.published or len(report.runs) + trials <= LAYERS_UP_TO
-
-
-def _few(workloads: Iterable[Workload], pooled: Across | None) -> Iterator[Figure]:
-    """Yield the figures of a published report's Markdown: final values, a convergence, best of k and across tasks."""
-    for one in workloads:
-        yield from [one.dots] if one.dots is not None else []
-        yield from one.views[0].overview if one.views else []
-        yield from (figure for panel in one.panels for figure in panel.figures if figure.name.startswith("signal"))
-        yield from one.best
-    yield from pooled.figures if pooled else []
-
-
-def _figures(workloads: Iterable[Workload], pooled: Across | None) -> Iterator[Figure]:
-    for one in workloads:
-        yield from [figure for figure in (one.dots, one.breakdown, one.time_breakdown) if figure is not None]
-        for view in one.views:
-            yield from view.overview
-            yield from view.incidence
-        for panel in one.panels:
-            yield from panel.figures
-        yield from figures_of(one.health)
-        yield from one.paretos
-        yield from one.best
-        yield from one.sensitivity
-    yield from pooled.figures if pooled else []
+def _workload(report: Report, table: Table, found: list[Check], oracle_checks: list[Verified]) -> Workload:
+    results = rows(report, table)
+    verdict = conclude(report, table, results, problems(found, table.workload) + doubts(oracle_checks, table))
+    return Workload(table, results, verdict, beside(report, table), searched(report, table))
 
 
 def _write_figures(folder: Path, figures: Sequence[Figure]) -> None:

@@ -21,9 +21,7 @@ _OFF: tuple[Any, ...] = (None, False, "constant", [])
 def compared(report: Report, cells: Matrix) -> list[Block]:
     """Return the section: learners and tasks, why cells were refused, settings of the learners, facts of the tasks."""
     head: list[Cell | str] = ["learner", *(Cell(table.workload, kind="t") for table in report.tables)]
-    rows: list[list[Cell | str]] = [
-        [Cell(learner=one), *(Cell(c.text, kind=c.mood, notes=c.notes) for c in row)] for one, row in cells.rows
-    ]
+    rows: list[list[Cell | str]] = [[Cell(learner=one), *row] for one, row in cells.rows]
     found: list[Block] = [
         Text("Every learner on every task, with what became of its runs. A refusal says what the learner lacks."),
         Grid("What became of the runs", head, rows),

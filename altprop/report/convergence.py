@@ -8,10 +8,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from altprop.report.blocks import Block, Cell, Cells, Drawings, Grid, Text, View, drawings, note, right
 from altprop.report.canvas import Array, Canvas
 from altprop.report.draw import (
     WIDE,
@@ -25,42 +25,87 @@ from altprop.report.draw import (
     name_width,
     slug,
 )
-from altprop.report.format import count, seconds, short
-from altprop.report.leading import leading
+from altprop.report.format import count, percent, quantity, seconds, short
+from altprop.report.leading import leading, undrawn
 from altprop.report.model import CURRENCIES, Curve, Learner, Report, Table
 from altprop.report.panel import TICK, Axis, Panel, left_margin, needs_log, spanning, without_outliers
+from altprop.report.results import Row
+from altprop.report.signal_panels import signal_panels
+from altprop.report.step_time import UNTIMED
 from altprop.report.target import cumulative_incidence
+from altprop.report.task_panels import task_panels
 from altprop.report.times import TargetTimes, currencies, outcomes, target_times
 
-
-@dataclass(frozen=True)
-class View:
-    """One workload over one currency."""
-
-    currency: str
-    title: str
-    overview: list[Figure]
-    incidence: list[Figure]
-    times: list[TargetTimes]
+INTRODUCTION = (
+    "The metric on the shared evaluation grid, not timed. The same runs look different over another currency: claims "
+    "across families of learners use FLOPs and time, never steps."
+)
+NO_CURVE = "No run left an evaluation behind, so there is nothing to draw."
+NO_TARGET = "This task declares no target, so there is no time to reach one."
 
 
-def views(report: Report, table: Table) -> list[View]:
-    """Return a view a currency of a workload, the drawings in the first."""
+def convergence(report: Report, table: Table, rows: Sequence[Row]) -> list[Block]:
+    """Return the section of one workload: the figures over the first currency, and the times to target over each."""
     learners = leading(report, table)
     curves = {one.name: _curves(table, one.name) for one in learners}
     shown = [one for one in learners if curves[one.name]]
-    if not shown:
+    known = currencies(table)
+    if not shown or not known:
         return []
     y = _value_axis(table, [curve.values for group in curves.values() for curve in group])
-    made: list[View] = []
-    for currency in currencies(table):
-        x = _cost_axis(currency, curves)
-        times = target_times(table, currency)
-        parts = [] if made else groups(shown)
-        overview = [_overview(table, part, curves, currency, x, y, i, len(parts)) for i, part in enumerate(parts)]
-        incidence = [_incidence(table, part, times, currency, i, len(parts)) for i, part in enumerate(parts) if times]
-        made.append(View(currency, CURRENCIES[currency], overview, incidence, times))
-    return made
+    first, parts = known[0], groups(shown)
+    x = _cost_axis(first, curves)
+    overview = [_overview(table, part, curves, first, x, y, i, len(parts)) for i, part in enumerate(parts)]
+    times = target_times(table, first)
+    incidence = [_incidence(table, part, times, first, i, len(parts)) for i, part in enumerate(parts) if times]
+    blocks = note(undrawn(report, table))
+    blocks.append(Drawings(overview, main=True, chart=report.tables.index(table)))
+    blocks += [View(one, _times(table, one, rows), one == first) for one in known]
+    blocks += drawings(incidence)
+    for panel in [*task_panels(report, table), *signal_panels(table)]:
+        main = any(figure.name.startswith("signal") for figure in panel.figures)
+        blocks += [Text(panel.title, "h4"), Text(panel.caption, "note")]
+        blocks += drawings(panel.figures, "grid" if panel.grid else "pair", main)
+    return blocks
+
+
+def _times(table: Table, currency: str, rows: Sequence[Row]) -> list[Block]:
+    """Return the table of who reaches which target, and when."""
+    timing = table.timing
+    blocks = note(timing.note if timing else UNTIMED) if currency == "cpu_seconds" else []
+    times, title = target_times(table, currency), CURRENCIES[currency]
+    if not times:
+        return blocks + note(NO_TARGET)
+    text = (
+        f"Rate and speed side by side. A run that diverged or failed never hits. Restricted mean: mean of min(T, "
+        f"{quantity(times[0].horizon, currency)}), the smallest horizon of the learners compared. Ranks are by hit "
+        "rate first and restricted mean second: no speed makes up for seeds that fail."
+    )
+    head: Cells = ["learner"]
+    for target in times:
+        head += [Cell(f"{target.target.replace('%', ' %')}: hits", "Wilson 95 %", "r")]
+        head += right("median", "restricted\nmean")
+    lines = [
+        [Cell(learner=row.learner), *(cell for one in times for cell in _time(table, one, currency, row.learner.name))]
+        for row in rows
+        if row.summary is not None
+    ]
+    grid = Grid(f"Time to target on {table.workload} in {title}", head, lines)
+    return [*blocks, Text(f"Time to target in {title}", "h4"), Text(text, "note"), grid]
+
+
+def _time(table: Table, target: TargetTimes, currency: str, name: str) -> Cells:
+    time, place = target.learners.get(name), target.places.get(name)
+    if time is None:
+        return ["", "", ""]
+    claimed = currency != "cpu_seconds" or (table.timing is not None and table.timing.claims(name))
+    rank = (f"rank {place}" if place else "no rank") if claimed else "no claim"
+    cut = f", {time.censored} cut" if time.censored else ""
+    return [
+        Cell(f"{time.hits}/{time.n}{cut}", f"{percent(time.rate.low)} to {percent(time.rate.high)}", "r"),
+        *right(quantity(time.median, currency)),
+        Cell(quantity(time.mean, currency), rank, "r"),
+    ]
 
 
 def _curves(table: Table, learner: str) -> list[Curve]:

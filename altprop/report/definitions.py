@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from altprop.report.blocks import Block, Cells, Facts, Files, Fold, Grid, Points, Text, right
+from altprop.report.format import count, number, plural, short
+from altprop.report.model import Report
+
 DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
         "workload, learner, run",
@@ -129,3 +133,48 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "that the 95 % interval of the mean reaches down to chance.",
     ),
 )
+
+
+def definitions_section(report: Report) -> list[Block]:
+    """Return what each number means, and where the raw data are."""
+    blocks: list[Block] = [Facts(DEFINITIONS, "words"), Text("Raw data", "h4"), _files(report)]
+    if report.left_out:
+        blocks += [Text("What the archive of the records leaves out of the traces:"), Points(report.left_out)]
+    return [*blocks, _runs(report)] if report.singles else blocks
+
+
+def _files(report: Report) -> Files:
+    if not report.published:
+        found = [
+            ("data.csv", "holds one row a run."),
+            ("trace.csv.gz", "holds one row a traced number."),
+            ("oracle_checks.csv", "holds one row an oracle."),
+            ("report.md", "is this report in Markdown; each figure lies in figures/."),
+        ]
+        return Files(found)
+    trials = f" and a row for each of the {plural(report.trials, 'trial')}" if report.trials else ""
+    single = f"a page of each of the {plural(len(report.runs), 'run')}{trials}, which are too many for this page"
+    records = (
+        "holds all records: altprop.load and altprop.load_trace read it as tables, and altprop-report records.tar.xz "
+        "builds a report with every figure and tables of all numbers"
+    )
+    records += "." if report.singles else f", and with {single}."
+    pages = ("report.html", "is this report with more figures than its Markdown."), ("report.md", "is the Markdown.")
+    return Files([("records.tar.xz", records), *pages])
+
+
+def _runs(report: Report) -> Fold:
+    head = ["task", "learner", *right("seed"), "ended", *right("test", "test at best\nvalidation", "validation")]
+    rows: list[Cells] = [
+        [
+            short(run.record.workload, 40),
+            short(run.learner, 40),
+            *right(str(run.seed)),
+            run.status.replace("_", " "),
+            *right(*(number(run.value(name), 4) for name in ("test", "test_best", "validation"))),
+            *right(count(run.spent("steps")), count(run.spent("flops"))),
+            run.record.key[:12],
+        ]
+        for run in report.runs
+    ]
+    return Fold("All runs", [Grid("All runs", [*head, *right("steps", "FLOPs"), "key"], rows)])

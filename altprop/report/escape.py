@@ -11,19 +11,9 @@ from typing import Any
 from markupsafe import Markup
 from markupsafe import escape as markup_escape
 
-from altprop.report.draw import Figure
 from altprop.report.format import visible
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]#|~$])")
-
-
-class Raw(str):
-    """Text that is Markdown already."""
-
-
-def safe_svg(figure: Figure) -> Markup:
-    """Return a drawing as markup: its texts were escaped when it was drawn."""
-    return Markup(figure.svg)
 
 
 def inline_json(value: Any) -> Markup:
@@ -56,37 +46,18 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def for_html(value: Any) -> Any:
-    """Return a value for the page: text shows what would act unseen; escaping follows by itself."""
-    return visible(value) if type(value) is str else value
-
-
-def for_markdown(value: Any) -> Any:
-    r"""Escape a value for Markdown unless it is Raw: one line, no HTML, no link, no table border.
+def for_markdown(text: str) -> str:
+    r"""Escape a text for Markdown: one line, no HTML, no link, no table border.
 
     >>> print(for_markdown("<img> a|b *c*"))
     &lt;img&gt; a\|b \*c\*
     """
-    if isinstance(value, Raw) or not isinstance(value, str):
-        return value
-    return Raw(_MARKDOWN.sub(r"\\\1", escape(visible(re.sub(r"\s+", " ", value)), quote=False)))
+    return _MARKDOWN.sub(r"\\\1", escape(visible(re.sub(r"\s+", " ", text)), quote=False))
 
 
-def code(text: str) -> Raw:
-    """Return text as inline code, in a fence that it does not hold; a table's border is escaped inside as well.
-
-    >>> print(code("a `b` c"))
-    `` a `b` c ``
-    """
-    clean = visible(" ".join(text.split())).replace("|", "\\|")
-    longest = max((len(run) for run in re.findall(r"`+", clean)), default=0)
-    fence = "`" * (longest + 1)
-    return Raw(f"{fence} {clean} {fence}" if longest else f"{fence}{clean or ' '}{fence}")
-
-
-def block(text: str) -> Raw:
-    """Return text as a fenced block of code, in a fence that it does not hold."""
+def fenced(text: str) -> str:
+    """Return text as a block of code in Markdown, in a fence that it does not hold."""
     text = visible(text)
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return Raw(f"{fence}text\n{text.rstrip()}\n{fence}")
+    return f"{fence}text\n{text.rstrip()}\n{fence}"

@@ -6,28 +6,17 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from altprop.records.status import RunStatus
+from altprop.report.blocks import Block, Cell, Code, Fold, Points, Text, note
 from altprop.report.format import plural
 from altprop.report.model import ENDED, Learner, Report, Run, Table
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A learner on a workload: counts in words, a mood for the eye, and the numbers of the sentences that explain it.
-
-    Attributes:
-        text: such as "3 completed" or "2 completed, 1 diverged".
-        mood: "good", "mixed", "bad", "refused" or "none".
-        notes: numbers of refusal sentences below the matrix.
-    """
-
-    text: str
-    mood: str
-    notes: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
 class Matrix:
-    """Learner x workload with a status in every cell, and the refusal sentences in their numbering."""
+    """Learner x workload with a status in every cell, and the refusal sentences in their numbering.
+
+    A cell says such as "2 completed, 1 diverged"; its kind is "good", "mixed", "bad", "refused" or "none".
+    """
 
     rows: list[tuple[Learner, list[Cell]]]
     sentences: list[str]
@@ -50,16 +39,16 @@ def matrix(report: Report) -> Matrix:
 
 def _cell(runs: list[Run], notes: tuple[int, ...]) -> Cell:
     if not runs:
-        return Cell("not run", "none")
+        return Cell("not run", kind="none")
     counts = Counter(run.status for run in runs)
     order = [status.value for status in RunStatus]
     # Seeds of a refused cell are refused all at once: no count is worth printing.
     if set(counts) == {"refused"}:
-        return Cell("refused", "refused", notes)
+        return Cell("refused", kind="refused", notes=notes)
     text = ", ".join(f"{counts[status]} {words(status)}" for status in sorted(counts, key=order.index))
     good = sum(counts[status] for status in ENDED)
     mood = "good" if good == len(runs) else "mixed" if good else "bad"
-    return Cell(text, mood, notes)
+    return Cell(text, kind=mood, notes=notes)
 
 
 def words(status: str) -> str:
@@ -137,3 +126,22 @@ def summary(found: list[Failure]) -> str:
     if not runs:
         return "No run broke off."
     return f"{plural(runs, 'run')} broke off. They are counted in every table, never dropped and never averaged in."
+
+
+def failures_section(report: Report) -> list[Block]:
+    """Return every run that broke off with its reason and its command, and the records that are not shown."""
+    found = failures(report)
+    blocks: list[Block] = [Text(summary(found))]
+    for one in found:
+        last = "" if one.last is None else f" The last finite step was {one.last}."
+        reason = "" if one.reason == one.meaning else f" {one.reason}"
+        blocks += [Text(f"{one.learner} on {one.workload}, {one.seeds}: {one.status}", "h4")]
+        blocks += [Text(f"{one.meaning}{reason}{last}")]
+        blocks += [Fold("Traceback", [Code(one.traceback)], written=True)] if one.traceback else []
+        blocks += [*note(f"To run {'it' if len(one.commands) == 1 else 'them'} again:"), Code("\n".join(one.commands))]
+    if report.unreadable:
+        blocks += [Text("Records that could not be read", "h4"), Points(report.unreadable)]
+    if report.superseded:
+        older = [f"{one.label} on {one.workload}, seed {one.seed}: {one.key}" for one in report.superseded]
+        blocks += [Text("Older runs of the same learner, task and seed, left out", "h4"), Points(older)]
+    return blocks

@@ -14,8 +14,8 @@ from altprop.report.format import brief, percent, plural, signed
 from altprop.report.health import in_words, inside_band, layer_matrix, layer_names, layers_of, own, own_names, track
 from altprop.report.health_figures import Scale, alignments, brought, heat_maps, overlays, scale_figure
 from altprop.report.leading import undrawn
-from altprop.report.model import Report, Run, Table, as_number
-from altprop.report.runs import LAYER_COLUMNS, WHOLE_COLUMNS, RunPage
+from altprop.report.model import SINGLES, Report, Run, Table, as_number
+from altprop.report.runs import LAYER_COLUMNS, WHOLE_COLUMNS, run_page
 from altprop.report.signal import Signal, backward, forward
 
 ABSENT = ("not applicable", "not probed")
@@ -115,14 +115,13 @@ def _least_layer(runs: Sequence[Run]) -> tuple[str, float] | None:
     return min(found.items(), key=lambda pair: pair[1]) if len(found) > 1 else None
 
 
-def health(report: Report, table: Table, scale: Scale | None, pages: Sequence[RunPage]) -> list[Block]:
+def health(report: Report, table: Table, scale: Scale | None) -> list[Block]:
     """Return the section of one workload.
 
     Args:
         report: to draw from.
         table: of the workload.
         scale: of all heat maps, None where no gradient was recorded.
-        pages: of single runs.
     """
     found = examine(table)
     blocks: list[Block] = []
@@ -150,7 +149,7 @@ def health(report: Report, table: Table, scale: Scale | None, pages: Sequence[Ru
             Points(told),
             Drawings(brought(report, table), "grid"),
         ]
-    return [*blocks, *_pages(table, pages)]
+    return [*blocks, *_pages(report, table)]
 
 
 def _grid(report: Report, table: Table, found: Sequence[Health]) -> Grid:
@@ -230,10 +229,12 @@ def _drawn(report: Report, table: Table, scale: Scale | None) -> list[Block]:
     ]
 
 
-def _pages(table: Table, pages: Sequence[RunPage]) -> list[Block]:
-    """Return the pages of single runs, folded."""
-    if not pages:
+def _pages(report: Report, table: Table) -> list[Block]:
+    """Return the pages of single runs, folded; those of many runs have no tables of layers."""
+    if not report.singles:
         return []
+    small = len(report.runs) <= SINGLES
+    pages = [run_page(table, run, small) for name in table.runs for run in table.tried(name)]
     folds: list[Block] = []
     for page in pages:
         blocks: list[Block] = [Text(str(page.run.record.data["reason"]), "note"), Facts(page.facts)]

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from altprop.report.blocks import Block, Cell, Cells, Code, Fold, Grid, Text, note
 from altprop.report.format import plural
 from altprop.report.model import Report, Run, Table, as_number
 from altprop.report.settings import flatten
@@ -150,3 +151,39 @@ def fingerprints(report: Report) -> str:
         )
     listed = ", ".join(value[:16] for value in known)
     return f"The runs come from {len(known)} fingerprints ({listed}): results may differ in the last digits."
+
+
+def reproduce_section(report: Report, found: Sequence[Check]) -> list[Block]:
+    """Return what was the same for all, what the runs were made with, and the commands that make them again."""
+    blocks: list[Block] = [Text(fingerprints(report))]
+    if found:
+        moods = {"equal": "good", "different": "bad"}
+        text = (
+            "Data and split must be equal in a whole table; initial weights and batch order within (model, batch size, "
+            "seed), among learners that train the task's model."
+        )
+        rows: list[Cells] = [
+            [
+                Cell(one.workload, kind="t"),
+                one.what,
+                Cell(one.state, kind=moods.get(one.state, "none")),
+                Cell(one.sentence, kind="w"),
+            ]
+            for one in found
+        ]
+        grid = Grid("Identity checks", ["task", "what", "result", Cell("details", kind="w")], rows)
+        blocks += [Text("Was it the same for all?", "h4"), *note(text), grid]
+    made: list[Cells] = [[one.name, Cell("\n".join(_counted(one)), kind="w")] for one in origins(report)]
+    blocks += [Text("Made with", "h4"), Grid("Versions and machine", ["what", "value"], made), Text("Commands", "h4")]
+    blocks += [Text("This page again, from the same records:"), Code("altprop-report RUNS --out REPORT")]
+    if report.singles:
+        commands = "\n".join(str(run.record.data.get("rerun") or "") for run in report.runs)
+        blocks.append(Fold(f"Each run again: {plural(len(report.runs), 'command')}", [Code(commands)]))
+    return blocks
+
+
+def _counted(origin: Origin) -> list[str]:
+    """Return the values of an origin, of several each with its number of runs."""
+    if len(origin.values) == 1:
+        return [origin.values[0][0]]
+    return [f"{value} ({plural(times, 'run')})" for value, times in origin.values]

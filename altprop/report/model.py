@@ -24,6 +24,8 @@ CURRENCIES = {
 }
 CROWD = 12
 """Learners that a figure draws at most."""
+SINGLES = 150
+"""Runs and trials of which a page shows each with its layers; a published page shows no single ones of more."""
 ENDED = frozenset({"completed", "reached_target"})
 
 
@@ -350,6 +352,16 @@ class Report:
     @cached_property
     def runs(self) -> list[Run]:
         return [run for table in self.tables for run in table.everything]
+
+    @property
+    def trials(self) -> int:
+        """How many trials there are."""
+        return sum(len(tuning.trials) for tuning in self.tunings)
+
+    @property
+    def singles(self) -> bool:
+        """Whether single runs and trials are shown: of many, a published page leaves them to its records."""
+        return not self.published or len(self.runs) + self.trials <= SINGLES
 
 
 def as_number(value: Any, missing: float | None = None) -> float | None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from altprop.records.oracle_checks import OracleCheck, OracleResult
+from altprop.report.blocks import Block, Cell, Cells, Fold, Grid, Points, Text, right
 from altprop.report.format import figure, plural
 from altprop.report.model import Learner, Report, Run, Table
 
@@ -215,6 +216,62 @@ def doubts(found: Sequence[Verified], table: Table) -> list[str]:
         for one in found
         if (one.algorithm, one.target) in here and (one.problem or one.failing)
     ]
+
+
+_INTRODUCTION = (
+    "Each algorithm carries oracles: limits in which it must equal something known, and negative controls, which lie "
+    "outside such a limit and must differ. They are measured in float64 on small problems, apart from the runs."
+)
+
+
+def oracle_section(found: Sequence[Verified]) -> list[Block]:
+    """Return a row an algorithm and, folded, a row an oracle; what fails lies open."""
+    first, *others = summary(found)
+    blocks: list[Block] = [Text(_INTRODUCTION), Text(first), *([Points(others)] if others else [])]
+    if not any(one.oracle_check for one in found):
+        return blocks
+    head: Cells = ["algorithm", "learners", "oracles that hold", "negative controls\nthat differ"]
+    grid = Grid(
+        "Oracle checks of each algorithm", [*head, Cell("measured, in records", kind="w")], list(map(_row, found))
+    )
+    return [*blocks, grid, *(_fold(one, one.oracle_check) for one in found if one.lines and one.oracle_check)]
+
+
+def _row(one: Verified) -> Cells:
+    held: Cells = [Cell("no oracle check", kind="none"), Cell("–", kind="none")]
+    if one.lines:
+        held = [_held(one.equalities), _held(one.controls)]
+    elif one.problem:
+        held = [Cell(f"could not be asked: {one.problem}", kind="w bad"), ""]
+    users = Cell(", ".join(learner.name for learner in one.learners), kind="t")
+    where = f"oracle_checks/{one.oracle_check.path.name}" if one.oracle_check else "–"
+    return [Cell(one.name, kind="t"), users, *held, Cell(where, kind="w", flags=(one.note,) if one.note else ())]
+
+
+def _held(lines: Sequence[Line]) -> Cell:
+    if not lines:
+        return Cell("none", kind="none")
+    held = sum(line.oracle.passed for line in lines)
+    return Cell(f"{held} of {len(lines)}", kind="good" if held == len(lines) else "bad")
+
+
+def _fold(one: Verified, check: OracleCheck) -> Fold:
+    held = len(one.lines) - len(one.failing)
+    title = (
+        f"{one.name}: {held} of {plural(len(one.lines), 'oracle check')} {'holds' if len(one.lines) == 1 else 'hold'}"
+    )
+    text = f"Class {one.target}, code {check.source[:12]}, fingerprint {check.fingerprint[:12]}. {one.note}"
+    rows: list[Cells] = [
+        [
+            Cell(line.oracle.name, "negative control" if line.oracle.differs else "", "w"),
+            *right(line.error, line.tolerance),
+            Cell(line.verdict, kind="w good" if line.oracle.passed else "w bad"),
+        ]
+        for line in one.lines
+    ]
+    head: Cells = [Cell("oracle", kind="w"), *right("measured error", "tolerance"), Cell("verdict", kind="w")]
+    blocks: list[Block] = [Text(text.strip(), "note"), Grid(f"Oracles of {one.name}", head, rows)]
+    return Fold(title, blocks, opened=bool(one.failing), written=True)
 
 
 _COLUMNS = ("algorithm", "target", "source", "fingerprint", "kernel", "oracle", "negative_control")

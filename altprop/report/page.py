@@ -1,157 +1,169 @@
-"""The page itself: what the templates are given, and how it becomes HTML or Markdown."""
+"""The page itself: its frame around the sections, as HTML and as Markdown, and the results as plain data."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 from altprop.report import format as written
-from altprop.report.blocks import Block
+from altprop.report.blocks import Section
 from altprop.report.canvas import RULES, Canvas
-from altprop.report.convergence import View
-from altprop.report.cost import COUNTS, CostRow
-from altprop.report.definitions import DEFINITIONS
 from altprop.report.draw import Figure, key
-from altprop.report.health_section import INTRODUCTION
-from altprop.report.model import CURRENCIES, Table
-from altprop.report.oracle_checks import as_numbers
+from altprop.report.escape import for_markdown, inline_json
+from altprop.report.format import visible
+from altprop.report.model import CURRENCIES, Learner, Report, Table
+from altprop.report.oracle_checks import Verified, as_numbers
 from altprop.report.results import Row, in_metric
-from altprop.report.robustness import Beside, Searched, Spread, score
-from altprop.report.step_time import GREY_ABOVE, UNTIMED
+from altprop.report.robustness import Beside, Searched, score
 from altprop.report.style import DARK, LIGHT, variables
-from altprop.report.task_panels import TaskPanel
 from altprop.report.verdict import Verdict
 
-SECTIONS = (
-    (0, "verdict", "Answer"),
-    (1, "compared", "Compared"),
-    (2, "convergence", "Convergence"),
-    (3, "across", "Across tasks"),
-    (4, "health", "Gradient health"),
-    (5, "cost", "Cost"),
-    (6, "robustness", "Robustness"),
-    (7, "oracle_checks", "Oracle checks"),
-    (8, "failures", "Failures"),
-    (9, "reproduce", "Reproduce"),
-    (10, "definitions", "Definitions"),
+_POLICY = (
+    "default-src 'none'; script-src 'sha256-{}'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'"
 )
+_FRAME = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="referrer" content="no-referrer">
+<link rel="icon" href="data:,">
+<title>{title}</title>
+<style>
+{style}
+</style>
+</head>
+<body>
+<svg class="stamp" aria-hidden="true">{keys}</svg>
+<header>
+<h1>{title}</h1>
+<p class="lead">{lead}</p>
+</header>
+<nav aria-label="Sections"><ol>
+{links}
+</ol></nav>
+<main>
+{sections}
+</main>
+<footer>Made by altprop from the records alone; the same records give the same page, byte for byte.</footer>
+<script type="application/json" id="numbers">{numbers}</script>
+<script type="application/json" id="curves">{curves}</script>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything that is written, computed once for all formats.
+
+    Attributes:
+        report: what it is of. lead: a sentence below the title.
+        files: figures that lie beside the page.
+        curves: data of the charts. numbers: the results as plain data.
+        oracle_checks: as the table beside the page has them.
+    """
+
+    report: Report
+    lead: str
+    sections: Sequence[Section]
+    files: Sequence[Figure]
+    curves: dict[str, Any]
+    numbers: dict[str, Any]
+    oracle_checks: Sequence[Verified]
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Everything that the page shows of one workload."""
+    """The results of one workload, which several sections share."""
 
     table: Table
     rows: list[Row]
     verdict: Verdict
-    dots: Figure | None
-    calibration: list[Block]
-    views: list[View]
-    panels: list[TaskPanel]
-    health: list[Block]
-    costs: list[CostRow]
-    paretos: list[Figure]
-    breakdown: Figure | None
-    time_breakdown: Figure | None
     tuned: list[Beside]
     searched: list[Searched]
-    ks: list[int]
-    best: list[Figure]
-    sensitivity: list[Figure]
-    spreads: list[Spread]
-    undrawn: str
-    drawn_trials: list[Searched]
-
-    @property
-    def trials(self) -> str:
-        """How many trials the tunings of the workload hold, in words."""
-        return written.plural(sum(one.curves.n for one in self.searched), "trial")
-
-    @property
-    def undrawn_trials(self) -> str:
-        """A sentence on the tunings that the figures leave out; empty where they leave out none."""
-        if len(self.drawn_trials) == len(self.searched):
-            return ""
-        drawn, every = len(self.drawn_trials), len(self.searched)
-        return f"Drawn are the {drawn} of {every} learners whose trials reached the best; the tables hold all."
-
-    @property
-    def used_counts(self) -> list[str]:
-        """The kinds of calls of which some learner made any."""
-        return [kind for kind in COUNTS if any(row.counts[kind] for row in self.costs)]
 
 
-def render(context: dict[str, Any], name: str) -> str:
-    """Render the page as HTML ("html") or Markdown ("md")."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+def render(page: Page, name: str) -> str:
+    """Return the page as HTML ("html") or Markdown ("md")."""
+    return _html(page) if name == "html" else _markdown(page)
+
+
+def _markdown(page: Page) -> str:
+    from altprop.report.blocks import markdown
+
+    shown = {figure.name for figure in page.files}
+    parts = [f"# {for_markdown(page.report.title)}", for_markdown(page.lead)]
+    parts += [f"## {n} {one.title}\n\n{markdown(one.blocks, shown)}" for n, one in enumerate(page.sections)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _html(page: Page) -> str:
     from markupsafe import Markup
 
     from altprop.report.blocks import html
-    from altprop.report.blocks import markdown as markdown_of
-    from altprop.report.escape import Raw, block, breakable, code, for_html, for_markdown, inline_json, safe_svg
 
-    markdown = name == "md"
-    environment = Environment(
-        loader=PackageLoader("altprop.report"),
-        autoescape=not markdown,
-        finalize=for_markdown if markdown else for_html,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+    script = _asset("page.js")
+    title = '<section id="{}">\n<h2><span class="n">{}</span>{}</h2>\n{}\n</section>'
+    sections = (Markup(title).format(x.anchor, n, x.title, html(x.blocks)) for n, x in enumerate(page.sections))
+    link = Markup('<li><a href="#{}"><b>{}</b>{}</a></li>')
+    symbol = Markup('<symbol id="k{}" viewBox="0 0 24 12">{}</symbol>')
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return Markup(_FRAME).format(
+        policy=Markup(_POLICY.format(digest)),
+        title=visible(page.report.title),
+        style=Markup(_style()),
+        keys=Markup("").join(symbol.format(one.index, Markup(_key(one))) for one in page.report.learners),
+        lead=visible(page.lead),
+        links=Markup("\n").join(link.format(x.anchor, n, x.name or x.title) for n, x in enumerate(page.sections)),
+        sections=Markup("\n").join(sections),
+        numbers=inline_json(page.numbers),
+        curves=inline_json(page.curves),
+        script=Markup(script),
     )
-    tools = "number brief signed places span count octets seconds percent p_value quantity plural short setting".split()
-    environment.filters |= {tool: getattr(written, tool) for tool in tools}
-    environment.filters |= {
-        "in_metric": in_metric,
-        "inline_json": inline_json,
-        "drawing": safe_svg,
-        "code": code,
-        "block": block,
-        "raw": Raw,
-        "breakable": breakable,
-        "html_blocks": html,
-        "md_blocks": lambda blocks: Raw(markdown_of(blocks, context["shown"])),
-    }
-    template = environment.get_template(f"report.{name}.j2")
-    script = resources.files("altprop.report").joinpath("templates/page.js").read_text(encoding="utf-8")
-    seen = {view.currency for one in context["workloads"] for view in one.views}
-    extra = {
-        "untimed": UNTIMED,
-        "about_health": INTRODUCTION,
-        "grey_above": GREY_ABOVE,
-        "sections": SECTIONS,
-        "definitions": DEFINITIONS,
-        "currencies": [currency for currency in CURRENCIES if currency in seen],
-        "currency_titles": CURRENCIES,
-        "infinity": math.inf,
-        "rules": {element: Markup(rule) for element, rule in RULES.items()},
-        "light": Markup(variables(LIGHT)),
-        "dark": Markup(variables(DARK)),
-        "keys": [Markup(_key_symbol(learner)) for learner in context["report"].learners],
-        "numbers": numbers(context),
-        "script": Markup(script),
-        "script_hash": Markup(base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()),
-    }
-    return template.render(**context, **extra)
 
 
-def _key_symbol(learner: Any) -> str:
+def _asset(name: str) -> str:
+    return resources.files("altprop.report").joinpath(f"assets/{name}").read_text(encoding="utf-8")
+
+
+def _style() -> str:
+    """Return the style sheet with both palettes, the rules of the drawings, and what shows a chosen view."""
+    parts = [f":root{{{variables(LIGHT)}}}", f"@media(prefers-color-scheme:dark){{:root{{{variables(DARK)}}}}}"]
+    parts += [_asset("style.css"), f".altprop-figure path,symbol path{{{RULES['path']}}}"]
+    parts.append(f".altprop-figure text{{{RULES['text']}}}")
+    for one in CURRENCIES:
+        chosen = f"#x-{one}:checked~"
+        parts.append(f"{chosen}.task .view-{one}{{display:block}}")
+        parts.append(
+            f"{chosen}.bar label[for=x-{one}]{{background:var(--ink);border-color:var(--ink);color:var(--page)}}"
+        )
+        focused = f"#x-{one}:focus-visible~.bar label[for=x-{one}]"
+        parts.append(f"{focused}{{outline:2px solid var(--c0);outline-offset:2px}}")
+    return "\n".join(parts)
+
+
+def _key(learner: Learner) -> str:
     """Return the inside of a learner's key, a sample of its line and marker 24 by 12 points."""
     canvas = Canvas(24, 12, "")
     key(canvas, 1, 6, learner.style)
     return canvas.body
 
 
-def numbers(context: dict[str, Any]) -> dict[str, Any]:
+def numbers(report: Report, workloads: Sequence[Workload], oracle_checks: Sequence[Verified]) -> dict[str, Any]:
     """Return the results as plain data, for scripts that read the page."""
     return {
-        "title": context["report"].title,
-        "oracle_checks": as_numbers(context["oracle_checks"]),
+        "title": report.title,
+        "oracle_checks": as_numbers(oracle_checks),
         "workloads": [
             {
                 "workload": one.table.workload,
@@ -162,9 +174,9 @@ def numbers(context: dict[str, Any]) -> dict[str, Any]:
                 "caveats": list(one.verdict.caveats),
                 "learners": [_row_numbers(row) for row in one.rows],
                 "tuned": [_tuned_numbers(row) for row in one.tuned],
-                "trials": [_trial_numbers(row, one.table) for row in one.searched if context["singles"]],
+                "trials": [_trial_numbers(row, one.table) for row in one.searched if report.singles],
             }
-            for one in context["workloads"]
+            for one in workloads
         ],
     }
 

@@ -56,9 +56,7 @@ def present(runs: Path, keys: Collection[str], options: dict[str, Any]) -> Stand
 
 
 def _files(runs: Path, keys: Collection[str]) -> Iterator[Path]:
-    yield from (
-        path for path in sorted(Path(__file__).parent.rglob("*")) if path.suffix in (".py", ".j2", ".js", ".css")
-    )
+    yield from (path for path in sorted(Path(__file__).parent.rglob("*")) if path.suffix in (".py", ".js", ".css"))
     yield from (path for key in sorted(keys) if (path := runs / key / "record.json").is_file())
     yield from sorted(runs.glob("oracle_checks/*.json"))
     yield from sorted(runs.glob("timing/*.json"))

@@ -10,6 +10,7 @@ import pytest
 
 from altprop.errors import AltpropError
 from altprop.report import build as building
+from altprop.report import model
 from altprop.report.build import assemble, build
 from altprop.report.leading import foremost, leading, undrawn
 from altprop.report.model import Report
@@ -68,7 +69,7 @@ def test_a_page_of_many_runs_leaves_single_runs_to_its_records(
     crowd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "Every run on" in build([crowd], tmp_path / "few", publish=True).read_text()
-    monkeypatch.setattr(building, "LAYERS_UP_TO", 10)
+    monkeypatch.setattr(model, "SINGLES", 10)
     page = build([crowd], tmp_path / "many", publish=True).read_text()
     assert "Every run on" not in page
     assert "Each run again" not in page

@@ -88,7 +88,7 @@ def test_every_figure_is_on_the_page(runs: Path, tmp_path: Path, verification: V
     assert "bptt" not in text
     assert "its limit is backprop 2.4 × 10⁻¹⁶ 10⁻¹⁵ holds" in text
     assert "not elsewhere negative control 0.42 0.01 must differ: 0.42 > 0.01" in text
-    assert f"oracle checks/{oracle_check.path.name}" in text
+    assert f"oracle_checks/{oracle_check.path.name}" in text
     assert "backprop+adam" in text
     assert "backprop+sgd" in text
     markdown = (tmp_path / "out" / "report.md").read_text().split("## 7 Is each learner what it says?")[1]
@@ -121,7 +121,7 @@ def test_what_fails_stands_in_the_verdict_of_its_tasks_alone(
     assert summary(found)[0].startswith(
         "1 of 3 oracle checks of 1 algorithm hold: 1 of 2 oracles within their tolerance, 0"
     )
-    caveats = {one.table.workload: one.verdict.caveats for one in assemble(report)["workloads"]}
+    caveats = {one["workload"]: one["caveats"] for one in assemble(report).numbers["workloads"]}
     expected = f"{sentence}; it may not be what its name says (section 7)."
     assert expected in caveats["digits"]
     assert expected not in caveats["adding"]

@@ -25,7 +25,7 @@ def test_slopes_at_initialisation_stand_beside_those_of_theory(tmp_path: Path) -
     runs = f"runs_dir={tmp_path / 'runs'}"
     assert run(["algorithm=initial_signal", "task=deep_digits", "seeds=2", runs, *GRID, *SMALL]) == 0
     page = build([tmp_path / "runs"], tmp_path / "page", formats=["md"]).read_text()
-    assert page.count("**Gradients at initialisation, measured and in theory**") == 1
+    assert page.count("#### Gradients at initialisation, measured and in theory") == 1
     assert page.count("Predicted probabilities on the test set") == 1  # a control that predicts is calibrated or not
     drawn = {path.name.split("-deep")[0]: path.read_text() for path in (tmp_path / "page/figures").glob("signal*")}
     assert set(drawn) == {"signal", "signal-theory"}

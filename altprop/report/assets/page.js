@@ -302,5 +302,5 @@ let wait = 0;
 const fit = () => document.documentElement.style.setProperty('--nav', find('nav').offsetHeight + 'px');
 addEventListener('resize', () => { cancelAnimationFrame(wait); wait = requestAnimationFrame(() => { fit(); redraw(); }); });
 fit();
-addEventListener('toggle', redraw, true);
+addEventListener('toggle', event => { enliven(event.target); redraw(); }, true);
 })();
