@@ -1,16 +1,15 @@
-"""A drawing of lines, areas, markers and text, written as SVG by matplotlib's vector backend.
+"""A drawing of lines, areas, markers and text, written as SVG.
 
-The backend's renderer is driven directly: a figure through Figure and Axes costs 11 to 30 ms, through this
-class 2 to 6 ms, and a report holds hundreds. Colours are names of the palette and become CSS variables, which the page
-or the file itself defines, so one drawing serves light and dark. No ids, no clip paths and no styles of its own remain,
-so that many drawings live in one page; equal calls give equal bytes.
+Colours are names of the palette and become CSS variables, which the page or the file itself defines, so one drawing
+serves light and dark. There are no ids, no clip paths and no styles of its own, so that many drawings live in one page;
+equal calls give equal bytes. Written by hand for that: matplotlib's figures take 11 to 30 ms each, of which a report
+holds hundreds, know one palette at a time, and need their ids, fonts and clip paths taken out again.
 
 Coordinates are points from the upper left corner.
 """
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -22,19 +21,7 @@ import numpy as np
 from altprop.report.format import short
 from altprop.report.style import DARK, LIGHT, variables
 
-SALT = "altprop"
 SIGNATURE = "altprop-figure"
-_NAMES = {value: name for name, value in LIGHT.items()}
-_COLOUR = re.compile(r"#[0-9a-f]{6}")
-_DECIMALS = re.compile(r"(\.\d)\d+")
-_TAG = re.compile(r"<[^>]*>")
-_STYLE = re.compile(r' style="([^"]*)"')
-_OUTLINE = re.compile(r'd="([^"]*)"')
-_STEPS = re.compile(r"([MLz])(?: (-?[\d.]+) (-?[\d.]+))?")
-_TEXT = re.compile(
-    r'<g text-anchor="(\w+)">\s*<text( style="[^"]*")? transform="translate\((-?[\d.]+) (-?[\d.]+)\)">'
-    r"([^<]*)</text>\s*</g>"
-)
 _CONTROL = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _WIDTHS = (
     dict.fromkeys("ijl.,:;'|!I ", 0.34)
@@ -43,12 +30,12 @@ _WIDTHS = (
     | dict.fromkeys("ABCDGHKNOPQRUVXYZ+=−<>_…·", 0.8)
 )
 Array = np.ndarray[Any, np.dtype[np.float64]]
-_USUAL = {
-    "path": ("fill:none", "stroke-linecap:round", "stroke-dashoffset:0"),
-    "text": ("font-size:9.5px", "fill:var(--soft)"),
+USUAL_SIZE = 9.5
+RULES = {
+    "path": "fill:none;stroke-linecap:round;stroke-linejoin:round",
+    "text": f"font-size:{USUAL_SIZE}px;fill:var(--soft)",
 }
 """The looks that most paths and texts have: the page's style, or the file's, says them once for all."""
-RULES = {element: ";".join(usual) for element, usual in _USUAL.items()}
 _STANDALONE = (
     f":root{{{variables(LIGHT)}color-scheme:light dark}}"
     f"@media(prefers-color-scheme:dark){{:root{{{variables(DARK)}}}}}"
@@ -71,7 +58,6 @@ class Canvas:
         self.width, self.height, self.label = width, height, label
         self._paths: list[tuple[Any, ...]] = []
         self._texts: list[tuple[Any, ...]] = []
-        self._drawn: str | None = None
 
     def line(
         self,
@@ -161,10 +147,9 @@ class Canvas:
         size: float = 10.0,
         anchor: str = "start",
         bold: bool = False,
-        turned: bool = False,
     ) -> None:
-        """Write one line of text with its baseline at y; `turned` reads upwards."""
-        self._texts.append((x, y, text, colour, size, anchor, bold, turned))
+        """Write one line of text with its baseline at y."""
+        self._texts.append((x, y, text, colour, size, anchor, bold))
 
     def svg(self) -> str:
         """Return the drawing as an <svg> element for a page that defines the palette."""
@@ -184,64 +169,37 @@ class Canvas:
     @property
     def body(self) -> str:
         """The inside of the <svg> element."""
-        from matplotlib import rc_context
-        from matplotlib.backends import backend_svg
-
-        if self._drawn is not None:
-            return self._drawn
-        buffer = io.StringIO()
-        blank = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        with rc_context({"svg.hashsalt": SALT, "svg.fonttype": "none"}):
-            make: Any = backend_svg.RendererSVG
-            renderer = make(self.width, self.height, buffer, metadata=blank)
-            for path in self._paths:
-                _draw_path(renderer, self.height, *path)
-            for text in self._texts:
-                _draw_text(renderer, *text)
-            renderer.finalize()
-        body = buffer.getvalue()
-        body = body[body.index("</defs>") + len("</defs>") : body.rindex("</svg>")]
-        tidy = _TEXT.sub(r'<text x="\3" y="\4" text-anchor="\1"\2>\5</text>', _TAG.sub(_tidy, body))
-        tidy = tidy.replace(' text-anchor="start"', "")
-        self._drawn = "".join(f"{line.strip()}\n" for line in tidy.split("\n") if line.strip())
-        return self._drawn
+        return "".join([_path(*path) for path in self._paths] + [_text(*text) for text in self._texts])
 
 
-def _draw_path(
-    renderer: Any,
-    height: float,
+def _path(
     points: Array,
-    codes: list[int],
+    codes: Sequence[int],
     colour: str,
     width: float,
     dash: Sequence[float] | None,
     opacity: float,
     filled: bool,
-) -> None:
-    from matplotlib.path import Path
-    from matplotlib.transforms import IdentityTransform
-
-    context = renderer.new_gc()
-    context.set_foreground(LIGHT.get(colour, colour))
-    context.set_alpha(opacity)
-    context.set_linewidth(width)
-    context.set_joinstyle("round")
-    context.set_capstyle("butt" if dash or filled else "round")
+) -> str:
+    look = f"fill:{_colour(colour)}" if filled else f"stroke:{_colour(colour)};stroke-width:{width:.3g}"
     if dash:
-        context.set_dashes(0, [length * max(width, 1.0) for length in dash])
-    path = Path(points * [1, -1] + [0, height], codes)
-    path.should_simplify = False
-    renderer.draw_path(context, path, IdentityTransform(), context.get_rgb() if filled else None)
+        lengths = ",".join(f"{length * max(width, 1.0):.3g}" for length in dash)
+        look += f";stroke-dasharray:{lengths};stroke-linecap:butt"
+    look += f";opacity:{opacity:.2g}" if opacity < 1 else ""
+    return f'<path d="{_outline(points, codes)}" style="{look}"/>\n'
 
 
-def _draw_text(
-    renderer: Any, x: float, y: float, text: str, colour: str, size: float, anchor: str, bold: bool, turned: bool
-) -> None:
-    context = renderer.new_gc()
-    context.set_foreground(LIGHT.get(colour, colour))
-    renderer.writer.start("g", attrib={"text-anchor": anchor})
-    renderer.draw_text(context, x, y, printable(text), _font(size, bold), 90 if turned else 0, ismath=False)
-    renderer.writer.end("g")
+def _text(x: float, y: float, text: str, colour: str, size: float, anchor: str, bold: bool) -> str:
+    look = f"font-size:{size:g}px" if size != USUAL_SIZE else ""
+    look += f";fill:{_colour(colour)}" if colour != "soft" else ""
+    look += ";font-weight:700" if bold else ""
+    style = f' style="{look.lstrip(";")}"' if look else ""
+    side = f' text-anchor="{anchor}"' if anchor != "start" else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}"{side}{style}>{escape(printable(text), quote=False)}</text>\n'
+
+
+def _colour(name: str) -> str:
+    return f"var(--{name})" if name in LIGHT else name
 
 
 def printable(text: str) -> str:
@@ -251,13 +209,6 @@ def printable(text: str) -> str:
     'a b'
     """
     return _CONTROL.sub(" ", text)
-
-
-@lru_cache
-def _font(size: float, bold: bool) -> Any:
-    from matplotlib.font_manager import FontProperties
-
-    return FontProperties(family="sans-serif", size=size, weight="bold" if bold else "normal")
 
 
 @lru_cache
@@ -278,45 +229,28 @@ def _marker(shape: str) -> tuple[Array, tuple[int, ...], bool]:
     return corners, (1, *[2] * (len(corners) - 2), 79), True
 
 
-def _tidy(match: re.Match[str]) -> str:
-    """Return a tag without line breaks, spare decimals and matplotlib's font, its palette colours as CSS variables."""
-    tag = " ".join(match[0].split())
-    if tag.startswith("<path"):
-        tag = _OUTLINE.sub(lambda found: f'd="{_relative(found[1])}"', tag)
-    tag = re.sub(r"font-family: [^;\"]*;? ?", "", _DECIMALS.sub(r"\1", tag))
-    tag = tag.replace('; "', '"').replace("; ", ";").replace(": ", ":")
-    tag = _COLOUR.sub(lambda found: f"var(--{_NAMES[found[0]]})" if found[0] in _NAMES else found[0], tag)
-    return _STYLE.sub(lambda found: _unusual(found[1], "path" if tag.startswith("<path") else "text"), tag)
+def _outline(points: Array, codes: Sequence[int]) -> str:
+    """Return an outline with each point given from the one before, in tenths of a point.
 
+    Args:
+        points: (n, 2).
+        codes: 1 to move to a point, 2 to draw a line to it, 79 to close.
 
-def _unusual(style: str, element: str) -> str:
-    """Return the style attribute of an element without what RULES say; none where nothing is left."""
-    told = style.split(";")
-    kept = [one for one in told if one not in _USUAL[element]]
-    if any(one.startswith("stroke:") for one in told) and "stroke-linecap:round" not in told:
-        kept.append("stroke-linecap:butt")
-    return f' style="{";".join(kept)}"' if kept else ""
-
-
-def _relative(outline: str) -> str:
-    """Return an outline of M, L and z with each point given from the one before, in tenths of a point.
-
-    >>> _relative("M 10 20.04 L 12.5 19.5 L 12.5 30 z M 0 0 L 1 1 ")
+    >>> _outline(np.array([[10, 20.04], [12.5, 19.5], [12.5, 30], [0, 0], [0, 0], [1, 1]]), [1, 2, 2, 79, 1, 2])
     'm10 20 2.5-.5 0 10.5zm-10-20 1 1'
     """
     written: list[str] = []
     here = start = (0, 0)
-    for command, x, y in _STEPS.findall(outline):
-        if command == "z":
+    for code, (x, y) in zip(codes, np.rint(np.asarray(points) * 10).astype(int).tolist(), strict=True):
+        if code == 79:
             written.append("z")
             here = start
             continue
-        there = (round(float(x) * 10), round(float(y) * 10))
-        if command == "M":
+        if code == 1:
             written.append("m")
-            start = there
-        written += [_tenths(there[0] - here[0], written[-1][-1] == "m"), _tenths(there[1] - here[1])]
-        here = there
+            start = (x, y)
+        written += [_tenths(x - here[0], written[-1] == "m"), _tenths(y - here[1])]
+        here = (x, y)
     return "".join(written)
 
 

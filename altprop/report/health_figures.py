@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
@@ -18,17 +17,16 @@ from altprop.report.model import Learner, Report, Table
 from altprop.report.panel import LABEL, TICK, Axis, Panel, left_margin, needs_log, spanning
 from altprop.report.tracks import BARE, overlay, seeds_and_median
 
-SHADES = 16
 COLUMNS = 40
+_VIRIDIS = (
+    "440154 481a6c 472f7d 414487 39568c 31688e 2a788e 23888e 1f988b 22a884 35b779 54c568 7ad151 a5db36 d2e21b fde725"
+)
+SHADES = len(_VIRIDIS.split())
 
 
-@lru_cache
 def shades() -> tuple[str, ...]:
     """Return the colours from low to high, perceptually even and safe for the colour-blind (viridis)."""
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
-    return tuple(to_hex(colormaps["viridis"](level / (SHADES - 1))) for level in range(SHADES))
+    return tuple(f"#{colour}" for colour in _VIRIDIS.split())
 
 
 @dataclass(frozen=True)
