@@ -53,11 +53,11 @@ def run(arguments: Sequence[str]) -> int:
     """Run the application and return its exit code: 0, 1 (a cell failed), 2 (a mistake), 130 (interrupted)."""
     from altprop.cli.application import start
     from altprop.errors import AltpropError
+    from altprop.harness.progress import Progress
     from altprop.harness.sweep import (
         FAILURES,
         SCRATCH_VARIABLE,
         SWEEP_VARIABLE,
-        ProgressPrinter,
         SweepLog,
         death_of_worker,
     )
@@ -78,7 +78,7 @@ def run(arguments: Sequence[str]) -> int:
         code = 0
         before = _terminate_as_interrupt()
         try:
-            with ProgressPrinter():
+            with Progress():
                 start(list(arguments))
         except AltpropError as error:
             print(f"altprop: {error}", file=sys.stderr)

@@ -7,13 +7,12 @@ import os
 import re
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
@@ -117,36 +116,39 @@ def report_cell(outcomes: Sequence[Outcome], seconds: float) -> None:
     done, total = len(cells), int(start["cells"])
     failed = sum(1 for row in cells if any(o["status"] in FAILURES and o["role"] != "trial" for o in row["outcomes"]))
     left = (time.time() - start["time"]) / done * (total - done)
-    line = _line(outcomes, done, total, failed, left)
+    line = line_of(outcomes, done, total, failed, left)
     if start["relayed"]:
         log.write({"kind": "line", "text": line})
     else:
         print(line, file=sys.stderr, flush=True)
 
 
-def _line(cell: Sequence[Outcome], done: int, total: int, failed: int, left: float) -> str:
+def line_of(cell: Sequence[Outcome], done: int, total: int, failed: int, left: float) -> str:
+    """Return the line of a finished cell: its place, what became of its runs, and the time that is left."""
     outcomes = [o for o in cell if o.role == "run"] or list(cell)
     first = outcomes[0]
-    states = _states(outcomes)
+    ended = states(outcomes)
     executed = sum(o.executed for o in cell)
     cached = "" if executed else ", from records"
-    metric = _median(outcomes)
+    metric = median_of(outcomes)
     trials, tuned = ([o for o in cell if o.role == role] for role in ("trial", "tuned"))
     if trials:
-        metric += f"; {len(trials)} trials: {_states(trials)}; tuned: {_states(tuned) or 'none'}{_median(tuned)}"
+        metric += f"; {len(trials)} trials: {states(trials)}; tuned: {states(tuned) or 'none'}{median_of(tuned)}"
     reason = next((o.reason for o in outcomes if o.status in FAILURES or o.status == "refused"), "")
     tail = f"  {reason[:200]}" if reason else ""
     time_left = f"  {left // 60:.0f}:{left % 60:02.0f} left" if done < total else ""
     failures = f", {failed} failed" if failed else ""
-    return f"[{done}/{total}{failures}] {first.label} on {first.workload}: {states}{cached}{metric}{tail}{time_left}"
+    return f"[{done}/{total}{failures}] {first.label} on {first.workload}: {ended}{cached}{metric}{tail}{time_left}"
 
 
-def _states(outcomes: Sequence[Outcome]) -> str:
+def states(outcomes: Sequence[Outcome]) -> str:
+    """Return how runs ended, with their number where there are several."""
     counts = Counter(_MARKS.get(o.status, o.status) for o in outcomes)
     return ", ".join(f"{n} {name}" if len(outcomes) > 1 else name for name, n in counts.items())
 
 
-def _median(outcomes: Sequence[Outcome]) -> str:
+def median_of(outcomes: Sequence[Outcome]) -> str:
+    """Return the metric with its median, nothing where no run has one."""
     evaluated = sorted((o.test, o.metric) for o in outcomes if o.test is not None)  # not one that runs elsewhere
     if not evaluated:
         return ""
@@ -166,6 +168,11 @@ def count_cells(overrides: Sequence[str], params: Mapping[str, Any] | None) -> i
         if override.is_sweep_override():
             total *= sum(1 for _ in override.sweep_string_iterator())
     return total
+
+
+def on_terminal() -> bool:
+    """Return whether somebody looks on: then a table stands in place of lines, drawn by the command's own process."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 _LOCAL = (["hydra", "_internal"], ["hydra_plugins", "hydra_joblib_launcher"])
@@ -207,40 +214,6 @@ def death_of_worker(error: Exception, log: SweepLog) -> str | None:
     )
 
 
-class ProgressPrinter:
-    """Print the progress of workers that have another terminal, or none, as they put it on the log.
-
-    A context manager around the command; callbacks cannot hold it, because launchers pickle them.
-    """
-
-    def __init__(self) -> None:
-        self._place = 0  # on the log; it moves with its content
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="progress of workers", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._ended.set()
-        self._thread.join()
-        self._show()
-
-    def _follow(self) -> None:
-        while not self._ended.wait(0.5):
-            self._show()
-
-    def _show(self) -> None:
-        log = SweepLog.open()
-        if log is None:
-            return
-        rows, self._place = log.behind(self._place)
-        for row in rows:
-            if row["kind"] == "line":
-                print(row["text"], file=sys.stderr, flush=True)
-
-
 class SweepCallback(Callback):
     """Hydra's callback: opens the log before the cells, where all workers find it."""
 
@@ -257,7 +230,7 @@ class SweepCallback(Callback):
         # A sweeper that searches says how many jobs it takes.
         trials = hydra.sweeper.get("n_trials")
         cells = count_cells(list(hydra.overrides.task), hydra.sweeper.get("params")) if trials is None else int(trials)
-        self._start(config, cells, remote)
+        self._start(config, cells, remote or on_terminal())
 
     def _start(self, config: DictConfig, cells: int, relayed: bool = False) -> None:
         log = SweepLog.open()
