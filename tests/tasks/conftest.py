@@ -45,7 +45,9 @@ class Shipped:
         if hasattr(task, "function"):
             return torch.full((1, task.spec.outputs), 1.0 if task.loss.name == "rosenbrock" else 0.0).to(targets)
         if targets.dtype == torch.int64:
-            return torch.nn.functional.one_hot(targets, task.spec.outputs).double()
+            # Bits of a class that is told by 1 are not 0.
+            told = 1.0 if task.higher_is_better else 1e3
+            return told * torch.nn.functional.one_hot(targets, task.spec.outputs).double()
         return 100 * (2 * targets - 1) if task.loss.name == "binary_cross_entropy" else targets
 
 

@@ -15,8 +15,8 @@ CLASSIFIERS = {
 REGRESSORS = {"linear": LinearRegression, "1-nn": lambda: KNeighborsRegressor(1), "mean": DummyRegressor}
 
 
-# By the form of a task, whatever was drawn: tests/tasks/test_made.py computes them.
-BY_FORM = ("guess", "later_symbol")
+# By the form of a task, whatever was drawn, and of texts: tests/tasks/test_made.py and test_language.py compute them.
+BY_FORM = ("guess", "later_symbol", "unigram", "bigram", "bz2", "commonest")
 
 
 def classify(model, data) -> float:
