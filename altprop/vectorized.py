@@ -146,6 +146,15 @@ def on_stacks(function: Callable[..., Sequence[Tensor]], *seen: Tensor) -> Seque
     return [members.one(one) for one in found]
 
 
+def mapped(value: Tensor) -> bool:
+    """Return whether a value is what one row or member sees under `torch.func.vmap`, which has no rule for some work.
+
+    >>> mapped(torch.zeros(2))
+    False
+    """
+    return bool(_functorch.is_batchedtensor(value))
+
+
 def has_graph(value: Tensor) -> bool:
     """Return whether a value can be differentiated."""
     members = Members.entered

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from altprop import MultiplicativeNoise, Places, Refused, check_name, check_number, check_whole
 from altprop.algorithms.dropout.rates import SCHEDULES, rate_at
+from altprop.vectorized import mapped
 
 
 class StandardDropout(MultiplicativeNoise):
@@ -70,6 +71,8 @@ class StandardDropout(MultiplicativeNoise):
         p = rate_at(rate, self.schedule, self.clock.progress)
         if p == 0.0:
             return None
-        # Compared in place, on a copy of the draw: half the time of a comparison that is converted.
-        keep = self.clock.uniform(shape, site, layer, 0, like).clone().ge_(p)
+        draw = self.clock.uniform(shape, site, layer, 0, like)
+        # Compared in place, on a copy of the draw: half the time of a comparison that is converted. vmap has no rule
+        # for the one in place.
+        keep = (draw >= p).to(draw.dtype) if mapped(draw) else draw.clone().ge_(p)
         return keep.div_(1 - p)
