@@ -406,7 +406,9 @@ def _markdown(block: Block, shown: Collection[str]) -> str:
             return "\n".join([*lines, *(_line(map(_written, row)) for row in [*block.rows, *block.foot])])
         case Drawings(figures):
             known = [one for one in figures if one.name in shown]
-            return "\n".join(f"![{for_markdown(one.canvas.label)}](figures/{one.name}.svg)" for one in known)
+            texts = [f"![{for_markdown(one.canvas.label)}](figures/{one.name}.svg)" for one in known]
+            captions = [for_markdown(one.caption) for one in known if one.caption]
+            return "\n".join(texts) + "".join(f"\n\n{text}" for text in captions)
         case Facts(pairs):
             return "\n".join(f"- **{for_markdown(name)}**: {for_markdown(value)}" for name, value in pairs)
         case Beside():

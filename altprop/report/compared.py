@@ -10,11 +10,10 @@ from altprop.report.failures import Matrix
 from altprop.report.format import count, number, setting
 from altprop.report.identity import batch_size
 from altprop.report.model import Learner, Report, Run, Table
-from altprop.report.settings import settings
+from altprop.report.settings import NO_SETTING, settings
 from altprop.report.trials import tuned_block
 
 RATE, POPULATION = "lr", "population"
-_NO_SETTING = {"name", "_target_", "paper", "control", "reference", "requires", "needs", "optimizer", "batch_mode"}
 _OFF: tuple[Any, ...] = (None, False, "constant", [])
 
 
@@ -95,7 +94,7 @@ def _options(run: Run) -> dict[str, Any]:
     for path, value in settings(run.record).items():
         parts = path.split(".")
         off = value in _OFF or (isinstance(value, float) and value == 0.0)
-        if parts[0] in ("algorithm", "optimizer", "dropout") and parts[-1] not in _NO_SETTING and not off:
+        if parts[0] in ("algorithm", "optimizer", "dropout") and parts[-1] not in NO_SETTING and not off:
             key = " ".join(part for part in parts[1:] if part != "optimizer")
             found.setdefault(key, value)
     return found
@@ -143,6 +142,6 @@ def _listed(values: dict[str, Any]) -> str:
 def _model(run: Run) -> str:
     """Return the model with its sizes, such as "mlp: hidden 64, 32; activation relu"."""
     options = {p.split(".", 1)[1]: v for p, v in settings(run.record).items() if p.startswith("model.")}
-    said = [f"{key} {_written(v)}" for key, v in options.items() if key not in _NO_SETTING and v not in (*_OFF, "none")]
+    said = [f"{key} {_written(v)}" for key, v in options.items() if key not in NO_SETTING and v not in (*_OFF, "none")]
     name = str(run.record.data["axes"].get("model") or "–")
     return f"{name}: {'; '.join(said)}" if said else name

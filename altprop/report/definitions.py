@@ -28,7 +28,8 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "Of the median: between two order statistics, exact. Of the mean: Student's t. "
         "Of the IQM: the trimmed-mean t-interval of Tukey and McLaughlin below 20 runs; from "
         "20 runs on and when tasks are pooled the BCa bootstrap, stratified by task, from a generator of our own seed. "
-        "Of a rate: Wilson's score interval. With 3 runs an interval rests on 3 numbers: read it as a warning.",
+        "Of a rate: Wilson's score interval. They end where the metric does, such as an accuracy at 1. "
+        "With 3 runs an interval rests on 3 numbers: read it as a warning.",
     ),
     (
         "at best validation",

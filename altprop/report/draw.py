@@ -90,7 +90,16 @@ def name_of(learner: Learner) -> str:
     room = NAME - text_width(mark + rest, LABEL, bold=True)
     if mark and stem and room > NAME / 2:
         return fit(stem, room, LABEL, bold=True) + mark + short(rest)
-    return fit(learner.name, NAME, LABEL, bold=True)
+    cut = fit(learner.name, NAME, LABEL, bold=True)
+    # Learners of a grid differ at their ends.
+    return "…" + _tail(learner.name) if "=" in learner.name and cut != learner.name else cut
+
+
+def _tail(name: str) -> str:
+    """Return as much of the end of a name as figures have room for."""
+    while text_width("…" + name, LABEL, bold=True) > NAME:
+        name = name[1:]
+    return name
 
 
 def name_width(learners: Sequence[Learner]) -> float:

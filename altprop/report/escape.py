@@ -27,13 +27,13 @@ def inline_json(value: Any) -> Markup:
 
 
 def breakable(name: str) -> Markup:
-    """Return a name that may break after its underscores, signs and dots, and before its brackets.
+    """Return a name that may break after its underscores, signs and dots, and before its brackets; no number breaks.
 
-    >>> breakable("a_b<[c]")
-    Markup('a_<wbr>b&lt;<wbr>[c]')
+    >>> breakable("a_b<[c=0.1]")
+    Markup('a_<wbr>b&lt;<wbr>[c=<wbr>0.1]')
     """
-    broken = re.sub(r"([_+.=,/-])(?=.)", r"\1<wbr>", str(markup_escape(visible(name))))
-    return Markup(re.sub(r"(?<=.)\[", "<wbr>[", broken))
+    broken = re.sub(r"([_+=,/]|[.-](?!\d))(?=.)", r"\1<wbr>", str(markup_escape(visible(name))))
+    return Markup(re.sub(r"(?<=.)([\[(·])", r"<wbr>\1", broken))
 
 
 def _finite(value: Any) -> Any:

@@ -71,6 +71,33 @@ def interval_in_metric(interval: Interval | None, sign: int) -> Interval | None:
     return replace(flipped, high=-math.inf) if flipped.high == math.inf else flipped
 
 
+_SHARES = {"accuracy", "f1", "auc", "precision", "recall"}
+_SIZES = {"loss", "error", "mse", "rmse", "nmse", "mae", "ndei", "gap", "perplexity"}
+
+
+def limits_of(table: Table) -> tuple[float, float]:
+    """Return what the metric can be, by its name and as long as no value contradicts it."""
+    told = set(table.metric.lower().split("_"))
+    low, high = (0.0, 1.0) if told & _SHARES else (0.0, math.inf) if told & _SIZES else (-math.inf, math.inf)
+    values = [in_metric(s, table.sign) for name in table.runs for s in table.scores(name).values() if math.isfinite(s)]
+    return (low, high) if all(low <= value <= high for value in values) else (-math.inf, math.inf)
+
+
+def within(interval: Interval | None, limits: tuple[float, float]) -> Interval | None:
+    """Return an interval cut off at what the metric can be; a limit that falls on a failure stays.
+
+    >>> within(Interval(0.98, 0.95, 1.02, "t"), (0.0, 1.0))
+    Interval(estimate=0.98, low=0.95, high=1.0, method='t')
+    """
+    if interval is None:
+        return None
+    low, high = (
+        end if end is None or math.isinf(end) else min(max(end, limits[0]), limits[1])
+        for end in (interval.low, interval.high)
+    )
+    return replace(interval, low=low, high=high)
+
+
 def rows(report: Report, table: Table) -> list[Row]:
     """Return one row a learner, in the order of the learners."""
     names = [name for name in table.runs if table.tried(name)]
@@ -78,7 +105,7 @@ def rows(report: Report, table: Table) -> list[Row]:
     family = {name: table.scores(name) for name in names if _tested(report, name)}
     compared = compare_family(family, reference, table.margin) if reference else {}
     summaries = {name: summarise(list(table.scores(name).values())) for name in names}
-    made = []
+    made, limits = [], limits_of(table)
     for name, runs in table.runs.items():
         learner = report.by_name[name]
         summary = summaries.get(name)
@@ -96,8 +123,8 @@ def rows(report: Report, table: Table) -> list[Row]:
                 summary,
                 value,
                 interval_in_metric(_middle(list(table.scores(name).values()), summary), table.sign),
-                interval_in_metric(summary.mean, table.sign),
-                interval_in_metric(summary.iqm, table.sign),
+                within(interval_in_metric(summary.mean, table.sign), limits),
+                within(interval_in_metric(summary.iqm, table.sign), limits),
                 _best(table, name),
                 (value - table.unit[0]) / table.unit[1] if table.unit and finite else None,
                 table.sign * (oracle - value) if oracle is not None and finite else None,

@@ -115,7 +115,7 @@ def _at_default(table: Table, learner: Learner) -> float | None:
     return in_metric(middle, table.sign) if math.isfinite(middle) else None
 
 
-class _Scale:
+class OptionScale:
     """The horizontal axis of an option that several learners search: one range around all, or the choices of all."""
 
     def __init__(self, path: str, options: Sequence[Option], values: Sequence[Any]) -> None:
@@ -144,7 +144,7 @@ def _sensitivity(
     declared = [option for one in found for option in one.tuning.options if option.path == path]
     values = [t.values[path] for one in found for t in one.tuning.trials if t.values.get(path) is not None]
     defaults = [option.default for option in declared if option.default is not None]
-    scale = _Scale(path, declared, [*values, *defaults])
+    scale = OptionScale(path, declared, [*values, *defaults])
     failed = [one for one in found if one.curves.failed]
     strip = 8.0 + 6.0 * len(failed) if failed else 0.0
     learners = list({one.learner.name: one.learner for one in found}.values())
@@ -193,7 +193,7 @@ def _sensitivity(
     return Figure(stem, canvas, caption if first else "")
 
 
-def _trials(table: Table, path: str, one: Searched, panel: Panel, scale: _Scale, shift: float) -> None:
+def _trials(table: Table, path: str, one: Searched, panel: Panel, scale: OptionScale, shift: float) -> None:
     """Draw one learner's trials, and its default."""
     style = one.learner.style
     points = sorted(

@@ -20,6 +20,7 @@ from altprop.report.blocks import (
     value,
 )
 from altprop.report.format import count, number, p_value, percent, plural, setting, short
+from altprop.report.grids import grids
 from altprop.report.model import Report, Table
 from altprop.report.results import in_metric
 from altprop.report.robustness import (
@@ -53,7 +54,9 @@ def robustness_introduction(report: Report) -> list[Block]:
 
 def robustness_section(report: Report, table: Table, tuned: Sequence[Beside], found: Sequence[Searched]) -> list[Block]:
     """Return what tuning bought on a workload, and how far its results hang on the seed."""
-    return [*_tuned(table, tuned), *_searched(report, table, found), *_spreads(report, table)]
+    swept = drawings(grids(report, table), main=True)
+    over: list[Block] = [Text("Over the options that were swept", "h4"), *swept] if swept else []
+    return [*over, *_tuned(table, tuned), *_searched(report, table, found), *_spreads(report, table)]
 
 
 def _tuned(table: Table, found: Sequence[Beside]) -> list[Block]:

@@ -7,6 +7,8 @@ from typing import Any
 
 from altprop.records.record import Record
 
+NO_SETTING = {"name", "_target_", "paper", "control", "reference", "requires", "needs", "optimizer", "batch_mode"}
+"""What a part's configuration says of it that nobody sets."""
 _NOT_SETTINGS = ("seed", "seeds", "runs_dir", "hydra", "logger", "trainer", "timeout", "memory", "isolate")
 
 

@@ -19,7 +19,7 @@ from altprop.report.identity import checks, origins
 from altprop.report.model import Report, Table
 from altprop.report.profiles import performance_ratios, profile_area
 from altprop.report.reading import read
-from altprop.report.results import rows
+from altprop.report.results import limits_of, rows
 from altprop.report.statistics import bca_interval, interquartile_mean
 from altprop.report.task_panels import task_panels
 from altprop.report.times import horizon, outcomes, ranking_flips, target_times
@@ -79,6 +79,33 @@ def test_rows_of_a_metric_that_wants_more(report: Report) -> None:
     assert row.mean.estimate == pytest.approx(np.mean(values))
     assert row.difference is not None
     assert row.difference.estimate < 0
+
+
+@pytest.mark.parametrize(
+    ("metric", "scale", "expected"),
+    [
+        ("accuracy", 1.0, (0.0, 1.0)),
+        ("val_loss", 1.0, (0.0, math.inf)),
+        ("accuracy", 100.0, None),
+        ("return", 1.0, None),
+    ],
+)
+def test_intervals_end_where_the_metric_does(
+    metric: str, scale: float, expected: tuple[float, float] | None, synthetic: ModuleType, tmp_path: Path
+) -> None:
+    """An accuracy in per cent contradicts what its name says, and so nothing is cut off."""
+
+    def change(record: dict, trace: list, clock: list) -> None:
+        record["result"] |= {"metric": metric, "test": scale * (0.9 if record["seed"] else 0.999)}
+
+    found = read([synthetic.write(tmp_path, synthetic.LEARNERS[:1], synthetic.TASKS[:1], 3, change=change)], "x")
+    (row,) = rows(found, found.tables[0])
+    assert row.mean is not None
+    assert row.mean.low is not None
+    assert row.mean.high is not None
+    assert limits_of(found.tables[0]) == (expected or (-math.inf, math.inf))
+    assert (row.mean.high == 1.0) == (expected == (0.0, 1.0))
+    assert row.mean.low > 0
 
 
 def test_flops_are_named_as_seconds_are(synthetic: ModuleType, tmp_path: Path) -> None:
