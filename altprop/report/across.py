@@ -221,7 +221,7 @@ def _staircases(
     parts = groups(learners)
     for part, chosen in enumerate(parts):
         height, top, bottom, left = 300.0, 26.0, 40.0, 46.0
-        y = Axis(0.0, 1.0, "", False, lambda share: f"{100 * share:.0f} %")
+        y = Axis(-0.04, 1.04, "", False, lambda share: f"{100 * share:.0f} %", (0.0, 0.25, 0.5, 0.75, 1.0))
         canvas = Canvas(WIDE, height, title)
         heading(canvas, title, part, len(parts))
         panel = Panel(canvas, (left, top, WIDE - left - name_width(chosen) - 18, height - top - bottom), x, y)

@@ -198,7 +198,7 @@ def _incidence(
     write = seconds if currency == "cpu_seconds" else count
     label = CURRENCIES[currency] + (" of the learner, log scale" if log else " of the learner")
     x = Axis(min(costs, default=tau / 10) * 0.8 if log else 0.0, max([*costs, tau, 1e-12]) * 1.02, label, log, write)
-    y = Axis(0.0, 1.0, "", False, lambda share: f"{100 * share:.0f} %")
+    y = Axis(-0.1, 1.1, "", False, lambda share: f"{100 * share:.0f} %", (0.0, 0.5, 1.0))
     title = f"share of runs that met the target, {short(table.workload, 60)}"
     canvas = Canvas(WIDE, height, f"{title}, over {CURRENCIES[currency]}")
     heading(canvas, title, part, parts)

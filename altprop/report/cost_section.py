@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from altprop.report.blocks import Block, Cell, Cells, Grid, Points, Text, drawings, note, right
+from altprop.report.blocks import Block, Cell, Cells, Fold, Grid, Points, Text, drawings, note, right
 from altprop.report.cost import COUNTS, CostRow, cost_rows
 from altprop.report.cost_figures import breakdown, pareto, time_breakdown
 from altprop.report.format import brief, count, octets, percent, plural, seconds
@@ -32,7 +32,14 @@ def cost_section(report: Report, table: Table) -> list[Block]:
         planes.append(pareto(report, table, "cpu_seconds", "CPU-seconds"))
     blocks = drawings(planes) + drawings([breakdown(table, rows), time_breakdown(report, table)])
     blocks += note(UNTIMED) if table.timing is None else _timed(report, table, table.timing)
-    return [*blocks, Text("Counts and memory", "h4"), *note("Medians over the runs."), _counts(table, rows)]
+    blocks += [Text("Counts and memory", "h4"), *note("Medians over the runs."), _counts(table, rows)]
+    without: dict[str, list[str]] = {}
+    for row in rows:
+        ops = ", ".join(f"{op} × {times}" for op, times in row.uncounted.items())
+        if ops:
+            without.setdefault(ops, []).append(row.learner.name)
+    lines = [f"{', '.join(names)}: {ops}" for ops, names in without.items()]
+    return [*blocks, Fold("Operations without a formula", [Points(lines)], written=True)] if lines else blocks
 
 
 def _timed(report: Report, table: Table, timing: TableTiming) -> list[Block]:
@@ -84,19 +91,18 @@ def _counts(table: Table, rows: list[CostRow]) -> Grid:
         *right("FLOPs", "forward-\nequivalents", *names, *memory),
         Cell("CPU time", "no claim", "r soft"),
         *right("FLOP\nresidual"),
-        Cell("ops without\na formula", kind="t"),
+        "ops without\na formula",
     ]
     return Grid(f"Cost on {table.workload}", head, [_row(row, used) for row in rows])
 
 
 def _row(row: CostRow, used: list[str]) -> Cells:
     spans = f"{seconds(row.cpu_range[0])} to {seconds(row.cpu_range[1])}" if row.cpu_range else ""
-    ops = ", ".join(f"{op} × {times}" for op, times in row.uncounted.items())
     return [
         Cell(learner=row.learner),
         *right(count(row.flops), count(row.forward_equivalents), *(count(row.counts[kind]) for kind in used)),
         *right(*(octets(row.octets[name]) for name in ("peak_bytes", "saved_bytes", "state_bytes"))),
         Cell(seconds(row.cpu), spans, "r soft"),
         *right(percent(row.residual, 2)),
-        Cell(plural(len(row.uncounted), "op") if ops else "none", ops, "t"),
+        plural(len(row.uncounted), "op") if row.uncounted else "none",
     ]
