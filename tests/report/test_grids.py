@@ -40,9 +40,9 @@ def test_each_option_has_a_figure_and_each_setting_of_the_others_a_line(swept: P
     over_lr, over_hidden = texts(read([swept], "x"))
     assert "lr, log scale" in over_lr
     assert {"0.001", "0.01", "0.1"} < set(over_lr)
-    assert len([text for text in over_lr if text.startswith("backprop")]) == 2
+    assert len([text for text in over_lr if "hidden=[" in text]) == 2
     assert {"hidden", "8", "32"} < set(over_hidden)
-    assert len([text for text in over_hidden if text.startswith("backprop")]) == 3
+    assert len([text for text in over_hidden if "lr=0" in text]) == 3
     assert not [text for text in over_lr + over_hidden if text.startswith(("dfa", "null"))]
     page = build([swept], tmp_path / "out", formats=["md"]).read_text()
     assert page.count("](figures/grid-") == 2
