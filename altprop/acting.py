@@ -50,7 +50,9 @@ class TrainingEnvironment:
         return mixed(torch.arange(episodes, device=problem.device) + start)
 
     def reset(self, seeds: Tensor) -> Tensor:
-        """See `Environment.reset`."""
+        """See `Environment.reset`; every episode that starts is counted."""
+        if not self._problem.ledger._paused:
+            self._problem.ledger.episodes += len(seeds)
         with self._problem.ledger.work("environment reset", per="example", examples=len(seeds)):
             return self._inner.reset(seeds)
 

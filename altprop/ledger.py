@@ -20,7 +20,7 @@ from altprop.vectorized import Unmeasured
 from altprop.work import PER, SavedBytes, Size, WorkKind
 
 KINDS = tuple(PER)
-CURRENCIES = ("steps", "epochs", "samples", "evaluations", "forward_equivalents", "flops", "seconds")
+CURRENCIES = ("steps", "epochs", "samples", "episodes", "evaluations", "forward_equivalents", "flops", "seconds")
 MOST_SIZES = 16
 """Sizes of a kind of work that are measured one by one; work of ever new sizes is predicted from these."""
 _NOTHING: AbstractContextManager[None] = nullcontext()
@@ -98,6 +98,7 @@ class Ledger:
         self.updates = 0
         self.samples = 0
         self.environment_steps = 0
+        self.episodes = 0
         self.seconds = 0.0
         self.audit_seconds = 0.0
         self.untimed = 0
@@ -468,6 +469,7 @@ class Ledger:
             "hvps": self.calls("hvp"),
             "evaluations": self.evaluations,
             "environment_steps": self.environment_steps,
+            "episodes": self.episodes,
             "flops": self.flops,
             "forward_equivalents": self.forward_equivalents,
         }
@@ -520,6 +522,7 @@ _NUMBERS = (
     "updates",
     "samples",
     "environment_steps",
+    "episodes",
     "seconds",
     "untimed",
     "live_bytes",

@@ -12,7 +12,7 @@ from altprop.checks import check_name, check_number, check_whole
 from altprop.errors import AltpropError
 from altprop.harness.memory import read_bytes
 
-CURRENCIES = ("steps", "epochs", "samples", "evaluations", "forward_equivalents", "flops", "seconds")
+CURRENCIES = ("steps", "epochs", "samples", "episodes", "evaluations", "forward_equivalents", "flops", "seconds")
 TIERS = ("off", "basic")
 DTYPES = ("float32", "float64")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _AXES = ("algorithm", "optimizer", "dropout", "task", "model")
 _COUNTS = ("steps", "samples", "forwards", "backwards", "hvps", "evaluations")
-_MORE_COUNTS = ("updates", "jvps", "environment_steps")
+_MORE_COUNTS = ("updates", "jvps", "environment_steps", "episodes")
 # Column -> where its value lies in the record, and its kind. The first 24 are a promise to scripts: append only.
 _RUN_COLUMNS: dict[str, tuple[str, str]] = {
     "key": ("key", "text"),

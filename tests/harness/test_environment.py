@@ -151,14 +151,14 @@ def test_steps_count_themselves(tmp_path: Path) -> None:
     made = parts(tmp_path)
     problem = made.problem
     played = problem.environment.rollout(always(1), seeds(10))
-    assert problem.ledger.environment_steps == played.steps
+    assert (problem.ledger.environment_steps, problem.ledger.episodes) == (played.steps, 10)
     before = problem.ledger.samples
     made.algorithm.step(None)
     assert problem.ledger.samples - before == problem.ledger.environment_steps - played.steps > 0
-    counted = problem.ledger.environment_steps
+    counted = (problem.ledger.environment_steps, problem.ledger.episodes)
     with made.algorithm.predictor() as predict:
         made.task.evaluate(predict, made.data.train, PredictorKind.POLICY)
-    assert problem.ledger.environment_steps == counted
+    assert (problem.ledger.environment_steps, problem.ledger.episodes) == counted
     assert problem.ledger.residual == 0
 
 
@@ -219,11 +219,11 @@ def test_who_learns_no_policy_is_refused(tmp_path: Path) -> None:
         assert row.reason.startswith(f"{learner} learns outputs; task planted evaluates a policy; try task=")
 
 
-def test_the_hint_knows_the_folders_that_were_given(tmp_path: Path) -> None:
+def test_the_hint_names_a_task_of_policies(tmp_path: Path) -> None:
     given, folder = options(tmp_path, *LEARNER, f"runs_dir={tmp_path / 'runs'}")
     row = altprop.run([*(o for o in given if o != "task=planted"), "task=iris"], config_dir=folder).iloc[0]
     assert row.status == "refused"
-    assert row.reason.endswith("; try task=planted")
+    assert row.reason.endswith("; try task=acrobot")
 
 
 def test_probes_see_updates_and_claim_no_gradient(tmp_path: Path) -> None:

@@ -636,6 +636,7 @@ def test_currencies() -> None:
         "steps": 1,
         "epochs": 0.5,
         "samples": 25,
+        "episodes": 0,
         "evaluations": 1,
         "forward_equivalents": 4.0,
         "flops": 40.0,

@@ -18,7 +18,7 @@ import altprop
 
 ROOT = Path(__file__).resolve().parents[2]
 # The extras that constraints.txt pins, because CI installs them.
-PINNED_EXTRAS = ("data", "dev", "images", "optimizers", "slurm", "test")
+PINNED_EXTRAS = ("data", "dev", "images", "optimizers", "rl", "slurm", "test")
 
 
 def folder_of(package: str, package_dir: dict[str, str]) -> Path:

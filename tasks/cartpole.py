@@ -1,0 +1,48 @@
+"""Cart and pole: keep a pole upright by pushes to the left and to the right."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from altprop.tasks.common import Array
+from altprop.tasks.control import ControlTask, Physics
+
+
+class CartPoleEnvironment(Physics):
+    """CartPole-v1: 1 for each step until the pole leans by 12 degrees or the cart is 2.4 away, at most 500 steps.
+
+    Args:
+        physics: gymnasium's module.
+    """
+
+    horizon = 500
+    bounds: ClassVar[tuple[float, ...]] = (0.05, 0.05, 0.05, 0.05)
+
+    def __init__(self, physics: Any) -> None:
+        self._class = physics.CartPoleVectorEnv
+        self._carts = self._class(1)
+
+    def _move(self, place: Array, actions: Array) -> tuple[Array, Array, Array]:
+        count = place.shape[1]
+        if self._carts.num_envs != count:
+            self._carts = self._class(count)
+        self._carts.state, self._carts.prev_done = place, np.zeros(count, dtype=bool)  # none of them starts anew
+        _, rewards, ended, _, _ = self._carts.step(actions)
+        return self._carts.state, rewards, ended
+
+
+class CartPole(ControlTask):
+    """Balance a pole: positions and speeds of cart and pole are seen, and pushed is to the left or to the right.
+
+    The return is the number of steps that it stands, at most 500; solved is 475 over 100 episodes. Needs the extra
+    `rl` (gymnasium).
+
+    Paper: Barto, Sutton and Anderson 1983, Neuronlike adaptive elements that can solve difficult learning control
+    problems; the version is CartPole-v1.
+    """
+
+    module = "cartpole"
+    shapes = (4, 2)
+
+    def _environment(self) -> CartPoleEnvironment:
+        return CartPoleEnvironment(self._physics())
