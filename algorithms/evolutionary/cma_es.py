@@ -121,14 +121,20 @@ class CMAES(Algorithm):
         assert batch is not None
         problem = self.problem
         loss = refresh_statistics(problem, batch)
-        mean = problem.flat()
-        draws = problem.random.normal(self.offspring, mean.numel())
-        values = fitness(problem, mean + self.sigma * self._shaped(draws), batch)
+        sigma = self.sigma
+        mean, _, values = self.evolve(problem.flat(), batch)
+        problem.assign(mean)
+        return StepResult(loss, {"best_fitness": values.min(), "mean_fitness": values.mean(), "sigma": sigma})
+
+    def evolve(self, mean: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Evaluate one generation around a mean (D,); return the next mean, the individuals (lambda, D) and values."""
+        draws = self.problem.random.normal(self.offspring, mean.numel())
+        points = mean + self.sigma * self._shaped(draws)
+        values = fitness(self.problem, points, batch)
         best = draws[values.argsort(stable=True)[: len(self.weights)]]
-        problem.assign(mean + self.sigma * self._shaped(self.weights @ best))
-        scalars = {"best_fitness": values.min(), "mean_fitness": values.mean(), "sigma": self.sigma}
+        moved = mean + self.sigma * self._shaped(self.weights @ best)
         self._adapt(best)
-        return StepResult(loss, scalars)
+        return moved, points, values
 
     def _shaped(self, values: Tensor) -> Tensor:
         """Return A v for each row v (..., D), where A is the symmetric root of the covariance."""
