@@ -43,6 +43,8 @@ class Shipped:
     def best_outputs(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
         """Outputs (N, C) that fit the targets without error, or the minimum of a point task."""
         if hasattr(task, "function"):
+            if task.loss.name == "classical":  # Beale's
+                return torch.tensor([[3.0, 0.5]]).to(targets)
             return torch.full((1, task.spec.outputs), 1.0 if task.loss.name == "rosenbrock" else 0.0).to(targets)
         if targets.dtype == torch.int64:
             # Bits of a class that is told by 1 are not 0.
