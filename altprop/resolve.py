@@ -14,7 +14,7 @@ from altprop.errors import AltpropError, near
 T = TypeVar("T")
 
 # Keys of a plugin's yaml that describe it and are not arguments of its class.
-METADATA = frozenset({"name", "control", "reference", "search", "paper", "irrelevant"})
+METADATA = frozenset({"name", "control", "reference", "search", "paper", "irrelevant", "code"})
 # What a task's yaml says for others: defaults of its model and budget.
 TASK_METADATA = METADATA | {"hidden", "activation", "budget", "equivalence_margin"}
 

@@ -68,7 +68,7 @@ class Cell:
 # What the yaml of a class says of it, and of no other class that is put in its place.
 _CLAIMS = (
     *("name", "chance", "oracle", "baselines", "targets", "paper", "control", "reference", "search", "irrelevant"),
-    "equivalence_margin",
+    *("equivalence_margin", "code"),
 )
 
 

@@ -80,8 +80,8 @@ def sources(cell: Cell) -> str:
     modules = {"altprop.problem"}
     for part in (cell.config["algorithm"], cell.config["dropout"], cell.config["task"], cell.config["model"]):
         target = part.get("_target_")
-        if target:
-            modules.add(str(target).rpartition(".")[0])
+        named = (part.get(option) for option in part.get("code") or ())
+        modules |= {str(path).rpartition(".")[0] for path in (target, *named) if path} - {""}
     if catalogue.model_offers(cell.config["model"]) is None:
         modules.add("altprop.models.custom")
     if cell.axes["optimizer"] != "none":

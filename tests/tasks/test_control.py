@@ -107,7 +107,7 @@ def test_without_gymnasium_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow  # 1,500 to 1,800 policies of 4 episodes, most of them to the end: half a minute of CPU a learner
-@pytest.mark.parametrize("learner", ["cma_es"])
+@pytest.mark.parametrize("learner", ["cma_es", "genetic"])
 def test_cartpole_is_solved(gymnasium, tmp_path: Path, learner: str) -> None:
     """At least 475 over the 100 fresh episodes of the evaluation."""
     options = [f"algorithm={learner}", "algorithm.sigma=0.5", "task=cartpole", "budget.amount=6000", "seeds=[0]"]
