@@ -22,6 +22,7 @@ from altprop import (
     check_number,
     check_whole,
 )
+from altprop.algorithms.energy.settling import hidden_blocks, settle
 from altprop.testing import relative_error, set_up, sgd, toy
 
 NUDGES = ("centred", "one_sided", "random_sign")
@@ -88,18 +89,13 @@ class EquilibriumPropagation(DirectionAlgorithm):
         self.rate = check_number(rate, "algorithm.rate", above=0.0, high=1.0)
 
     def _prepare(self, problem: Problem) -> None:
-        if problem.uncounted.noise is not None:
-            raise Refused("equilibrium propagation settles under an energy that has no masks; use dropout=none")
-        hidden = [cast("Block", block) for block in problem.layered.blocks][:-1]
-        if any(block.norm is not None for block in hidden):
-            raise Refused("equilibrium propagation has no energy of normalised layers; use model.normalisation=none")
-        odd = [block.activation.name for block in hidden if block.activation.name in NOT_MONOTONE]
+        self._hidden = hidden_blocks(problem, "equilibrium propagation")
+        odd = [block.activation.name for block in self._hidden if block.activation.name in NOT_MONOTONE]
         if odd:
             raise Refused(
                 f"equilibrium propagation needs an activation with an inverse, and {odd[0]} falls before it rises; "
                 "use model.activation=tanh"
             )
-        self._hidden = hidden
 
     def _direction(self, batch: Batch) -> tuple[Tensor, Grads]:
         problem = self.problem
@@ -138,24 +134,7 @@ class EquilibriumPropagation(DirectionAlgorithm):
         return -beta * walk.delta(len(walk.states), slope)
 
     def _settled(self, walk: ChainWalk, steps: int, pull: Callable[[ChainWalk], Tensor] | None = None) -> ChainWalk:
-        """Let the states of a walk take steps, and return the walk at the last ones.
-
-        Args:
-            walk: at the states to start from.
-            steps: how many.
-            pull: walk -> what pulls at the last block, or None for nothing.
-        """
-        rate = self.rate
-        for _ in range(steps if walk.states else 0):
-            drives = walk.preactivations[:-1]
-            signals = walk.states[1:] if pull is None else [*walk.states[1:], pull(walk)]
-            above = [walk.send(index, signal) for index, signal in enumerate(signals, 1)]
-            with torch.no_grad():
-                drives[: len(above)] = [z + signal for z, signal in zip(drives, above, strict=False)]
-                wanted = [block.activation.function(u) for block, u in zip(self._hidden, drives, strict=True)]
-                states = [(1 - rate) * s + rate * w for s, w in zip(walk.states, wanted, strict=True)]
-            walk = walk.at(states)
-        return walk
+        return settle(walk, self._hidden, steps, self.rate, pull)
 
     def _predictor(self) -> Callable[[Tensor], Tensor]:
         return self._predict
