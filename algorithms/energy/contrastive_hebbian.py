@@ -3,12 +3,15 @@
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from altprop import (
     Batch,
+    Block,
     Capability,
     ChainWalk,
     DirectionAlgorithm,
@@ -166,9 +169,8 @@ def _moved_at_rest() -> float:
     walk = rule.free(rule.problem.walk(batch))
     states = [batch.inputs, *walk.states, walk.outputs.softmax(1)]
     moved = 0.0
-    for index, block in enumerate(rule.problem.layered.blocks):
-        if index < len(walk.states):
-            above = 0.3 * states[index + 2] @ rule.problem.layered.blocks[index + 1].weight
-            wanted = block.activation.function(block.transform(states[index]) + above)
-            moved = max(moved, float((wanted - states[index + 1]).detach().abs().max()))
+    blocks = [cast("Block", block) for block in rule.problem.layered.blocks]
+    for index, (block, upper) in enumerate(pairwise(blocks)):
+        drive = block.transform(states[index]) + 0.3 * states[index + 2] @ upper.weight
+        moved = max(moved, float((block.activation.function(drive) - states[index + 1]).detach().abs().max()))
     return moved
