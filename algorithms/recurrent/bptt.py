@@ -1,11 +1,14 @@
 """Backpropagation through time: the exact gradient of a recurrent network."""
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from altprop import Batch, Capability, DirectionAlgorithm, Grads, Oracle
+from altprop import Batch, Capability, DirectionAlgorithm, Grads, OptimizerFactory, Oracle, check_whole
+from altprop.algorithms.recurrent.horizon import first_rows, horizon_table
 from altprop.testing import central_differences, toy_sequence
 
 
@@ -24,6 +27,12 @@ class BPTT(DirectionAlgorithm):
 
     Args:
         optimizer: how the gradient becomes an update.
+        horizon: rows of the probe batch on which it is measured, at the end of a run and with the weights that were
+            learned, how far back each rule of this family would send credit (`horizon_table`); 0 measures nothing.
+            For sequences of equal length without noise; other runs leave no table.
+
+    Raises:
+        AltpropError: for a `horizon` below 0.
 
     >>> from altprop.testing import set_up, sgd
     >>> problem, batch = toy_sequence("gru")
@@ -38,8 +47,22 @@ class BPTT(DirectionAlgorithm):
     requires = frozenset({Capability.GRADIENT, Capability.RECURRENT})
     gradient_is_exact = True
 
+    def __init__(self, optimizer: OptimizerFactory, horizon: int = 0) -> None:
+        super().__init__(optimizer)
+        self.horizon = check_whole(horizon, "algorithm.horizon", 0)
+        self._seen: Batch | None = None
+
     def _direction(self, batch: Batch) -> tuple[Tensor, Grads]:
         return self.problem.gradient(batch)
+
+    def _probe(self, batch: Batch) -> Mapping[str, float | Tensor]:
+        if self.horizon and batch.mask is None and self.problem.uncounted.noise is None:
+            self._seen = first_rows(batch, self.horizon)
+        return {}
+
+    def artefacts(self) -> dict[str, Any]:
+        """Return the table `horizon`, where that is asked for and a probe was made."""
+        return {} if self._seen is None else {"horizon": horizon_table(self.problem, self._seen)}
 
     @classmethod
     def oracles(cls) -> tuple[Oracle, ...]:

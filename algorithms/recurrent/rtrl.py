@@ -81,7 +81,7 @@ def influence_after(problem: Problem, batch: Batch, time: int, h: Tensor, matrix
     step = problem.local_step(batch, time, h)
     rows, values, _, width = step.recurrent.shape
     with problem.ledger.work("influence matrix", per="example", examples=batch.rows):
-        jacobian = _state_jacobian(problem, step.own, step.recurrent)
+        jacobian = state_jacobian(problem, step.own, step.recurrent)
         after = {name: jacobian @ before for name, before in matrix.items()}
     charge(problem, step.slopes, 1)
     for name, one in after.items():
@@ -98,7 +98,7 @@ def follows_units(problem: Problem) -> bool:
     return written and problem.uncounted.noise is None
 
 
-def _state_jacobian(problem: Problem, own: Tensor, recurrent: Tensor) -> Tensor:
+def state_jacobian(problem: Problem, own: Tensor, recurrent: Tensor) -> Tensor:
     """Return J_t (B, S, S): a unit's memory of itself, and what reaches its first value through recurrent weights."""
     rows, values, _, width = recurrent.shape
     weight = problem.params["cell.weight_state"].detach().reshape(-1, width, width)

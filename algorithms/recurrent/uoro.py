@@ -8,7 +8,8 @@ from torch import Tensor
 from altprop import Batch, Grads, Oracle, Problem
 from altprop.algorithms.recurrent.online import OnlineLearner, Trace
 from altprop.algorithms.recurrent.traces import charge, refuse_others
-from altprop.testing import monte_carlo, set_up, sgd, toy_sequence
+from altprop.algorithms.recurrent.unbiased import score
+from altprop.testing import sgd
 
 FLOOR = 1e-7
 ONTO = "onto state"
@@ -77,10 +78,14 @@ class UORO(OnlineLearner):
     @classmethod
     def oracles(cls) -> tuple[Oracle, ...]:
         return (
-            Oracle("rnn: abs z of the mean of 20,000 draws against the gradient", partial(_score, "rnn"), 4.0),
-            Oracle("lstm: abs z of the mean of 20,000 draws against the gradient", partial(_score, "lstm"), 4.0),
-            Oracle("not against the gradient with its sign flipped", partial(_score, "rnn", -1.0), 4.0, differs=True),
-            Oracle("not against that of a state cut at each time", partial(_score, "rnn", None), 4.0, differs=True),
+            Oracle("rnn: abs z of the mean of 20,000 draws against the gradient", partial(score, _make, "rnn"), 4.0),
+            Oracle("lstm: abs z of the mean of 20,000 draws against the gradient", partial(score, _make, "lstm"), 4.0),
+            Oracle(
+                "not against the gradient with its sign flipped", partial(score, _make, "rnn", -1.0), 4.0, differs=True
+            ),
+            Oracle(
+                "not against that of a state cut at each time", partial(score, _make, "rnn", None), 4.0, differs=True
+            ),
         )
 
 
@@ -93,35 +98,5 @@ def _norm(vectors: Trace) -> Tensor:
     return torch.stack([one.square().sum(1) for one in vectors.values()]).sum(0).sqrt()[:, None]
 
 
-def _score(cell: str, sign: float | None = 1.0, copies: int = 500) -> float:
-    """Return the largest abs z-score of the mean direction of the cell's parameters; see `monte_carlo`.
-
-    The rows of a batch draw by themselves: 40 batches of 500 copies of one sequence are 20,000 draws.
-
-    Args:
-        cell: of the network.
-        sign: of the gradient that is claimed; None claims the gradient without any way back through the state.
-        copies: rows.
-    """
-    problem, one = toy_sequence(cell, steps=4, rows=1, width=3, lengths=[3], per_step=True)
-    rule = set_up(UORO(sgd()), problem)
-    many = Batch(
-        one.inputs.expand(-1, copies, -1),
-        one.targets.expand(-1, copies, -1),
-        torch.arange(copies, device="cpu"),
-        None if one.mask is None else one.mask.expand(-1, copies),
-    )
-    names = [name for name in problem.params if _own(name)]
-
-    def flat(grads: Grads) -> Tensor:
-        return torch.cat([grads[name].flatten() for name in names])
-
-    def cut() -> Tensor:
-        h, states = problem.model.initial_state(1), []
-        for x in one.inputs:
-            h = problem.model.cell(x, h.detach())
-            states.append(h)
-        return problem.output_loss(problem.model.readout(torch.stack(states)), one)
-
-    expected = flat(problem.gradient(one, loss=cut if sign is None else None)[1])
-    return monte_carlo(lambda: flat(rule.direction(many)[1]), expected if sign is None else sign * expected, 40)
+def _make() -> UORO:
+    return UORO(sgd())

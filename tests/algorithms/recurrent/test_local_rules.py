@@ -8,8 +8,10 @@ import torch
 
 from altprop.algorithms.dropout.standard import StandardDropout
 from altprop.algorithms.recurrent.eprop import EProp
+from altprop.algorithms.recurrent.kf_rtrl import KFRTRL
 from altprop.algorithms.recurrent.rflo import RFLO
 from altprop.algorithms.recurrent.snap import SnAp
+from altprop.algorithms.recurrent.unbiased import copies_of_one, flat_cell
 from altprop.algorithms.recurrent.uoro import UORO
 from altprop.data import Batch
 from altprop.errors import AltpropError, Refused
@@ -97,24 +99,26 @@ def test_random_feedback_reaches_what_the_readout_sees_alone():
     assert abs(float(feedback[:, :2000].std()) - 0.5) < 4 * 0.5 / (2 * 8000) ** 0.5
 
 
+@pytest.mark.parametrize("make", [UORO, KFRTRL])
 @pytest.mark.parametrize("size", [0.0, 1e150])
-def test_uoro_survives_vectors_of_no_size_and_of_a_great_one(size):
+def test_products_survive_factors_of_no_size_and_of_a_great_one(make, size):
     """Nothing to divide by, in the state and in what enters it; or numbers whose squares have no room."""
     problem, batch = toy_sequence("rnn", per_step=True)
     with torch.no_grad():
         for p in problem.model.cell.parameters():
             p.zero_()
-    rule = set_up(UORO(sgd()), problem)
+    rule = set_up(make(sgd()), problem)
     direction = rule.direction(replace(batch, inputs=batch.inputs * size))[1]
     assert all(value.isfinite().all() for value in direction.values())
 
 
-def test_uoros_vectors_rest_where_a_row_has_ended():
+@pytest.mark.parametrize("make", [UORO, KFRTRL])
+def test_factors_rest_where_a_row_has_ended(make):
     ends = []
     for steps in (3, 7):
         problem, batch = toy_sequence("gru", lengths=LENGTHS, per_step=True)
         piece = replace(batch, inputs=batch.inputs[:steps], targets=batch.targets[:steps], mask=batch.mask[:steps])
-        rule = set_up(UORO(sgd()), problem)
+        rule = set_up(make(sgd()), problem)
         rule.direction(piece)
         ends.append(rule.carried)
     for name, value in ends[0].items():
@@ -133,7 +137,24 @@ def test_uoros_vectors_are_kept_equally_large():
     assert ratio.max() < 5.0
 
 
-@pytest.mark.parametrize("make", [EProp, partial(EProp, feedback="random"), SnAp, UORO])
+def test_kronecker_factors_are_kept_equally_large_and_vary_less_than_vectors():
+    problem, batch = toy_sequence("gru", steps=40, per_step=True)
+    rule = set_up(KFRTRL(sgd()), problem)
+    rule.direction(batch)
+    for group in {name.rpartition(" ")[0] for name in rule.carried} - {""}:
+        ratio = rule.carried[f"{group} A"].flatten(1).norm(dim=1) / rule.carried[f"{group} u"].norm(dim=1)
+        assert ratio.log().mean().exp() > 0.3
+        assert ratio.log().mean().exp() < 3.0
+    spread = []
+    for make in (KFRTRL, UORO):
+        problem, _, many = copies_of_one("gru", 1)
+        rule, exact = set_up(make(sgd()), problem), flat_cell(problem, problem.gradient(many)[1])
+        each = [flat_cell(problem, rule.direction(many)[1]) - exact for _ in range(40)]
+        spread.append(torch.stack(each).square().sum(1).mean())
+    assert spread[0] < 0.5 * spread[1]
+
+
+@pytest.mark.parametrize("make", [EProp, partial(EProp, feedback="random"), SnAp, UORO, KFRTRL])
 def test_the_readout_learns_its_own_gradient(make):
     problem, batch = toy_sequence("gru", per_step=True)
     exact = problem.gradient(batch)[1]

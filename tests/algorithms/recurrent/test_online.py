@@ -8,6 +8,7 @@ import torch
 from altprop.algorithms.recurrent import rtrl
 from altprop.algorithms.recurrent.bptt import BPTT
 from altprop.algorithms.recurrent.eprop import EProp
+from altprop.algorithms.recurrent.kf_rtrl import KFRTRL
 from altprop.algorithms.recurrent.rflo import RFLO
 from altprop.algorithms.recurrent.rtrl import RTRL
 from altprop.algorithms.recurrent.snap import SnAp
@@ -68,6 +69,7 @@ RULES = {
     "eprop": EProp,
     "rflo": RFLO,
     "uoro": UORO,
+    "kf_rtrl": KFRTRL,
 }
 
 
@@ -85,9 +87,9 @@ def test_padding_is_never_read(name, per_step):
     assert found[0]["loss"].isfinite()
 
 
-@pytest.mark.parametrize("name", [name for name in RULES if name != "uoro"])
+@pytest.mark.parametrize("name", [name for name in RULES if name not in ("uoro", "kf_rtrl")])
 def test_a_masked_batch_is_each_sequence_by_itself(name):
-    """UORO draws for all rows at once, so that no row alone draws the same."""
+    """UORO and KF-RTRL draw for all rows at once, so that no row alone draws the same."""
     problem, batch = toy_sequence("lstm", lengths=LENGTHS, per_step=True)
     rule = set_up(RULES[name](sgd()), problem)
     expected = rule.direction(batch)[1]
