@@ -316,19 +316,20 @@ def crossed(one: Genome, other: Genome, loss: float, others: float, random: Pyth
     if others < loss:
         one, other, loss, others = other, one, others, loss
     child: Genome = {}
-    numbers = one.keys() | other.keys() if loss == others else one.keys()
-    for number in sorted(numbers):
-        here, there = one.get(number), other.get(number)
-        gene = here or there
-        assert gene is not None
-        if here is not None and there is not None:
-            gene = random.choice((here, there))
-            if not (here[3] and there[3]):
+    for number, gene in sorted(one.items()):
+        there = other.get(number)
+        if there is not None:
+            both = gene[3] and there[3]
+            gene = random.choice((gene, there))
+            if not both:
                 gene = (*gene[:3], random.random() >= DISABLED)
-        if gene[0] == gene[1] or _leads(child, gene[1], gene[0]):  # of genes of both: a circle through both
-            continue
         child[number] = gene
-    return child
+    if loss == others:
+        for number in sorted(other.keys() - one.keys()):
+            gene = other[number]
+            if not _leads(child, gene[1], gene[0]):  # no circle through genes of both
+                child[number] = gene
+    return dict(sorted(child.items()))
 
 
 def _leads(genome: Genome, start: int, end: int) -> bool:
