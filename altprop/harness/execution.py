@@ -47,8 +47,11 @@ def _recorded(run: RunIdentity, store: RunStore, executed: bool = False) -> Outc
 
 def _run(run: RunIdentity, planned: Plan, store: RunStore, stacking: Mapping[str, str]) -> Outcome:
     """Claim a run and run it, unless another worker has it or has just ended it."""
-    # Seconds of imports, before the claim.
-    from altprop.harness import runner
+    # Seconds of imports, before the claim; what is refused needs no Lightning.
+    if planned.failure is None:
+        from altprop.harness import runner
+    else:
+        from altprop.harness import run_end
 
     lease = store.claim(run.key)
     if lease is None:
@@ -60,7 +63,7 @@ def _run(run: RunIdentity, planned: Plan, store: RunStore, stacking: Mapping[str
         settings = run.cell.settings
         data: dict[str, Any]
         if planned.failure is not None:
-            data = runner.commit_without_run(run, store, planned.failure)
+            data = run_end.commit_without_run(run, store, planned.failure)
         elif settings.isolate or settings.ranks > 1:
             from altprop.harness.isolation import run_isolated
 

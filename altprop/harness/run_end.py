@@ -6,6 +6,7 @@ import errno
 import functools
 import os
 import socket
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -139,6 +140,18 @@ def commit(run: RunIdentity, end: RunEnd, store: RunStore) -> dict[str, Any]:
     trained = end.training_run
     trace, clock = ([], []) if trained is None else (trained.trace, trained.clock)
     return store.commit(run.key, make_record(run, end), trace, clock, run.cell.full_yaml, end.artefacts).data
+
+
+def commit_without_run(run: RunIdentity, store: RunStore, error: BaseException) -> dict[str, Any]:
+    """Commit the record of a run that never began: refused, or with a broken plugin."""
+    status, reason = failure_of(error)
+    text = None if isinstance(error, (Refused, AltpropError)) else told(error)
+    return commit(run, RunEnd(status, reason, datetime.now(UTC), traceback=text), store)
+
+
+def told(error: BaseException) -> str:
+    """Return the traceback of an error, its end where it is long."""
+    return "".join(traceback.format_exception(error))[-20_000:]
 
 
 def make_record(run: RunIdentity, end: RunEnd) -> dict[str, Any]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from altprop.errors import AltpropError, Refused
 from altprop.harness.building import build_parts
 from altprop.harness.loggers import open_logger
 from altprop.harness.memory import limited
 from altprop.harness.module import LearnerModule, make_trainer
 from altprop.harness.planning import RunIdentity
-from altprop.harness.run_end import RunEnd, commit, end_of, failure_of, make_record
+from altprop.harness.run_end import RunEnd, commit, commit_without_run, end_of, failure_of, make_record, told
 from altprop.harness.surroundings import quiet, stoppable
 from altprop.harness.training_run import TrainingRun
 from altprop.records.store import RunStore
@@ -52,20 +50,13 @@ def _train(run: RunIdentity, store: RunStore, measured: Mapping[str, Any]) -> Ru
             _fit(run, training_run, store)
             return end_of(training_run, started, measured)
     except (Exception, SystemExit) as caught:
-        error, text = caught, _traceback(caught)
+        error, text = caught, told(caught)
     except KeyboardInterrupt as caught:
         error, text = caught, None
     if training_run is not None:
         training_run.status = None
     status, reason = failure_of(error, cell.settings.memory, training_run)
     return RunEnd(status, reason, started, training_run, text, measured=measured)
-
-
-def commit_without_run(run: RunIdentity, store: RunStore, error: BaseException) -> dict[str, Any]:
-    """Commit the record of a run that never began: refused, or with a broken plugin."""
-    status, reason = failure_of(error)
-    text = None if isinstance(error, (Refused, AltpropError)) else _traceback(error)
-    return commit(run, RunEnd(status, reason, datetime.now(UTC), traceback=text), store)
 
 
 def _fit(run: RunIdentity, training_run: TrainingRun, store: RunStore) -> None:
@@ -81,7 +72,3 @@ def _fit(run: RunIdentity, training_run: TrainingRun, store: RunStore) -> None:
         trainer = make_trainer(dict(settings.trainer), logger)
         with stoppable(training_run):
             trainer.fit(module, ckpt_path=resume, weights_only=True)
-
-
-def _traceback(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))[-20_000:]

@@ -64,3 +64,22 @@ def test_a_command_that_trains_imports_torch_and_lightning_and_a_warm_one_neithe
     assert _told(tmp_path, "report=false")["at the end"] == []
     _told(tmp_path)  # measures the oracle checks
     assert {"torch", "pytorch_lightning", "sklearn"}.isdisjoint(_told(tmp_path)["at the end"])
+
+
+ONLINE = ("rtrl", "snap", "uoro", "kf_rtrl", "rflo", "eprop", "bptt", "truncated_bptt", "reservoir")
+
+
+def test_what_is_refused_imports_neither_lightning_nor_data(tmp_path: Path) -> None:
+    """Each rule of recurrent nets on a feed-forward task and on a model without a cell: a sentence, and no more."""
+    code = (
+        "import sys; from altprop.cli.run import run; code = run(sys.argv[1:]); "
+        "print(sorted({'pytorch_lightning', 'sklearn', 'scipy'} & set(sys.modules)), code)"
+    )
+    for task in (["task=digits"], ["task=adding", "model=mlp"]):
+        command = [sys.executable, "-c", code, "-m", f"algorithm={','.join(ONLINE)}", *task, "report=false"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        for rule in ONLINE:
+            name = task[0].removeprefix("task=")
+            sentence = f"{rule} needs a recurrent model; task {name} with model mlp offers none; try task=adding"
+            assert sentence in done.stderr
+        assert done.stdout.splitlines()[-1].startswith("[] ")

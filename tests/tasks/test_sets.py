@@ -106,6 +106,17 @@ def test_sunspots_linear_autoregression() -> None:
     assert np.abs(np.array(found) - [0.1319, 0.1296, 0.3679]).max() < 1e-4
 
 
+def test_sunspots_are_those_of_an_autoregression_by_statsmodels() -> None:
+    """Another program on the raw series: the variance of what is left over the training years."""
+    pytest.importorskip("statsmodels", reason="the extra `data` is not installed")
+    from statsmodels.datasets import sunspots
+    from statsmodels.tsa.ar_model import AutoReg
+
+    series = sunspots.load().data["SUNACTIVITY"].to_numpy()[: 1980 - 1700]
+    fitted = AutoReg(series[: 1921 - 1700], lags=12).fit()
+    assert np.square(fitted.resid).mean() / series.var() == pytest.approx(0.1319, abs=1e-4)
+
+
 def test_mackey_glass_has_the_figures_of_simple_predictors() -> None:
     """Persistence .813, polynomials of degree 1, 3 and 6 .433, .0505 and .0125 in units of the test's deviation."""
     task = MackeyGlass(validation="none")
