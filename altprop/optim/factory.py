@@ -38,6 +38,7 @@ class OptimizerFactory:
         schedule, warmup, end: the factor on `lr` over the budget, see `Schedule`.
         clip_norm: bound on the global norm of the direction, or None.
         clip_value: bound on each element of the direction, or None.
+        clip_adaptive: bound on the norm of a unit's direction over that of its weights, or None (`clip_units`).
         options: further arguments of the class.
 
     Raises:
@@ -64,6 +65,7 @@ class OptimizerFactory:
         end: float | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
+        clip_adaptive: float | None = None,
         **options: Any,
     ) -> None:
         self.algorithm = None
@@ -84,6 +86,9 @@ class OptimizerFactory:
         )
         self.clip_norm = None if clip_norm is None else check_number(clip_norm, "optimizer.clip_norm", above=0.0)
         self.clip_value = None if clip_value is None else check_number(clip_value, "optimizer.clip_value", above=0.0)
+        self.clip_adaptive = (
+            None if clip_adaptive is None else check_number(clip_adaptive, "optimizer.clip_adaptive", above=0.0)
+        )
         if momentum is not None:
             # torch takes any value; at 1 and above the velocity grows without bound.
             options["momentum"] = check_number(momentum, "optimizer.momentum", 0.0, below=1.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from altprop.errors import AltpropError, Refused, near
+from altprop.optim.clipping import below_outputs, clip_units
 from altprop.optim.cost import CostMeter, LbfgsMeter
 from altprop.optim.factory import ROLES, OptimizerFactory
 from altprop.optim.foreign import IsolatedRandomState
@@ -131,12 +132,13 @@ class Updater:
         self.direction = direction
         self._params: dict[str, nn.Parameter] = {}
         self._parts: list[_Part] = []
+        self._below_outputs: Collection[nn.Parameter] = ()
         self._steps = 0
         self._fresh = True
         kinds = [recipe.kind for recipe in (factory, factory.partner) if recipe is not None and recipe.foreign]
         self._isolated = IsolatedRandomState(kinds, problem.device) if kinds else None
         self._meter = CostMeter() if kinds and not self.wants_closure else None
-        self._clips = factory.clip_norm is not None or factory.clip_value is not None
+        self._clips = any(bound is not None for bound in (factory.clip_norm, factory.clip_value, factory.clip_adaptive))
         self._copies = bool(kinds) or self._clips or self.wants_closure
         self._stacked: Callable[[Mapping[str, Tensor], Members], None] | None = None
         self.rebind()
@@ -250,6 +252,8 @@ class Updater:
         values = list(self._params.values())
         if self._factory.clip_value is not None:
             nn.utils.clip_grad_value_(values, self._factory.clip_value)
+        if self._factory.clip_adaptive is not None:
+            clip_units(self._below_outputs, self._factory.clip_adaptive)
         if self._factory.clip_norm is not None:
             nn.utils.clip_grad_norm_(values, self._factory.clip_norm)
 
@@ -341,6 +345,7 @@ class Updater:
     def _start(self, params: dict[str, nn.Parameter]) -> None:
         """Build optimizers without a past."""
         self._params, self._parts = params, self._build(params)
+        self._below_outputs = () if self._factory.clip_adaptive is None else below_outputs(params, self._roles())
         self._fresh = True
         self._rates = [[group.get("lr", 0.0) for group in part.optimizer.param_groups] for part in self._parts]
 

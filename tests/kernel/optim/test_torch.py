@@ -20,7 +20,8 @@ from altprop.problem import Problem
 from altprop.randomness import generator_for
 from altprop.testing import make_problem, toy
 
-OURS_ALONE = {"schedule", "warmup", "end", "clip_norm", "clip_value", "needs", "roles", "partner", "name", "search"}
+OURS_ALONE = {"schedule", "warmup", "end", "needs", "roles", "partner", "name", "search"}
+OURS_ALONE |= {"clip_norm", "clip_value", "clip_adaptive"}
 OURS_ALONE |= {"_target_"}
 
 
@@ -312,6 +313,7 @@ def test_schedule_moves_the_partner_too() -> None:
         ({"end": 0.1}, "optimizer.end needs a schedule that falls: linear, cosine, step or exponential"),
         ({"schedule": "linear", "end": 2}, "optimizer.end must be a number from 0 to 1; got 2"),
         ({"clip_norm": 0}, "optimizer.clip_norm must be a number above 0; got 0"),
+        ({"clip_adaptive": -0.1}, "optimizer.clip_adaptive must be a number above 0; got -0.1"),
         ({"clip_value": "x"}, "optimizer.clip_value must be a number above 0; got 'x'"),
         ({"needs": ["closur"]}, "unknown optimizer.needs=closur; did you mean closure?"),
         ({"roles": ["hiden"]}, "unknown optimizer.roles=hiden; did you mean hidden?"),
