@@ -28,6 +28,7 @@ from altprop.losses import Loss
 from altprop.noise import Noise, NoiseClock
 from altprop.objective import Objective
 from altprop.optim import OptimizerFactory, Updater, role_of
+from altprop.optim.stability import Stability
 from altprop.randomness import Random, derive_seed
 from altprop.ranks import Ranks
 from altprop.recurrence import CellStep, LocalStep
@@ -679,6 +680,12 @@ class Problem:
         updater = Updater(optimizer, target, lambda: self._roles(target), self, direction)
         self._updaters.add(updater)
         return updater
+
+    def stability(self) -> Stability | None:
+        """Return what the one optimizer of all parameters can bear, None where there is none that is known."""
+        own = {id(p) for p in self.model.parameters()}
+        every = [updater for updater in self._updaters if {id(p) for p in updater.parameters} == own]
+        return every[0].stability() if len(every) == 1 and len(self._updaters) == 1 else None
 
     @property
     def updates_model(self) -> bool:

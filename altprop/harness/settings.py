@@ -13,7 +13,7 @@ from altprop.errors import AltpropError
 from altprop.harness.memory import read_bytes
 
 CURRENCIES = ("steps", "epochs", "samples", "episodes", "evaluations", "forward_equivalents", "flops", "seconds")
-TIERS = ("off", "basic")
+TIERS = ("off", "basic", "standard", "full")
 DTYPES = ("float32", "float64")
 
 

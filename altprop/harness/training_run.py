@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from importlib import import_module
 from statistics import fmean
 from typing import Any
 
@@ -54,9 +55,8 @@ class TrainingRun:
         self.own_model = parts.algorithm.own_model
         self.probes: Any = None
         if settings.probes != "off":
-            from altprop.probes.basic import BasicProbes
-
-            self.probes = BasicProbes(parts.problem, parts.probe_batch, parts.task.data_seed)
+            tier = import_module(f"altprop.probes.{settings.probes}")
+            self.probes = tier.probes(parts.problem, parts.probe_batch, parts.task.data_seed)
 
     # Where the run stands.
 

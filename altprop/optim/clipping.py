@@ -41,5 +41,7 @@ def below_outputs(parameters: Mapping[str, nn.Parameter], roles: Mapping[str, st
 def _norms(value: Tensor) -> Tensor:
     """Return the norm of each unit, so shaped that it multiplies `value`."""
     if value.dim() < 2:
-        return torch.linalg.vector_norm(value)
-    return torch.linalg.vector_norm(value, dim=list(range(1, value.dim())), keepdim=True)
+        whole: Tensor = torch.linalg.vector_norm(value)
+        return whole
+    each: Tensor = torch.linalg.vector_norm(value, dim=list(range(1, value.dim())), keepdim=True)
+    return each

@@ -15,6 +15,7 @@ from altprop.optim.clipping import below_outputs, clip_units
 from altprop.optim.cost import CostMeter, LbfgsMeter
 from altprop.optim.factory import ROLES, OptimizerFactory
 from altprop.optim.foreign import IsolatedRandomState
+from altprop.optim.stability import Stability, stability
 from altprop.optim.state import export, restore
 from altprop.randomness import derive_seed
 from altprop.vectorized import Members
@@ -311,6 +312,10 @@ class Updater:
         if state.get("prev_flat_grad") is not None:
             zeros = (torch.zeros_like(p) if p.grad is None else p.grad for p in self._params.values())
             state["prev_flat_grad"] = torch.cat([g.flatten() for g in zeros])
+
+    def stability(self) -> Stability | None:
+        """Return what its optimizer can bear, None where there are two, or its limit is unknown."""
+        return stability(self._parts[0].optimizer) if len(self._parts) == 1 else None
 
     # Rates, binding, swap, state.
 

@@ -146,7 +146,7 @@ class BasicProbes:
     def look(self, batch: Batch | None = None) -> Look:
         """Return what the model does on the probe batch, and the gradient on the batch that the step is fed."""
         of_batch = self._gradient_of(batch)
-        with self._looking():
+        with looking(self._problem):
             problem = self._problem
             if Capability.LAYERED in problem.offers and not self._blind:
                 return self._look_through(of_batch)
@@ -166,7 +166,7 @@ class BasicProbes:
 
     def remember(self, look: Look) -> None:
         """Keep what was seen before the step, and measure the null band where that is due."""
-        with self._looking():
+        with looking(self._problem):
             shapes = [(name, p.shape) for name, p in self._problem.params.items()]
             units = {f"blocks.{i}": self._units(i, y) for i, y in enumerate(look.outputs)}
             signals = {f"blocks.{i}": row for i, row in enumerate(look.signals.tolist())}
@@ -180,7 +180,7 @@ class BasicProbes:
         """Return the objective on the probe batch after the step; None where there is none, or one of each player."""
         if self._blind or Capability.PLAYERS in self._problem.offers:
             return None
-        with self._looking():
+        with looking(self._problem):
             return self._problem.objective(self._batch)
 
     def after(self, own_model: bool, loss: Tensor | None = None) -> dict[str, Any]:
@@ -234,7 +234,7 @@ class BasicProbes:
 
     def own(self, algorithm: Algorithm) -> dict[str, float | None]:
         """Return the diagnostics that a learner brings itself, measured after the step; empty where it brings none."""
-        with self._looking():
+        with looking(self._problem):
             return algorithm.probe(self._batch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -251,18 +251,6 @@ class BasicProbes:
         self._count, self._own_model = state["count"], state["own_model"]
         self._null, self._bounds = dict(state["null"]), dict(state["bounds"])
 
-    @contextmanager
-    def _looking(self) -> Iterator[None]:
-        """Enter evaluation mode, not counted, at the weights that train; put modes, buffers and masks back after."""
-        modes = [(module, module.training) for module in self._problem.model.modules()]
-        self._problem.model.eval()
-        try:
-            with self._problem.observing():
-                yield
-        finally:
-            for module, training in modes:
-                module.training = training
-
     def _gradient(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Return loss and gradient of a model that has no blocks."""
         problem = self._problem
@@ -276,7 +264,7 @@ class BasicProbes:
         """Return what a layered model does, and what goes through each block, forth and back."""
         problem = self._problem
         names, parameters = problem.named_parameters()
-        with torch.enable_grad(), _watched(problem.layered.blocks) as (inputs, outputs, before):
+        with torch.enable_grad(), watched(problem.layered.blocks) as (inputs, outputs, before):
             loss = problem.uncounted.value(None, self._batch)
         known = len(before) == len(outputs)  # a block of somebody's own may have no pre-activation
         places = [*before, *outputs] if known else []
@@ -390,6 +378,11 @@ class BasicProbes:
         return new, seen.theta[index], seen.gradient[index], shapes
 
 
+def probes(problem: Problem, batch: Batch, seed: int) -> BasicProbes:
+    """Return the probes of this tier."""
+    return BasicProbes(problem, batch, seed)
+
+
 @dataclass(frozen=True)
 class _Norms:
     """Norms of parameters, update and gradient, update . gradient, and the RMS of the weights' gradient."""
@@ -463,7 +456,20 @@ def _align(row: dict[str, Value], norms: _Norms, bound: float) -> None:
 
 
 @contextmanager
-def _watched(blocks: Iterable[Any]) -> Iterator[tuple[list[Tensor], list[Tensor], list[Tensor]]]:
+def looking(problem: Problem) -> Iterator[None]:
+    """Enter evaluation mode, not counted, at the weights that train; put modes, buffers and masks back after."""
+    modes = [(module, module.training) for module in problem.model.modules()]
+    problem.model.eval()
+    try:
+        with problem.observing():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def watched(blocks: Iterable[Any]) -> Iterator[tuple[list[Tensor], list[Tensor], list[Tensor]]]:
     """Give lists that fill with the inputs, the outputs and the pre-activations of blocks, in the order of a pass."""
     inputs: list[Tensor] = []
     outputs: list[Tensor] = []
