@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from altprop.report.canvas import Canvas
 from altprop.report.data_sets import data_sets, weights
-from altprop.report.draw import WIDE, Figure, direct_labels, groups, heading, name_width, slug
+from altprop.report.draw import Figure, slug, together
 from altprop.report.leading import foremost
 from altprop.report.model import CURRENCIES, Learner, Report, Table
 from altprop.report.panel import Axis, Panel
@@ -217,23 +216,11 @@ def _staircases(
     learners: Sequence[Learner],
     curves: dict[str, tuple[list[float], list[float]]],
 ) -> list[Figure]:
-    figures = []
-    parts = groups(learners)
-    for part, chosen in enumerate(parts):
-        height, top, bottom, left = 300.0, 26.0, 40.0, 46.0
-        y = Axis(-0.04, 1.04, "", False, lambda share: f"{100 * share:.0f} %", (0.0, 0.25, 0.5, 0.75, 1.0))
-        canvas = Canvas(WIDE, height, title)
-        heading(canvas, title, part, len(parts))
-        panel = Panel(canvas, (left, top, WIDE - left - name_width(chosen) - 18, height - top - bottom), x, y)
-        ends = []
-        for index, learner in enumerate(chosen):
-            offset = (index - (len(chosen) - 1) / 2) * 1.0
-            end = _steps(panel, *curves[learner.name], learner, offset)
-            ends.append((learner, panel.right, end))
-        direct_labels(panel, ends)
-        stem = slug(name) + (f"-{part + 1}" if len(parts) > 1 else "")
-        figures.append(Figure(stem, canvas, caption if part == 0 else ""))
-    return figures
+    def draw(panel: Panel, learner: Learner, place: float) -> tuple[float, float]:
+        return panel.right, _steps(panel, *curves[learner.name], learner, place)
+
+    y = Axis(-0.04, 1.04, "", False, lambda share: f"{100 * share:.0f} %", (0.0, 0.25, 0.5, 0.75, 1.0))
+    return together(slug(name), title, title, learners, (x, y), draw, caption)
 
 
 def _profile_figures(

@@ -16,20 +16,20 @@ from altprop.report.canvas import Array, Canvas
 from altprop.report.draw import (
     WIDE,
     Figure,
-    direct_labels,
+    end_of,
     groups,
     heading,
     levels,
     marked_line,
     median_path,
-    name_width,
     slug,
+    together,
 )
 from altprop.report.format import count, percent, quantity, seconds, short
 from altprop.report.horizon_panels import horizon_panels
 from altprop.report.leading import leading, undrawn
 from altprop.report.model import CURRENCIES, Curve, Learner, Report, Table
-from altprop.report.panel import TICK, Axis, Panel, left_margin, needs_log, spanning, without_outliers
+from altprop.report.panel import TICK, Axis, Panel, needs_log, spanning, without_outliers
 from altprop.report.results import Row
 from altprop.report.signal_panels import signal_panels
 from altprop.report.step_time import UNTIMED
@@ -56,7 +56,7 @@ def convergence(report: Report, table: Table, rows: Sequence[Row]) -> list[Block
     y = _value_axis(table, [curve.values for group in curves.values() for curve in group])
     first, parts = known[0], groups(shown)
     x = _cost_axis(first, curves)
-    overview = [_overview(table, part, curves, first, x, y, i, len(parts)) for i, part in enumerate(parts)]
+    overview = _overview(table, shown, curves, first, x, y)
     times = target_times(table, first)
     incidence = [_incidence(table, part, times, first, i, len(parts)) for i, part in enumerate(parts) if times]
     blocks = note(undrawn(report, table))
@@ -148,42 +148,27 @@ def _reference_lines(table: Table) -> list[tuple[str, float, str]]:
 
 
 def _overview(
-    table: Table,
-    learners: Sequence[Learner],
-    curves: dict[str, list[Curve]],
-    currency: str,
-    x: Axis,
-    y: Axis,
-    part: int,
-    parts: int,
-) -> Figure:
-    height, top, bottom = 330.0, 26.0, 40.0
-    tall = height - top - bottom
-    left, right = left_margin(y, tall), name_width(learners) + 18
-    title = f"{table.split} {table.metric}, {short(table.workload, 60)}"
-    canvas = Canvas(WIDE, height, f"{title} over {CURRENCIES[currency]}, one line a seed and bold medians")
-    panel = Panel(canvas, (left, top, WIDE - left - right, tall), x, y)
-    heading(canvas, title, part, parts)
-    levels(panel, _reference_lines(table))
-    ends = []
-    for learner in reversed(learners):
-        style = learner.style
-        for curve in curves[learner.name]:
-            panel.line(curve.x[currency], curve.values, style.colour, 0.8, None, 0.45)
-    for learner in reversed(learners):
+    table: Table, learners: Sequence[Learner], curves: dict[str, list[Curve]], currency: str, x: Axis, y: Axis
+) -> list[Figure]:
+    def seeds(panel: Panel, chosen: Sequence[Learner]) -> None:
+        levels(panel, _reference_lines(table))
+        for learner in reversed(chosen):
+            for curve in curves[learner.name]:
+                panel.line(curve.x[currency], curve.values, learner.style.colour, 0.8, None, 0.45)
+
+    def middle(panel: Panel, learner: Learner, _: float) -> tuple[float, float] | None:
         across, down = _lines(table, curves[learner.name], currency)
         marked_line(panel, across, down, learner.style)
-        kept = np.flatnonzero(np.isfinite(across) & np.isfinite(down) & ((across > 0) | (not x.log)))
-        if kept.size:
-            where = panel.at(across[kept[-1:]], down[kept[-1:]])
-            ends.append((learner, float(where[0][0]), float(where[1][0])))
-    direct_labels(panel, ends)
+        return end_of(panel, across, down)
+
+    title = f"{table.split} {table.metric}, {short(table.workload, 60)}"
+    label = f"{title} over {CURRENCIES[currency]}, one line a seed and bold medians"
     caption = (
         "Every seed a thin line, the median over seeds bold. A run that broke off counts as worst, so a median ends "
         "where half of its runs are gone. Dotted: chance and the declared targets."
     )
-    stem = slug("convergence", table.workload, currency) + (f"-{part + 1}" if parts > 1 else "")
-    return Figure(stem, canvas, caption if part == 0 else "")
+    stem = slug("convergence", table.workload, currency)
+    return together(stem, title, label, learners, (x, y), middle, caption, seeds)
 
 
 def _incidence(

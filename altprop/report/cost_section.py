@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from altprop.report.blocks import Block, Cell, Cells, Fold, Grid, Points, Text, drawings, note, right
 from altprop.report.cost import COUNTS, CostRow, cost_rows
 from altprop.report.cost_figures import breakdown, pareto, time_breakdown
-from altprop.report.format import brief, count, octets, percent, plural, seconds
+from altprop.report.format import MISSING, brief, count, octets, percent, plural, seconds
 from altprop.report.model import Report, Table
 from altprop.report.step_time import GREY_ABOVE, UNTIMED, StepTime, TableTiming
 
+MEMORY = {
+    "peak_bytes": "memory\nat the peak",
+    "saved_bytes": "kept for the\nway back",
+    "state_bytes": "learner's\nstate",
+}
 _INTRODUCTION = (
     "FLOPs are fitted on counted calls and audited; memory is compared by one figure, the peak of all bytes that a "
     "step makes and has alive at once, with the learner's state, whatever the allocator does; what is kept for the way "
@@ -32,14 +39,7 @@ def cost_section(report: Report, table: Table) -> list[Block]:
         planes.append(pareto(report, table, "cpu_seconds", "CPU-seconds"))
     blocks = drawings(planes) + drawings([breakdown(table, rows), time_breakdown(report, table)])
     blocks += note(UNTIMED) if table.timing is None else _timed(report, table, table.timing)
-    blocks += [Text("Counts and memory", "h4"), *note("Medians over the runs."), _counts(table, rows)]
-    without: dict[str, list[str]] = {}
-    for row in rows:
-        ops = ", ".join(f"{op} × {times}" for op, times in row.uncounted.items())
-        if ops:
-            without.setdefault(ops, []).append(row.learner.name)
-    lines = [f"{', '.join(names)}: {ops}" for ops, names in without.items()]
-    return [*blocks, Fold("Operations without a formula", [Points(lines)], written=True)] if lines else blocks
+    return blocks + _counts(table, rows)
 
 
 def _timed(report: Report, table: Table, timing: TableTiming) -> list[Block]:
@@ -82,27 +82,49 @@ def _step(timing: TableTiming, row: StepTime) -> Cells:
     ]
 
 
-def _counts(table: Table, rows: list[CostRow]) -> Grid:
-    used = [kind for kind in COUNTS if any(row.counts[kind] for row in rows)]
-    names = (kind.replace("hvps", "HVPs").replace("jvps", "JVPs").replace("_", " ") for kind in used)
-    memory = ("memory\nat the peak", "kept for the\nway back", "learner's\nstate")
-    head: Cells = [
-        "learner",
-        *right("FLOPs", "forward-\nequivalents", *names, *memory),
-        Cell("CPU time", "no claim", "r soft"),
-        *right("FLOP\nresidual"),
-        "ops without\na formula",
+def _counts(table: Table, rows: Sequence[CostRow]) -> list[Block]:
+    """Return the table of medians, and what no run recorded."""
+    columns: dict[str, list[Cell]] = {
+        "FLOPs": _cells(count(row.flops) for row in rows),
+        "forward-\nequivalents": _cells(count(row.forward_equivalents) for row in rows),
+    }
+    for kind in COUNTS:
+        name = kind.replace("hvps", "HVPs").replace("jvps", "JVPs").replace("_", " ")
+        if any(row.counts[kind] for row in rows):
+            columns[name] = _cells(count(row.counts[kind]) for row in rows)
+    for kind, name in MEMORY.items():
+        columns[name] = _cells(octets(row.octets[kind]) for row in rows)
+    columns["CPU time,\nno claim"] = [_cpu(row) for row in rows]
+    columns["FLOP\nresidual"] = _cells(percent(row.residual, 2) for row in rows)
+    known = {name: cells for name, cells in columns.items() if any(cell.text != MISSING for cell in cells)}
+    missing = ", ".join(name.replace("\n", " ").replace("- ", "-") for name in columns if name not in known)
+    if "FLOPs" in known:
+        known["ops without\na formula"] = _cells(
+            plural(len(row.uncounted), "op") if row.uncounted else "none" for row in rows
+        )
+    lines: list[Cells] = [
+        [Cell(learner=row.learner), *cells] for row, *cells in zip(rows, *known.values(), strict=True)
     ]
-    return Grid(f"Cost on {table.workload}", head, [_row(row, used) for row in rows])
+    grid = Grid(f"Cost on {table.workload}", ["learner", *right(*known)], lines)
+    text = "Medians over the runs." + (f" Not recorded: {missing}." if missing else "")
+    return [Text("Counts and memory", "h4"), Text(text, "note"), grid, *_uncounted(rows)]
 
 
-def _row(row: CostRow, used: list[str]) -> Cells:
+def _cells(texts: Iterable[str]) -> list[Cell]:
+    return [Cell(text, kind="r") for text in texts]
+
+
+def _cpu(row: CostRow) -> Cell:
     spans = f"{seconds(row.cpu_range[0])} to {seconds(row.cpu_range[1])}" if row.cpu_range else ""
-    return [
-        Cell(learner=row.learner),
-        *right(count(row.flops), count(row.forward_equivalents), *(count(row.counts[kind]) for kind in used)),
-        *right(*(octets(row.octets[name]) for name in ("peak_bytes", "saved_bytes", "state_bytes"))),
-        Cell(seconds(row.cpu), spans, "r soft"),
-        *right(percent(row.residual, 2)),
-        plural(len(row.uncounted), "op") if row.uncounted else "none",
-    ]
+    return Cell(seconds(row.cpu), spans, "r soft")
+
+
+def _uncounted(rows: Sequence[CostRow]) -> list[Block]:
+    """Return the operations without a formula, those of several learners once."""
+    without: dict[str, list[str]] = {}
+    for row in rows:
+        if row.uncounted:
+            ops = ", ".join(f"{op} × {times}" for op, times in row.uncounted.items())
+            without.setdefault(ops, []).append(row.learner.name)
+    lines = [f"{', '.join(names)}: {ops}" for ops, names in without.items()]
+    return [Fold("Operations without a formula", [Points(lines)], written=True)] if lines else []

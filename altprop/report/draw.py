@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from altprop.report.canvas import Array, Canvas, fit, text_width
 from altprop.report.format import short
 from altprop.report.model import CROWD, Learner
-from altprop.report.panel import LABEL, Panel, spread
+from altprop.report.panel import LABEL, TICK, Axis, Panel, left_margin, spread
 from altprop.report.style import LearnerStyle
 
 WIDE = 440.0
@@ -131,6 +131,78 @@ def direct_labels(panel: Panel, ends: Sequence[tuple[Learner, float, float]]) ->
         colour = learner.style.colour
         panel.canvas.line([x, panel.right + 3, panel.right + 11], [y, y, place], colour, 0.7, None, 0.7)
         panel.canvas.text(panel.right + 14, place + 3.6, name_of(learner), colour, LABEL, bold=True)
+
+
+def together(
+    stem: str,
+    title: str,
+    label: str,
+    learners: Sequence[Learner],
+    axes: tuple[Axis, Axis],
+    draw: Callable[[Panel, Learner, float], tuple[float, float] | None],
+    caption: str,
+    before: Callable[[Panel, Sequence[Learner]], None] | None = None,
+) -> list[Figure]:
+    """Draw a line a learner in one panel, its name beside its end; in several figures where the learners are many.
+
+    Args:
+        stem: of the files' names. title: of the figures. label: what they show. caption: of the first.
+        learners: to draw, the first on top.
+        axes: x and y.
+        draw: puts a learner's line on a panel and returns its end in points; the number is its place among the
+            others, around 0, by which lines that are alike may be shifted.
+        before: draws what lies below all lines.
+    """
+    figures, parts = [], groups(learners)
+    for part, chosen in enumerate(parts):
+        canvas, (x, y) = Canvas(WIDE, 300.0, label), axes
+        heading(canvas, title, part, len(parts))
+        left, tall = left_margin(y, 234.0), 234.0
+        panel = Panel(canvas, (left, 26.0, WIDE - left - name_width(chosen) - 18, tall), x, y)
+        if before is not None:
+            before(panel, chosen)
+        ends = []
+        for place, learner in reversed(list(enumerate(chosen))):
+            end = draw(panel, learner, place - (len(chosen) - 1) / 2)
+            ends += [(learner, *end)] if end is not None else []
+        direct_labels(panel, ends)
+        name = stem + (f"-{part + 1}" if len(parts) > 1 else "")
+        figures.append(Figure(name, canvas, caption if part == 0 else ""))
+    return figures
+
+
+def end_of(panel: Panel, x: Array, y: Array) -> tuple[float, float] | None:
+    """Return where a line ends on a canvas; None where no point of it is finite."""
+    across, down = panel.at(x, y)
+    kept = np.flatnonzero(np.isfinite(across) & np.isfinite(down))
+    return (float(across[kept[-1]]), float(down[kept[-1]])) if kept.size else None
+
+
+def told_map(
+    name: str,
+    title: str,
+    label: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    cell: Callable[[int, int], tuple[str, float, str]],
+    caption: str = "",
+) -> Figure:
+    """Draw a table whose cells are coloured; `cell` returns the colour, opacity and text of a row and a column."""
+    names = [fit(row, NAME, TICK) for row in rows]
+    left, top, tall = 8 + max(text_width(row, TICK) for row in names), 42.0, 16.0
+    wide = (WIDE - left - 2) / len(columns)
+    canvas = Canvas(WIDE, top + tall * len(names) + 4, label)
+    heading(canvas, title)
+    for c, column in enumerate(columns):
+        canvas.text(left + wide * (c + 0.5), top - 6, fit(column, wide - 2, TICK), "soft", TICK, "middle")
+    for r, row in enumerate(names):
+        middle = top + tall * (r + 0.5) + 3.4
+        canvas.text(left - 5, middle, row, "soft", TICK, "end")
+        for c in range(len(columns)):
+            colour, opacity, text = cell(r, c)
+            canvas.boxes([(left + wide * c, top + tall * r, wide - 0.7, tall - 0.7)], colour, opacity)
+            canvas.text(left + wide * (c + 0.5), middle, text, "ink", TICK, "middle")
+    return Figure(name, canvas, caption)
 
 
 def levels(panel: Panel, lines: Sequence[tuple[str, float, str]], side: str = "left") -> None:

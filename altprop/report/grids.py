@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from altprop.report.canvas import Canvas
-from altprop.report.draw import WIDE, Figure, direct_labels, heading, name_width, slug
+from altprop.report.draw import Figure, end_of, slug, together
 from altprop.report.format import short
 from altprop.report.leading import leading
 from altprop.report.model import Learner, Option, Report, Table
-from altprop.report.panel import Panel, left_margin, needs_log, spanning
+from altprop.report.panel import Panel, needs_log, spanning
 from altprop.report.results import in_metric
 from altprop.report.robustness_figures import OptionScale
 from altprop.report.settings import NO_SETTING, settings
@@ -45,7 +44,8 @@ def grids(report: Report, table: Table) -> list[Figure]:
     known = _known(report, table)
     options = _options(list(known.values()))
     lines = {name: found for name, paths in options.items() if (found := _lines(report, known, name, paths))}
-    return [_figure(table, option, found, not place) for place, (option, found) in enumerate(lines.items())]
+    each = (_figures(table, option, found, not place) for place, (option, found) in enumerate(lines.items()))
+    return [figure for figures in each for figure in figures]
 
 
 def _known(report: Report, table: Table) -> dict[str, dict[str, Any]]:
@@ -103,7 +103,7 @@ def _apart(names: Sequence[str]) -> list[str]:
     return [name[len(shared) :].removesuffix(")") if shared.endswith("(") else name[len(shared) :] for name in names]
 
 
-def _figure(table: Table, option: str, lines: Sequence[Line], first: bool) -> Figure:
+def _figures(table: Table, option: str, lines: Sequence[Line], first: bool) -> list[Figure]:
     values = [value for line in lines for value in line.values]
     numbers = [float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
     low, high = (min(numbers), max(numbers)) if len(numbers) == len(values) else (None, None)
@@ -116,28 +116,24 @@ def _figure(table: Table, option: str, lines: Sequence[Line], first: bool) -> Fi
     finite = [value for value in every if math.isfinite(value)]
     y = spanning(finite, log=table.sign < 0 and needs_log(finite), margin=0.06)
     title = f"final {table.quality} {table.metric} over {short(option, 30)}, {short(table.workload, 40)}"
-    named = [replace(line.learners[0], name=line.name) for line in lines]
-    canvas = Canvas(WIDE, 300.0, f"{title}: one line for learners that differ in nothing else")
-    heading(canvas, title)
-    left, tall = left_margin(y, 234.0), 234.0
-    panel = Panel(canvas, (left, 26.0, WIDE - left - name_width(named) - 18, tall), x, y)
-    ends = []
-    for line, learner in zip(lines, named, strict=True):
-        style, across = learner.style, [scale.at(value, 0.0) for value in line.values]
+    known = {line.learners[0].index: line for line in lines}
+
+    def draw(panel: Panel, learner: Learner, _: float) -> tuple[float, float] | None:
+        line, style = known[learner.index], learner.style
+        across = [scale.at(value, 0.0) for value in line.values]
         for at, one in zip(across, line.learners, strict=True):
             seeds = [in_metric(s, table.sign) for s in table.scores(one.name).values() if math.isfinite(s)]
-            canvas.markers(*panel.at([at] * len(seeds), seeds), style.marker, style.colour, 4.0, 0.45)
+            panel.canvas.markers(*panel.at([at] * len(seeds), seeds), style.marker, style.colour, 4.0, 0.45)
         middles = [median(np.array(list(table.scores(one.name).values()))) for one in line.learners]
-        down = [in_metric(m, table.sign) if math.isfinite(m) else math.nan for m in middles]
+        down = np.array([in_metric(m, table.sign) if math.isfinite(m) else math.nan for m in middles])
         panel.line(across, down, style.colour, 1.9 * style.width, style.dash)
-        canvas.markers(*panel.at(across, down), style.marker, style.colour, 8.0)
-        kept = [place for place, value in enumerate(down) if math.isfinite(value)]
-        if kept:
-            end = panel.at([across[kept[-1]]], [down[kept[-1]]])
-            ends.append((learner, float(end[0][0]), float(end[1][0])))
-    direct_labels(panel, ends)
+        panel.canvas.markers(*panel.at(across, down), style.marker, style.colour, 8.0)
+        return end_of(panel, np.array(across), down)
+
     caption = (
         "Learners that differ in this option alone, joined in its order: the large markers are medians over the seeds, "
         "the small ones the seeds; a median that failed breaks the line."
     )
-    return Figure(slug("grid", table.workload, option), canvas, caption if first else "")
+    named = [replace(line.learners[0], name=line.name) for line in lines]
+    label = f"{title}: one line for learners that differ in nothing else"
+    return together(slug("grid", table.workload, option), title, label, named, (x, y), draw, caption if first else "")

@@ -9,17 +9,7 @@ from typing import Any
 import numpy as np
 
 from altprop.report.canvas import Array, Canvas, fit, text_width
-from altprop.report.draw import (
-    WIDE,
-    Figure,
-    direct_labels,
-    groups,
-    heading,
-    key,
-    marked_line,
-    name_width,
-    slug,
-)
+from altprop.report.draw import WIDE, Figure, end_of, groups, heading, key, marked_line, slug, together
 from altprop.report.format import setting, short
 from altprop.report.model import Learner, Option, Table
 from altprop.report.panel import LABEL, TICK, Axis, Panel, left_margin, needs_log, spanning
@@ -42,31 +32,20 @@ def best_figures(table: Table, found: Sequence[Searched]) -> list[Figure]:
     largest = max(one.curves.n for one in shown)
     x = Axis(1.0, float(largest), "k, number of trials", False, setting, tuple(map(float, _whole_ticks(largest))))
     title = f"expected best of k trials, validation {table.metric}, {short(table.workload, 50)}"
-    figures = []
-    parts = groups([one.learner for one in shown])
-    for part, learners in enumerate(parts):
-        height = 300.0
-        tall = height - TOP - BOTTOM
-        left = left_margin(y, tall)
-        canvas = Canvas(WIDE, height, f"{title}: one line a learner")
-        heading(canvas, title, part, len(parts))
-        panel = Panel(canvas, (left, TOP, WIDE - left - name_width(learners) - 18, tall), x, y)
-        ends = []
-        for learner in reversed(learners):
-            line = curves[learner.name]
-            ks = np.arange(1.0, line.size + 1)
-            marked_line(panel, ks, line, learner.style)
-            across, down = panel.at(ks[-1:], line[-1:])
-            ends.append((learner, float(across[0]), float(down[0])))
-        direct_labels(panel, ends)
-        caption = (
-            "What the best of k trials reaches on average, over all ways to draw k of those that were run; it is on "
-            "the validation metric that trials are chosen by, so it flatters. A line begins at the least k of which "
-            "no draw can hold failed trials alone: below, the expectation is failed."
-        )
-        stem = slug("best_of_k", table.workload) + (f"-{part + 1}" if len(parts) > 1 else "")
-        figures.append(Figure(stem, canvas, caption if part == 0 else ""))
-    return figures
+
+    def draw(panel: Panel, learner: Learner, _: float) -> tuple[float, float] | None:
+        line = curves[learner.name]
+        ks = np.arange(1.0, line.size + 1)
+        marked_line(panel, ks, line, learner.style)
+        return end_of(panel, ks, line)
+
+    caption = (
+        "What the best of k trials reaches on average, over all ways to draw k of those that were run; it is on the "
+        "validation metric that trials are chosen by, so it flatters. A line begins at the least k of which no draw "
+        "can hold failed trials alone: below, the expectation is failed."
+    )
+    learners, stem = [one.learner for one in shown], slug("best_of_k", table.workload)
+    return together(stem, title, f"{title}: one line a learner", learners, (x, y), draw, caption)
 
 
 def _curve(table: Table, one: Searched) -> Array:

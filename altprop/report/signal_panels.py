@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from altprop.report.canvas import Canvas, text_width
-from altprop.report.draw import WIDE, Figure, heading, slug
+from altprop.report.canvas import Canvas
+from altprop.report.draw import WIDE, Figure, heading, slug, told_map
 from altprop.report.format import short
 from altprop.report.health_figures import SHADES, shades
 from altprop.report.model import Table
-from altprop.report.panel import LABEL, TICK, Panel, left_margin, spanning
+from altprop.report.panel import LABEL, Panel, left_margin, spanning
 from altprop.report.task_panels import TaskPanel
 
 ARTEFACT = "signal"
@@ -67,26 +67,20 @@ def _heat(table: Table, nets: list[Net]) -> Figure:
     values = {(n.activation, n.normalisation, n.initialisation): n.slope for n in nets if n.depth == depth}
     rows = list(dict.fromkeys((activation, normalisation) for activation, normalisation, _ in values))
     columns = list(dict.fromkeys(initialisation for *_, initialisation in values))
+
+    def cell(r: int, c: int) -> tuple[str, float, str]:
+        value = values.get((*rows[r], columns[c]), math.nan)
+        if not math.isfinite(value):
+            return "band", 1.0, "–"
+        place = min(max((value / STEEP + 1) / 2, 0.0), 1.0)
+        return shades()[round(place * (SHADES - 1))], 1.0, f"{value:+.2f}".replace("-", "−")
+
     names = [unit if norm == "none" else f"{unit}, {norm}" for unit, norm in rows]
-    left, top, tall = 8 + max(text_width(name, TICK) for name in names), 42.0, 15.0
-    wide = (WIDE - left - 2) / len(columns)
-    label = (
-        f"slope of ln |dL/dh| over {depth} layers by activation, normalisation, initialisation, {short(table.workload)}"
-    )
-    canvas = Canvas(WIDE, top + tall * len(rows) + 4, label)
-    heading(canvas, f"slope of ln ‖dL/dh‖ a layer, {depth} layers")
-    for c, name in enumerate(columns):
-        canvas.text(left + wide * (c + 0.5), top - 6, name.replace("_", " "), "soft", TICK, "middle")
-    for r, (row, name) in enumerate(zip(rows, names, strict=True)):
-        canvas.text(left - 5, top + tall * (r + 0.5) + 3.4, name, "soft", TICK, "end")
-        for c, column in enumerate(columns):
-            value = values.get((*row, column), math.nan)
-            place = min(max((value / STEEP + 1) / 2, 0.0), 1.0) if math.isfinite(value) else None
-            shade = "band" if place is None else shades()[round(place * (SHADES - 1))]
-            canvas.boxes([(left + wide * c, top + tall * r, wide - 0.7, tall - 0.7)], shade)
-            told = "–" if place is None else f"{value:+.2f}".replace("-", "−")
-            canvas.text(left + wide * (c + 0.5), top + tall * (r + 0.5) + 3.4, told, "ink", TICK, "middle")
-    return Figure(slug("signal", table.workload), canvas)
+    what = "by activation, normalisation, initialisation"
+    label = f"slope of ln |dL/dh| over {depth} layers {what}, {short(table.workload)}"
+    title = f"slope of ln ‖dL/dh‖ a layer, {depth} layers"
+    across = [name.replace("_", " ") for name in columns]
+    return told_map(slug("signal", table.workload), title, label, names, across, cell)
 
 
 def _beside(table: Table, nets: list[Net]) -> list[Figure]:

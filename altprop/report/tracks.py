@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from altprop.report.canvas import Array, Canvas
-from altprop.report.draw import (
-    WIDE,
-    Figure,
-    direct_labels,
-    groups,
-    heading,
-    levels,
-    marked_line,
-    median_path,
-    name_width,
-    slug,
-)
+from altprop.report.canvas import Array
+from altprop.report.draw import Figure, end_of, levels, marked_line, median_path, slug, together
 from altprop.report.format import short
 from altprop.report.model import Learner, Table
-from altprop.report.panel import Axis, Panel, left_margin
+from altprop.report.panel import Axis, Panel
 
 SHARE = Axis(0.0, 1.0, "share of the budget spent", False, lambda share: f"{100 * share:.0f} %")
 BARE = Axis(0.0, 1.0, "", False, SHARE.write)
@@ -78,27 +68,20 @@ def overlay(
         marks: named levels: (name, value, colour).
         sign: +1 where more is better, -1 where less is.
     """
-    figures, parts = [], groups(shown)
-    for part, chosen in enumerate(parts):
-        height, top, bottom = 280.0, 26.0, 40.0
-        tall, left = height - top - bottom, left_margin(y, height - top - bottom)
-        text = f"{title}, {short(table.workload, 60)}"
-        canvas = Canvas(WIDE, height, f"{text}, over the share of the budget")
-        heading(canvas, text, part, len(parts))
-        panel = Panel(canvas, (left, top, WIDE - left - name_width(chosen) - 18, tall), SHARE, y)
-        levels(panel, marks, "right")
-        ends = []
-        for learner in reversed(chosen):
-            mine = tracks[learner.name]
-            for fraction, line in zip(mine.fraction, mine.values, strict=True):
-                panel.line(fraction, line, learner.style.colour, 0.8, None, 0.4)
-            across, down = median_path(mine.fraction, mine.values, sign)
-            marked_line(panel, across, down, learner.style)
-            kept = np.flatnonzero(np.isfinite(down))
-            if kept.size:
-                at = panel.at(across[kept[-1:]], down[kept[-1:]])
-                ends.append((learner, float(at[0][0]), float(at[1][0])))
-        direct_labels(panel, ends)
-        stem = slug(title.replace(" ", "_"), table.workload) + (f"-{part + 1}" if len(parts) > 1 else "")
-        figures.append(Figure(stem, canvas, caption if part == 0 else ""))
-    return figures
+
+    def draw(panel: Panel, learner: Learner, _: float) -> tuple[float, float] | None:
+        mine = tracks[learner.name]
+        for fraction, line in zip(mine.fraction, mine.values, strict=True):
+            panel.line(fraction, line, learner.style.colour, 0.8, None, 0.4)
+        across, down = median_path(mine.fraction, mine.values, sign)
+        marked_line(panel, across, down, learner.style)
+        return end_of(panel, across, down)
+
+    text = f"{title}, {short(table.workload, 60)}"
+    stem, label = slug(title.replace(" ", "_"), table.workload), f"{text}, over the share of the budget"
+    below = functools.partial(_marked, marks)
+    return together(stem, text, label, shown, (SHARE, y), draw, caption, below)
+
+
+def _marked(marks: Sequence[tuple[str, float, str]], panel: Panel, _: Sequence[Learner]) -> None:
+    levels(panel, marks, "right")

@@ -224,6 +224,18 @@ def test_the_data_of_a_chart_is_one_click_away(chrome: Any, tour_report: Path) -
     assert "var(" not in drawn
 
 
+def test_every_figure_can_be_saved(chrome: Any, tour_report: Path) -> None:
+    opened(chrome, tour_report)
+    chrome.script("URL.createObjectURL = blob => { blob.text().then(text => { window.got = text; }); return '#'; }")
+    every = "[...document.querySelectorAll('figure')].filter(f => f.checkVisibility() && !f.dataset.chart)"
+    assert chrome.script(f"return {every}.filter(f => !f.querySelector('.save')).length") == 0
+    chrome.script(f"{every}[0].querySelector('.save').click()")
+    drawn = chrome.script("return window.got")
+    assert drawn.startswith("<svg")
+    assert "stroke-linecap: round" in drawn
+    assert "var(" not in drawn
+
+
 def test_without_script_everything_is_there(chrome: Any, tour_report: Path) -> None:
     chrome.devtools("Emulation.setScriptExecutionDisabled", value=True)
     try:

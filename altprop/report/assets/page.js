@@ -8,7 +8,7 @@ let focus = null;
 
 // All texts, names of learners among them, enter the page as text, never as markup.
 function make(tag, attributes = {}, ...children) {
-  const one = 'svg g path line rect text circle clipPath use'.split(' ').includes(tag)
+  const one = 'svg g path line rect text circle clipPath use style'.split(' ').includes(tag)
     ? document.createElementNS(SVG, tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith('on')) one.addEventListener(name.slice(2), value);
@@ -116,8 +116,8 @@ class Chart {
     const x = scale(x0, x1, this.logx, left, width - right), y = scale(y0, y1, this.logy, height - bottom, top);
     Object.assign(this, {box: {width, height, left, right, top, bottom}, at: {x, y}, axis, visible: shown});
     const clip = 'clip' + charts.indexOf(this) + '-' + slug(given.workload), parts = [];
-    const text = (words, across, down, anchor, more = {}) =>
-      parts.push(make('text', {x: across, y: down, 'text-anchor': anchor, fill: 'var(--soft)', 'font-size': 11, ...more}, words));
+    const text = (words, across, down, anchor, size = 11) =>
+      parts.push(make('text', {x: across, y: down, 'text-anchor': anchor, style: `font-size:${size}px`}, words));
     for (const t of y.ticks) {
       parts.push(make('line', {x1: left, x2: width - right, y1: y(t), y2: y(t), stroke: 'var(--line)'}));
       text(number(t), left - 6, y(t) + 4, 'end');
@@ -126,12 +126,12 @@ class Chart {
       parts.push(make('line', {x1: x(t), x2: x(t), y1: height - bottom, y2: height - bottom + 4, stroke: 'var(--soft)'}));
       text(number(t, axis.key === 'cpu_seconds'), Math.min(x(t), width - 18), height - bottom + 17, 'middle');
     }
-    text(axis.label + (this.logx ? ', log scale' : ''), (left + width - right) / 2, height - 6, 'middle', {'font-size': 12});
+    text(axis.label + (this.logx ? ', log scale' : ''), (left + width - right) / 2, height - 6, 'middle', 12);
     const lines = make('g', {'clip-path': `url(#${clip})`});
     let last = Infinity;
     for (const [name, value] of [...levels].sort((a, b) => y(b[1]) - y(a[1]))) if (value >= y0 && value <= y1) {
       lines.append(make('line', {x1: left, x2: width - right, y1: y(value), y2: y(value), stroke: 'var(--soft)', 'stroke-dasharray': '2 3'}));
-      if (last - y(value) > 11) text(name, width - right - 2, (last = y(value)) - 3, 'end', {'font-size': 10});
+      if (last - y(value) > 11) text(name, width - right - 2, (last = y(value)) - 3, 'end', 10);
     }
     const path = (across, down) => {
       let pen = 'M', out = '';
@@ -215,10 +215,12 @@ class Chart {
   }
 }
 
-// A drawing by itself has no variables of the page: their values are written into it.
+// A drawing by itself has neither rules nor variables of the page: both are written into it.
 function drawing(picture) {
   const style = getComputedStyle(document.documentElement), copy = picture.cloneNode(true);
+  const rules = [...document.styleSheets[0].cssRules].map(rule => rule.cssText).filter(text => text.startsWith('.altprop-figure'));
   copy.setAttribute('xmlns', SVG);
+  copy.prepend(make('style', {}, rules.join('')));
   return new XMLSerializer().serializeToString(copy).replace(/var\(--(\w+)\)/g, (_, name) => style.getPropertyValue('--' + name).trim());
 }
 
@@ -272,11 +274,18 @@ function lively(table) {
   box.after(tools);
 }
 
+function savable(figure) {
+  if (find('.save', figure)) return;
+  const picture = find('svg', figure), act = () => save(slug(picture.getAttribute('aria-label')) + '.svg', drawing(picture), 'image/svg+xml');
+  figure.append(make('button', {type: 'button', class: 'save', title: 'Save the figure', onclick: act}, 'SVG'));
+}
+
 // What belongs to a task that is not chosen waits as text, and becomes part of the page when it is.
 function enliven(root) {
   for (const one of all('noscript.later', root)) one.outerHTML = one.textContent;
   for (const figure of all('figure[data-chart]', root)) if (!find('.live', figure)) charts.push(new Chart(figure, data.charts[Number(figure.dataset.chart)]));
   all('table', root).forEach(lively);
+  all('figure:not([data-chart])', root).forEach(savable);
 }
 
 function choose(task) {
@@ -297,6 +306,7 @@ if (tasks.length > 1) {
 document.documentElement.classList.add('alive');
 choose(tasks.length > 1 ? tasks[0] : null);
 all('main table').forEach(lively);
+all('main figure:not([data-chart])').forEach(savable);
 for (const one of all('input[name=x]')) one.addEventListener('change', () => { for (const chart of charts) chart.zoom = null; redraw(); });
 let wait = 0;
 const fit = () => document.documentElement.style.setProperty('--nav', find('nav').offsetHeight + 'px');
