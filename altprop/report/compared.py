@@ -19,7 +19,7 @@ _OFF: tuple[Any, ...] = (None, False, "constant", [])
 
 def compared(report: Report, cells: Matrix) -> list[Block]:
     """Return the section: learners and tasks, why cells were refused, settings of the learners, facts of the tasks."""
-    head: list[Cell | str] = ["learner", *(Cell(table.workload, kind="t") for table in report.tables)]
+    head: list[Cell | str] = ["learner", *(Cell(table.workload, kind="wrap") for table in report.tables)]
     rows: list[list[Cell | str]] = [[Cell(learner=one), *row] for one, row in cells.rows]
     found: list[Block] = [
         Text("Every learner on every task, with what became of its runs. A refusal says what the learner lacks."),
@@ -122,7 +122,7 @@ def _task(table: Table) -> list[Cell | str]:
     unit = str(budget.get("currency", "")).replace("flops", "FLOPs").replace("_", " ")
     sizes = list(dict.fromkeys(batch_size(run) for name in table.runs for run in table.tried(name)))
     return [
-        Cell(table.workload, kind="t"),
+        Cell(table.workload, kind="wrap"),
         Cell(_model(first) if first else "–", kind="t"),
         " / ".join(size or "–" for size in sizes) or "–",
         f"{table.metric}, {'higher' if table.sign > 0 else 'lower'} is better",

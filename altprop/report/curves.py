@@ -64,6 +64,8 @@ def _chart(report: Report, table: Table) -> dict[str, Any]:
         "title": f"{table.split} {table.metric}, {table.workload}",
         "caption": CAPTION,
         "log": needs_log([end for end in ends if end > 0], 8.0),
+        # An error falls by decades; what is better the higher it is has its best at the top of a plain axis.
+        "logy": table.sign < 0 and needs_log([at for one in series for at in one["y"][0][0] if at is not None]),
         "x": [{"key": unit, "label": CURRENCIES[unit]} for unit in units],
         "y": [{"label": f"{table.split} {name}"} for name in [table.metric, *others]],
         "levels": levels + ([["chance", chance]] if chance is not None else []),

@@ -35,6 +35,8 @@ def number(value: float | None, places: int | None = None) -> str:
 
     >>> number(0.94561), number(-0.5), number(1234567.0), number(0.0041312), number(0.000012345), number(-math.inf)
     ('0.946', '−0.500', '1234567', '0.00413', '1.23 × 10⁻⁵', 'failed')
+    >>> number(-0.001, 2)
+    '0.00'
     """
     if value is None or math.isnan(value):
         return MISSING
@@ -47,6 +49,7 @@ def number(value: float | None, places: int | None = None) -> str:
         text = f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
     else:
         text = f"{value:.{decimals(value) if places is None else places}f}"
+        text = text.lstrip("-") if float(text) == 0 else text
     return text.replace("-", "−")
 
 

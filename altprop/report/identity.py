@@ -164,7 +164,7 @@ def reproduce_section(report: Report, found: Sequence[Check]) -> list[Block]:
         )
         rows: list[Cells] = [
             [
-                Cell(one.workload, kind="t"),
+                Cell(one.workload, kind="wrap"),
                 one.what,
                 Cell(one.state, kind=moods.get(one.state, "none")),
                 Cell(one.sentence, kind="w"),

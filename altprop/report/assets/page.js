@@ -61,7 +61,7 @@ function scale(low, high, log, from, to) {
 
 class Chart {
   constructor(figure, given) {
-    Object.assign(this, {figure, given, y: 0, logx: given.log, logy: false, seeds: false, zoom: null});
+    Object.assign(this, {figure, given, y: 0, logx: given.log, logy: given.logy, seeds: false, zoom: null});
     const button = (text, act) => make('button', {type: 'button', onclick: act}, text);
     const toggle = (text, key) => {
       const one = button(text, () => { this[key] = !this[key]; this.zoom = null; one.setAttribute('aria-pressed', this[key]); this.draw(); });
