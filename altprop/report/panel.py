@@ -113,7 +113,9 @@ def spanning(
         low, high = math.log10(low), math.log10(high)
         room = max(margin * (high - low), 0.02)
         return Axis(10 ** (low - room), 10 ** (high + room), label, True, write)
-    room = margin * (high - low) or 0.05 * abs(high) or 0.5
+    # What differs by rounding alone is equal: no ticks could tell it apart.
+    span = high - low if high - low > 1e-9 * max(abs(low), abs(high)) else 0.0
+    room = margin * span or 0.05 * abs(high) or 0.5
     return Axis(low - room, high + room, label, False, write)
 
 

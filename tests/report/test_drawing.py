@@ -70,6 +70,11 @@ def test_contrast_on_the_page(palette: dict[str, str]) -> None:
     assert all(contrast(palette[name], palette["page"]) >= 3 for name in (*(f"c{i}" for i in range(HUES)), "grey"))
 
 
+def test_an_axis_of_values_that_rounding_alone_tells_apart_has_ticks() -> None:
+    axis = spanning([0.05, 0.05 + 1e-16, 0.05 - 2e-16])
+    assert len(set(axis.labels(axis.ticks(6)))) > 2
+
+
 def test_every_learner_has_its_own_look() -> None:
     styles = assign(["reference", *["learner"] * 60, *["control"] * 3])
     assert len({(one.colour, one.dash, one.marker) for one in styles}) == len(styles)
