@@ -3,8 +3,8 @@
 Colours are names of the palette and become CSS variables, which the page or the file itself defines, so one drawing
 serves light and dark. There are no ids, no clip paths and no styles of its own, so that many drawings live in one page;
 equal calls give equal bytes. It is written by hand for that: a figure of twelve learners on twelve seeds takes 8 ms
-here, and 196 ms and four times the bytes in matplotlib, which knows one palette at a time and brings ids, fonts and clip
-paths that would have to be taken out again; a report holds hundreds.
+here, and 196 ms and four times the bytes in matplotlib, which knows one palette at a time and brings ids, fonts and
+clip paths that would have to be taken out again; a report holds hundreds.
 
 Coordinates are points from the upper left corner.
 """
