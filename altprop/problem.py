@@ -57,6 +57,7 @@ class Problem:
         train_size: rows of the training split.
 
     Attributes:
+        probe_batch: the frozen probe batch, where runs are probed; `Algorithm.artefacts` may measure on it.
         player_loss: of the task, `(player, model, batch, random) -> scalar`, where the model has players.
         uncounted: the objective as mathematics, outside the ledger: for the primitives here and for probes.
     """
@@ -84,6 +85,7 @@ class Problem:
         self.train_size = train_size
         self.progress = 0.0
         self.heard: dict[str, Tensor] | None = None
+        self.probe_batch: Batch | None = None
         self.ranks = Ranks()
         self.player_loss: PlayerLoss | None = None
         self._environment: TrainingEnvironment | None = None

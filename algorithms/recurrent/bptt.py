@@ -1,6 +1,5 @@
 """Backpropagation through time: the exact gradient of a recurrent network."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -29,7 +28,7 @@ class BPTT(DirectionAlgorithm):
         optimizer: how the gradient becomes an update.
         horizon: rows of the probe batch on which it is measured, at the end of a run and with the weights that were
             learned, how far back each rule of this family would send credit (`horizon_table`); 0 measures nothing.
-            For sequences of equal length without noise; other runs leave no table.
+            For sequences of equal length without noise, in runs that are probed; others leave no table.
 
     Raises:
         AltpropError: for a `horizon` below 0.
@@ -50,19 +49,16 @@ class BPTT(DirectionAlgorithm):
     def __init__(self, optimizer: OptimizerFactory, horizon: int = 0) -> None:
         super().__init__(optimizer)
         self.horizon = check_whole(horizon, "algorithm.horizon", 0)
-        self._seen: Batch | None = None
 
     def _direction(self, batch: Batch) -> tuple[Tensor, Grads]:
         return self.problem.gradient(batch)
 
-    def _probe(self, batch: Batch) -> Mapping[str, float | Tensor]:
-        if self.horizon and batch.mask is None and self.problem.uncounted.noise is None:
-            self._seen = first_rows(batch, self.horizon)
-        return {}
-
     def artefacts(self) -> dict[str, Any]:
-        """Return the table `horizon`, where that is asked for and a probe was made."""
-        return {} if self._seen is None else {"horizon": horizon_table(self.problem, self._seen)}
+        """Return the table `horizon`, where that is asked for and can be measured."""
+        batch, noise = self.problem.probe_batch, self.problem.uncounted.noise
+        if not self.horizon or batch is None or batch.mask is not None or noise is not None:
+            return {}
+        return {"horizon": horizon_table(self.problem, first_rows(batch, self.horizon))}
 
     @classmethod
     def oracles(cls) -> tuple[Oracle, ...]:

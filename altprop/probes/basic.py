@@ -123,6 +123,7 @@ class BasicProbes:
 
     def __init__(self, problem: Problem, batch: Batch, seed: int, refresh: int = 32) -> None:
         self._problem, self._batch, self._seed, self._refresh = problem, batch, seed, refresh
+        problem.probe_batch = batch
         self._count = 0
         self._own_model = False
         self._null: dict[str, Tensor] = {}

@@ -62,16 +62,23 @@ def test_sequences_of_unequal_length_are_refused_and_leave_no_table() -> None:
     problem, batch = toy_sequence("gru", lengths=[7, 3, 5, 6])
     with pytest.raises(Refused, match="sequences of equal length"):
         credit_by_time(problem, batch, {})
-    for horizon, given in ((4, batch), (0, toy_sequence("gru")[1])):
-        rule = set_up(BPTT(sgd(), horizon=horizon), toy_sequence("gru")[0])
-        rule.probe(given)
-        assert rule.artefacts() == {}
+    whole = toy_sequence("gru")[1]
+    for horizon, given, left in ((4, batch, 0), (0, whole, 0), (4, None, 0), (4, whole, 1)):
+        problem, _ = toy_sequence("gru")
+        problem.probe_batch = given
+        assert len(set_up(BPTT(sgd(), horizon=horizon), problem).artefacts()) == left
 
 
-def test_the_page_draws_a_line_for_each_rule(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stacked", ["true", "false"])
+def test_the_page_draws_a_line_for_each_rule(tmp_path: Path, stacked: str) -> None:
     small = ["task.length=16", "task.samples=40", "task.test_samples=10", "task.hidden=[4]", "budget.amount=2e6"]
     runs = [f"runs_dir={tmp_path / 'runs'}", "report=false", "budget.grid=2"]
-    assert run(["task=adding", "algorithm=bptt", "algorithm.horizon=3", "seeds=2", *small, *runs]) == 0
+    assert (
+        run(
+            ["task=adding", "algorithm=bptt", "algorithm.horizon=3", "seeds=4", f"stack_seeds={stacked}", *small, *runs]
+        )
+        == 0
+    )
     page = build([tmp_path / "runs"], tmp_path / "page", formats=["md"]).read_text()
     assert page.count("How far back credit reaches") == 1
     (drawn,) = (tmp_path / "page" / "figures").glob("horizon-adding*.svg")
