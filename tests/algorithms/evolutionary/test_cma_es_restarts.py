@@ -52,6 +52,14 @@ def test_values_that_are_no_numbers_are_no_progress(value):
     assert torch.equal(learner.problem.flat(), learner.start)
 
 
+def test_the_model_is_the_best_individual_that_was_ever_seen():
+    learner, batch = posed(rastrigin, sigma=1.0)
+    least = float(rastrigin(learner.start[None]))
+    for _ in range(30):
+        least = min(least, learner.step(batch).scalars["best_fitness"])
+        assert float(rastrigin(learner.problem.flat()[None])) == least
+
+
 def test_a_width_that_explodes_or_vanishes_ends_a_run():
     for width in (1e-11 * 1e-3, 1e6):
         learner, batch = posed(rastrigin, sigma=0.1)
@@ -61,12 +69,12 @@ def test_a_width_that_explodes_or_vanishes_ends_a_run():
         assert (learner.restarts, float(learner.search.sigma)) == (1, 0.1)
 
 
-def test_a_covariance_that_is_too_long_ends_a_run():
+@pytest.mark.parametrize(("least", "ended"), [(1e-15, True), (1e-13, False)])
+def test_a_covariance_that_is_too_long_ends_a_run(least, ended):
     learner, batch = posed(checks.sphere)
     learner.step(batch)
-    learner.search.covariance = torch.diag(torch.tensor([1.0, 1.0, 1e15], dtype=torch.float64))
-    learner.step(batch)
-    assert learner.restarts == 1
+    learner.search.covariance = torch.diag(torch.tensor([1.0, 1.0, least], dtype=torch.float64))
+    assert learner._has_stopped(torch.ones(4)) == ended
 
 
 def test_two_regimes_take_turns_by_what_they_spent():

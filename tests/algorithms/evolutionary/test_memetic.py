@@ -19,14 +19,15 @@ def test_a_generation_costs_its_gradients():
 @pytest.mark.parametrize("inheritance", ["lamarckian", "baldwinian"])
 def test_who_is_selected_has_learnt_and_who_is_kept_may_not_have(inheritance):
     problem, batch = toy(seed=1)
-    learner = set_up(Memetic(6, 3, inheritance, 1, 0.5, 0.3), problem)
+    learner = set_up(Memetic(6, 3, inheritance, 1, 3.0, 0.3), problem)
     before = learner.genomes.clone()
     learnt = []
     for genome in before:
         problem.assign(genome)
-        learnt.append(genome - 0.5 * problem.flatten(problem.gradient(batch)[1]))
+        learnt.append(genome - 3.0 * problem.flatten(problem.gradient(batch)[1]))
     phi = torch.stack(learnt)
     ranked = problem.population_objective(phi, batch).argsort()
+    assert not torch.equal(ranked, problem.population_objective(before, batch).argsort())
     problem.assign(before[0])
     told = problem.objective(batch)
     result = learner.step(batch)
