@@ -194,23 +194,32 @@ def _by_data(records: Collection[Record]) -> list[Record]:
     data: dict[str, dict[str, Record]] = defaultdict(dict)
     for record in records:
         if record.data_digest:
-            data[record.workload].setdefault(record.data_digest, record)
+            data[record.workload].setdefault(_rows(record), record)
     names = {
-        (workload, digest): f"{workload}{suffix}"
+        (workload, rows): f"{workload}{suffix}"
         for workload, found in data.items()
         if len(found) > 1
-        for digest, suffix in _told_apart(found).items()
+        for rows, suffix in _told_apart(found).items()
     }
     return [
-        replace(record, data={**record.data, "workload": names[record.workload, record.data_digest]})
-        if (record.workload, record.data_digest) in names
+        replace(record, data={**record.data, "workload": names[record.workload, _rows(record)]})
+        if (record.workload, _rows(record)) in names
         else record
         for record in records
     ]
 
 
+def _rows(record: Record) -> str:
+    """Return what tells which rows a record was trained on: its data, and how many of them were kept."""
+    kept = ((record.data.get("config") or {}).get("task") or {}).get("examples")
+    return record.data_digest if kept is None else f"{record.data_digest} {kept}"
+
+
 def _told_apart(found: Mapping[str, Record]) -> dict[str, str]:
     """Return digest -> what is said of the data: "[length=50, quiet=20]", or a part of the digest."""
+    if len({record.data_digest for record in found.values()}) == 1:
+        kept = {rows: rows.partition(" ")[2] or "all" for rows in found}
+        return {rows: f"[examples={number}]" for rows, number in kept.items()}
     options = {digest: _task_options(record) for digest, record in found.items()}
     names = sorted({name for each in options.values() for name in each})
     differing = [name for name in names if len({repr(each.get(name)) for each in options.values()}) > 1]

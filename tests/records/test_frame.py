@@ -242,3 +242,11 @@ def test_data_sets_of_one_workload_are_told_apart_by_the_options_of_its_task(sto
         task = {"name": "adding", "length": length, "samples": 9, "path": data, "irrelevant": ["path"]}
         put(store, data, workload="adding", config={"task": task}, provenance={"sources": {"data": data * 64}})
     assert sorted(load(store.runs_dir)["workload"]) == ["adding[length=100]", "adding[length=50]"]
+
+
+def test_workloads_of_other_rows_are_told_apart_by_how_many_were_kept(store, put):
+    for name, kept, smoothing in (("a", 100, 0.0), ("b", None, 0.1), ("c", 100, 0.1)):
+        task = {"name": "digits", "examples": kept, "smoothing": smoothing}
+        put(store, name, workload="digits", config={"task": task}, provenance={"sources": {"data": "d" * 64}})
+    found = load(store.runs_dir).set_index("key")["workload"].to_dict()
+    assert sorted(found.values()) == ["digits[examples=100]", "digits[examples=100]", "digits[examples=all]"]
