@@ -1,5 +1,6 @@
 """The conjugate gradient method, truncated, with an exit at negative curvature."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -75,3 +76,76 @@ def conjugate_gradient(
         square = following
     inner = 2 + 2 * used - negative
     return Solution(d, used, negative, float(d.dot(residual - gradient)), 2 * d.numel() * inner)
+
+
+@dataclass(frozen=True)
+class Path:
+    """What `preconditioned` went through.
+
+    Attributes:
+        iterates: some of the directions, (D,) each, in order, the last one at the end.
+        values: of the quadratic at each of them; it falls from one to the next.
+        iterations: products that were made.
+        flops: of the inner products; those of the matrix products are the caller's.
+    """
+
+    iterates: list[Tensor]
+    values: list[float]
+    iterations: int
+    flops: int
+
+
+def preconditioned(
+    product: Callable[[Tensor], Tensor],
+    gradient: Tensor,
+    start: Tensor,
+    scale: Tensor,
+    iterations: int,
+    progress: float,
+    spacing: float = 1.3,
+) -> Path:
+    """Minimise phi(d) = g . d + 1/2 d . A d over d, from a start, by conjugate gradients under a diagonal scale.
+
+    Ends after `iterations` products, where phi fell over the last k = max(10, i / 10) of them by less than k times
+    `progress` of what it fell in all, or at a direction of no curvature or one that is not finite, before it is taken.
+
+    Args:
+        product: v (D,) -> A v.
+        gradient: g, (D,).
+        start: (D,); 0, or what solved a system like this one.
+        scale: (D,), positive: A is thought to be near its diagonal matrix.
+        iterations: the largest number of products.
+        progress: see above; 0 goes on.
+        spacing: iterates are kept at 1, spacing, spacing^2, ... iterations.
+
+    Paper: Martens 2010, Deep learning via Hessian-free optimization, sections 4.4, 4.6 and 4.7.
+    """
+    d, residual = start, product(start) + gradient if bool(start.any()) else gradient
+    used = int(bool(start.any()))
+    scaled = residual / scale
+    p = -scaled
+    square = float(residual.dot(scaled))
+    kept, values, fallen = [d], [0.5 * float(d.dot(residual + gradient))], [0.0]
+    following, count = 1.0, 0
+    while used < iterations and square > 0:
+        applied = product(p)
+        used, count = used + 1, count + 1
+        curvature = float(p.dot(applied))
+        if not (curvature > 0 and math.isfinite(curvature)):
+            break
+        length = square / curvature
+        d, residual = d + length * p, residual + length * applied
+        fallen.append(0.5 * float(d.dot(residual + gradient)))
+        scaled = residual / scale
+        before, square = square, float(residual.dot(scaled))
+        p = square / before * p - scaled
+        window = max(10, count // 10)
+        ends = count > window and fallen[-1] < 0 and fallen[-1] - fallen[-1 - window] > window * progress * fallen[-1]
+        if count >= following or ends:
+            following *= spacing
+            kept, values = [*kept, d], [*values, fallen[-1]]
+        if ends:
+            break
+    if len(fallen) > 1 and kept[-1] is not d:
+        kept, values = [*kept, d], [*values, fallen[-1]]
+    return Path(kept, values, used, 2 * d.numel() * (2 + 3 * count))

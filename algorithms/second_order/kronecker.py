@@ -181,10 +181,19 @@ def scales(found: Statistics, bases: Sequence[Factors]) -> list[Tensor]:
         found: of a batch.
         bases: (Q_A, Q_B) of each layer, eigenvectors in columns.
     """
+    turned = found._replace(
+        seen=[seen @ q_a for seen, (q_a, _) in zip(found.seen, bases, strict=True)],
+        left=[left @ q_b for left, (_, q_b) in zip(found.left, bases, strict=True)],
+        right=[right @ q_b for right, (_, q_b) in zip(found.right, bases, strict=True)],
+    )
+    return diagonals(turned)
+
+
+def diagonals(found: Statistics) -> list[Tensor]:
+    """Return the diagonal of each layer's curvature, (n, m + 1), the mean square of what `found` holds of examples."""
     made = []
-    for seen, left, right, (q_a, q_b) in zip(found.seen, found.left, found.right, bases, strict=True):
-        a, on_left, on_right = seen @ q_a, left @ q_b, right @ q_b
-        if seen.shape[1] == 1:
+    for a, on_left, on_right in zip(found.seen, found.left, found.right, strict=True):
+        if a.shape[1] == 1:
             both = (on_left * on_right).sum(0)[:, 0]
             made.append(both.mT @ a[:, 0].square())
         else:
