@@ -15,8 +15,9 @@ CLASSIFIERS = {
 REGRESSORS = {"linear": LinearRegression, "1-nn": lambda: KNeighborsRegressor(1), "mean": DummyRegressor}
 
 
-# By the form of a task, whatever was drawn, and of texts: tests/tasks/test_made.py and test_language.py compute them.
-BY_FORM = ("guess", "later_symbol", "unigram", "bigram", "bz2", "commonest")
+# By the form of a task, whatever was drawn, and of texts: test_made.py, test_language.py and test_autoencoder.py
+# in tests/tasks compute them.
+BY_FORM = ("guess", "later_symbol", "unigram", "bigram", "bz2", "commonest", "pca")
 
 
 def classify(model, data) -> float:
