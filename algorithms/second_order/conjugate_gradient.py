@@ -134,7 +134,7 @@ def preconditioned(
         if not (curvature > 0 and math.isfinite(curvature)):
             break
         length = square / curvature
-        d, residual = d + length * p, residual + length * applied
+        d, residual = d + length * p, residual + applied * length
         fallen.append(0.5 * float(d.dot(residual + gradient)))
         scaled = residual / scale
         before, square = square, float(residual.dot(scaled))
