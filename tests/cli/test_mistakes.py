@@ -15,7 +15,7 @@ import altprop
 from altprop import catalogue
 from altprop.errors import AltpropError
 from altprop.harness.composition import compose_cell
-from altprop.harness.sweep import Outcome, _median
+from altprop.harness.sweep import Outcome, median_of
 from altprop.harness.validation import validate
 
 COMMAND = "import sys; from altprop.cli.run import run; code = run(sys.argv[1:]); print('torch' in sys.modules, code)"
@@ -123,4 +123,6 @@ def test_a_string_is_one_override() -> None:
 
 def test_progress_names_the_metric_where_a_seed_runs_elsewhere() -> None:
     elsewhere = Outcome("a", "b", 0, "running", "", False)
-    assert _median([elsewhere, Outcome("a", "b", 1, "completed", "", True, 0.9111, "accuracy")]) == "  accuracy 0.9111"
+    assert (
+        median_of([elsewhere, Outcome("a", "b", 1, "completed", "", True, 0.9111, "accuracy")]) == "  accuracy 0.9111"
+    )
