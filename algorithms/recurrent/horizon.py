@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from altprop import Batch, Grads, Problem, Refused
-from altprop.algorithms.recurrent.eprop import EProp
-from altprop.algorithms.recurrent.kf_rtrl import KFRTRL
-from altprop.algorithms.recurrent.rflo import RFLO
-from altprop.algorithms.recurrent.rtrl import RTRL
-from altprop.algorithms.recurrent.snap import SnAp
-from altprop.algorithms.recurrent.truncated_bptt import TruncatedBPTT
-from altprop.algorithms.recurrent.uoro import UORO
+from altprop import Algorithm, Batch, Grads, Problem, Refused
+from altprop.resolve import resolve_class
 from altprop.testing import make_problem, sgd
 
 
@@ -29,19 +23,28 @@ class Rule(Protocol):
     def direction(self, batch: Batch) -> tuple[Tensor, Grads]: ...
 
 
-RULES: Mapping[str, Callable[[], Rule]] = {
-    "truncated_10": lambda: TruncatedBPTT(sgd(), 5, 10, "sequence"),
-    "truncated_25": lambda: TruncatedBPTT(sgd(), 5, 25, "sequence"),
-    "rtrl": lambda: RTRL(sgd()),
-    "snap_1": lambda: SnAp(sgd()),
-    "uoro": lambda: UORO(sgd()),
-    "kf_rtrl": lambda: KFRTRL(sgd()),
-    "eprop": lambda: EProp(sgd()),
-    "rflo": lambda: RFLO(sgd()),
+# By name, so that the key of a run does not hang on rules that merely stand beside it.
+RULES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "truncated_10": ("truncated_bptt.TruncatedBPTT", {"k1": 5, "k2": 10, "update": "sequence"}),
+    "truncated_25": ("truncated_bptt.TruncatedBPTT", {"k1": 5, "k2": 25, "update": "sequence"}),
+    "rtrl": ("rtrl.RTRL", {}),
+    "snap_1": ("snap.SnAp", {}),
+    "uoro": ("uoro.UORO", {}),
+    "kf_rtrl": ("kf_rtrl.KFRTRL", {}),
+    "eprop": ("eprop.EProp", {}),
+    "rflo": ("rflo.RFLO", {}),
 }
 
 
-def credit_by_time(problem: Problem, batch: Batch, rules: Mapping[str, Callable[[], Rule]]) -> dict[str, Tensor]:
+def rule_of(name: str) -> Rule:
+    """Return a new learner of `RULES`."""
+    place, options = RULES[name]
+    kind: Any = resolve_class(f"altprop.algorithms.recurrent.{place}", Algorithm)  # type: ignore[type-abstract]
+    rule: Rule = kind(sgd(), **options)
+    return rule
+
+
+def credit_by_time(problem: Problem, batch: Batch, rules: Iterable[str]) -> dict[str, Tensor]:
     r"""Return rule -> (T, B), how much credit for the loss at the last time it sends to each time of each row.
 
     The input gets a value for each time t of each row, which is 1 there and 0 elsewhere, under weights of 0: nothing
@@ -52,7 +55,7 @@ def credit_by_time(problem: Problem, batch: Batch, rules: Mapping[str, Callable[
     Args:
         problem: with a recurrent model, of which copies are measured, in float64.
         batch: whole sequences of equal length; of targets at each time the last one counts.
-        rules: name -> a new learner.
+        rules: names in `RULES`.
 
     Raises:
         Refused: for sequences of unequal length, and under noise.
@@ -61,8 +64,8 @@ def credit_by_time(problem: Problem, batch: Batch, rules: Mapping[str, Callable[
         raise Refused("credit is told by its lag, for sequences of equal length without noise")
     wide, final = _widened(problem, batch)
     found = {"bptt": wide.gradient(final)[1]}
-    for name, make in rules.items():
-        rule = make()
+    for name in rules:
+        rule = rule_of(name)
         rule.setup(_widened(problem, batch)[0])
         found[name] = rule.direction(final)[1]
     steps, rows = batch.inputs.shape[:2]

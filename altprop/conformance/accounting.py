@@ -82,7 +82,7 @@ def tells_an_honest_loss(target: Target) -> str | None:
             raise NotApplicable("it is fed no batch")
         state = problem.state_dict()
         problem.begin_step(problem.ledger.steps)
-        with problem.observing():
+        with problem.observing(), torch.no_grad():
             expected = float(_objective(parts, batch))
         problem.load_state_dict(state)
         result = parts.algorithm.step(batch)

@@ -45,7 +45,7 @@ def test_credit_is_the_gradient_in_what_enters_the_cell(cell, per_step) -> None:
 def test_units_apart_need_nothing_but_their_own_trace() -> None:
     problem, batch = toy_sequence("gru", steps=12, width=4)
     tie(problem, "none")
-    found = credit_by_time(problem, batch, {name: RULES[name] for name in ("eprop", "snap_1")})
+    found = credit_by_time(problem, batch, ("eprop", "snap_1"))
     for name in ("eprop", "snap_1"):
         torch.testing.assert_close(found[name], found["bptt"], rtol=1e-10, atol=1e-14)
 
@@ -61,7 +61,7 @@ def test_what_is_told_is_the_median_over_rows_by_lag() -> None:
 def test_sequences_of_unequal_length_are_refused_and_leave_no_table() -> None:
     problem, batch = toy_sequence("gru", lengths=[7, 3, 5, 6])
     with pytest.raises(Refused, match="sequences of equal length"):
-        credit_by_time(problem, batch, {})
+        credit_by_time(problem, batch, ())
     whole = toy_sequence("gru")[1]
     for horizon, given, left in ((4, batch, 0), (0, whole, 0), (4, None, 0), (4, whole, 1)):
         problem, _ = toy_sequence("gru")
