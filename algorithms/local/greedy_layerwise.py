@@ -89,13 +89,13 @@ class GreedyLayerwise(Algorithm):
                     x = block(x)
         block, last = blocks[stage], stage == len(self.heads)
         own = parameters_of(problem, block) | (parameters_of(problem, blocks[-1]) if last else {})
-        heads = {} if last else {f"head.{name}": p for name, p in self.heads[stage].items()}
+        heads = {} if last else {f"head.{name}": p for name, p in self.heads[stage].named_parameters()}
         told, _, back = local_pass(problem, block, partial(self._told, stage), x, own | heads)
         found = back(problem.output_gradient(told, batch))
         value, direction = with_penalty(problem, problem.output_loss(told, batch), {name: found[name] for name in own})
         ids = {id(p): direction[name] for name, p in own.items()}
         ids |= {id(p): found[name] for name, p in heads.items()}
-        classifier = blocks[-1] if last else self.heads[stage]
+        classifier: nn.Module = blocks[-1] if last else self.heads[stage]
         layer, head = ({n: ids[id(p)] for n, p in m.named_parameters() if id(p) in ids} for m in (block, classifier))
         return value, layer, head
 
@@ -104,7 +104,8 @@ class GreedyLayerwise(Algorithm):
         if stage == len(self.heads):
             outputs: Tensor = chain(self.problem)[-1](h)
             return outputs
-        return functional.linear(h.flatten(1), self.heads[stage]["weight"], self.heads[stage]["bias"])
+        head = dict(self.heads[stage].named_parameters())
+        return functional.linear(h.flatten(1), head["weight"], head["bias"])
 
     def _predictor(self) -> Callable[[Tensor], Tensor] | None:
         return None if self.stage == len(self.heads) else self._predict
@@ -154,13 +155,14 @@ def _off(stage: int, whole: bool = False) -> float:
     for block in blocks[:-1] if whole else blocks[: stage + 1]:
         x = block(x)
     last = whole or stage == len(rule.heads)
-    classifier = blocks[-1] if last else rule.heads[stage]
-    told = blocks[-1](x) if last else functional.linear(x, classifier.weight, classifier.bias)
-    wanted = {("layer", name): p for name, p in blocks[stage].named_parameters()}
-    wanted |= {} if whole else {("head", name): p for name, p in classifier.named_parameters()}
+    classifier: nn.Module = blocks[-1] if last else rule.heads[stage]
+    head_of = dict(classifier.named_parameters())
+    told = blocks[-1](x) if last else functional.linear(x, head_of["weight"], head_of["bias"])
+    wanted = {f"layer.{name}": p for name, p in blocks[stage].named_parameters()}
+    wanted |= {} if whole else {f"head.{name}": p for name, p in head_of.items()}
     slopes = torch.autograd.grad(functional.cross_entropy(told, batch.targets), list(wanted.values()))
-    found = {("layer", name): value for name, value in layer.items()}
-    found |= {} if whole else {("head", name): value for name, value in head.items()}
+    found = {f"layer.{name}": value for name, value in layer.items()}
+    found |= {} if whole else {f"head.{name}": value for name, value in head.items()}
     return relative_error(found, dict(zip(wanted, slopes, strict=True)))
 
 

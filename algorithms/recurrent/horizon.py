@@ -39,7 +39,7 @@ RULES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 def rule_of(name: str) -> Rule:
     """Return a new learner of `RULES`."""
     place, options = RULES[name]
-    kind: Any = resolve_class(f"altprop.algorithms.recurrent.{place}", Algorithm)  # type: ignore[type-abstract]
+    kind: Any = resolve_class(f"altprop.algorithms.recurrent.{place}", Algorithm)
     rule: Rule = kind(sgd(), **options)
     return rule
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from importlib import import_module
 from statistics import fmean
 from typing import Any
 
@@ -55,8 +54,7 @@ class TrainingRun:
         self.own_model = parts.algorithm.own_model
         self.probes: Any = None
         if settings.probes != "off":
-            tier = import_module(f"altprop.probes.{settings.probes}")
-            self.probes = tier.probes(parts.problem, parts.probe_batch, parts.task.data_seed)
+            self.probes = _tier(settings.probes)(parts.problem, parts.probe_batch, parts.task.data_seed)
 
     # Where the run stands.
 
@@ -467,3 +465,18 @@ _SAVED = (
     "probe_seconds",
     "evaluation_seconds",
 )
+
+
+def _tier(name: str) -> Callable[..., Any]:
+    """Return what makes the probes of a tier; the dearer ones are imported where they are wanted."""
+    if name == "basic":
+        from altprop.probes.basic import probes as basic
+
+        return basic
+    if name == "standard":
+        from altprop.probes.standard import probes as standard
+
+        return standard
+    from altprop.probes.full import probes as full
+
+    return full

@@ -53,10 +53,12 @@ USES = {
     "data": EVERY,
     "task": EVERY,
     "optim": DIRECTION,
+    "optim.clipping": DIRECTION,
     "optim.cost": DIRECTION,
     "optim.factory": DIRECTION,
     "optim.foreign": DIRECTION,
     "optim.schedule": DIRECTION,
+    "optim.stability": DIRECTION,
     "optim.state": DIRECTION,
     "optim.updater": DIRECTION,
     "probes.basic": PROBED,
@@ -79,6 +81,7 @@ USES = {
     "algorithms.dropout.standard": {"backprop dropout"},
     "algorithms.feedback.dfa": {"dfa cnn"},
     "algorithms.recurrent.bptt": {"bptt gru"},
+    "algorithms.recurrent.horizon": {"bptt gru"},
     "algorithms.self_organizing.som": {"som"},
 }
 EDITS = """
