@@ -5,23 +5,11 @@ from pathlib import Path
 import pytest
 
 from altprop.records.compare import compare
-from altprop.records.folders import left_out
 from altprop.records.frame import load, read_all
-from altprop.report.build import build
 
 ROOT = Path(__file__).parents[2]
 TOUR = ROOT / "reports" / "tour"
 RECORDS = TOUR / "records.tar.xz"
-TITLE = "The tour: eight learners and four controls on three tasks, equal FLOPs"
-
-
-def test_the_page_is_what_its_records_give(tmp_path: Path) -> None:
-    build([RECORDS], tmp_path, TITLE, publish=True)
-    ours, theirs = (
-        {p.relative_to(at): p.read_bytes() for p in at.rglob("*") if p.is_file()} for at in (tmp_path, TOUR)
-    )
-    assert ours.keys() == theirs.keys()
-    assert [str(name) for name in ours if ours[name] != theirs[name]] == []
 
 
 def test_the_readme_shows_figures_that_exist() -> None:
@@ -50,8 +38,6 @@ def test_a_cell_of_the_tour_reruns_as_published(tmp_path: Path) -> None:
 def test_the_tour_holds_what_it_says() -> None:
     records, unreadable = read_all(RECORDS)
     assert unreadable == []
-    page = (TOUR / "report.md").read_text()
-    assert all(sentence in page for sentence in left_out(RECORDS))
     assert len(records) == 432
     broken = {r.label for r in records if r.status.value != "completed"}
     assert broken <= {"random_direction+sgd"}  # its steps have no reason to stay finite
