@@ -253,6 +253,7 @@ def test_masks_are_equal_under_every_learner():
     first = {key: mask for key, mask in heard[0].items() if key[1] == 0}
     assert len(first) == 4 * 3
     for other in heard[1:]:
+        assert {key for key in other if key[1] == 0} == set(first)
         assert all(torch.equal(other[key], mask) for key, mask in first.items())
     masks = [first[step, 0, "unit", 0] for step in range(4)]
     assert not any(torch.equal(a, b) for i, a in enumerate(masks) for b in masks[:i])
