@@ -4,7 +4,6 @@ By the field's convention products count (one multiply-add is 2 FLOPs) and eleme
 registry, and below formulas for what it leaves at 0. Every other operation that computes is listed by name.
 """
 
-import gc
 import math
 from collections.abc import Callable
 from typing import Any
@@ -175,8 +174,3 @@ def count_flops(function: Callable[[], Any]) -> int:
     with mode:
         function()
     return sum(mode.flops.values())
-
-
-def collect_garbage() -> None:
-    """Free reference cycles, so that live bytes do not depend on when Python last did."""
-    gc.collect()

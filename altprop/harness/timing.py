@@ -197,12 +197,13 @@ def measure(group: Sequence[Candidate], rounds: int, clock: Clock | None = None,
 
     with _one_thread():
         _round(group, rebuild, say)
-        for number in range(WARM_ROUNDS):
-            _round(interleave(group, number), lambda one: _timed_run(one).go(_timed_run(one).block), say)
-        for number in range(rounds):
-            _round(interleave(group, number), count, say)
-        for number in range(BREAKDOWN_ROUNDS):
-            _round(interleave(group, number), watch, say)
+        with _old_objects_left_alone():
+            for number in range(WARM_ROUNDS):
+                _round(interleave(group, number), lambda one: _timed_run(one).go(_timed_run(one).block), say)
+            for number in range(rounds):
+                _round(interleave(group, number), count, say)
+            for number in range(BREAKDOWN_ROUNDS):
+                _round(interleave(group, number), watch, say)
     for one in group:
         if not one.reason and not all(value > 0 for value in (*one.cpu, *one.wall)):
             one.reason = "its steps are too short for the clock"
@@ -235,6 +236,18 @@ def _round(group: Sequence[Candidate], do: Callable[[Candidate], object], say: S
         except (Exception, SystemExit) as error:
             one.reason, one.failed, one.turn = failure_of(error)[1], True, None
             say(f"{one.record.label} on {one.record.workload} is not timed: {one.reason}")
+
+
+@contextlib.contextmanager
+def _old_objects_left_alone() -> Iterator[None]:
+    """Let the collections before the rounds walk over what the rounds made, not over all that is imported and built."""
+    frozen = gc.get_freeze_count() > 0
+    gc.freeze()
+    try:
+        yield
+    finally:
+        if not frozen:  # whoever froze objects keeps them frozen
+            gc.unfreeze()
 
 
 @contextlib.contextmanager

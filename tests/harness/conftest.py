@@ -21,11 +21,21 @@ SMALL = [
 ]
 
 
+@pytest.fixture(scope="session")
+def run_into() -> Callable[..., Any]:
+    """Run a small digits cell, its records to a folder, and return its rows."""
+
+    def go(folder: Path, *overrides: str) -> Any:
+        return altprop.run([*SMALL, f"runs_dir={folder}", *overrides])
+
+    return go
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., Any]:
+def run(run_into: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
     """Run a small digits cell and return its rows."""
 
     def go(*overrides: str, runs: str = "runs") -> Any:
-        return altprop.run([*SMALL, f"runs_dir={tmp_path / runs}", *overrides])
+        return run_into(tmp_path / runs, *overrides)
 
     return go

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,14 +31,28 @@ def _fresh_time() -> Iterator[None]:
     TIME.__init__()  # type: ignore[misc]
 
 
+@pytest.fixture(scope="module")
+def recorded(run_into: Go, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return the records of one planted learner, run once for all tests."""
+    folders: dict[tuple[str, int, str], Path] = {}
+
+    def go(name: str, steps: int, seeds: str) -> Path:
+        if (name, steps, seeds) not in folders:
+            runs = folders[name, steps, seeds] = tmp_path_factory.mktemp("recorded")
+            chosen = ["algorithm=custom", f"algorithm._target_=timed_rules.{name}", f"seeds={seeds}"]
+            run_into(runs, *chosen, f"budget.amount={steps}", "budget.block=50")
+        return folders[name, steps, seeds]
+
+    return go
+
+
 @pytest.fixture
-def sweep(run: Go, tmp_path: Path) -> Callable[..., Path]:
-    """Run planted learners, 200 steps each, and return the folder of records."""
+def sweep(recorded: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Return a folder with the records of planted learners, 200 steps each."""
 
     def go(*names: str, runs: str = "runs", steps: int = 200, seeds: str = "1") -> Path:
         for name in names:
-            chosen = ["algorithm=custom", f"algorithm._target_=timed_rules.{name}"]
-            run(*chosen, f"budget.amount={steps}", "budget.block=50", f"seeds={seeds}", runs=runs)
+            shutil.copytree(recorded(name, steps, seeds), tmp_path / runs, dirs_exist_ok=True)
         TIME.order.clear()
         return tmp_path / runs
 
