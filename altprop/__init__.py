@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from altprop.oracle import Oracle
     from altprop.problem import Problem
     from altprop.randomness import Random
+    from altprop.recurrence import Window
     from altprop.task import Task
 
 __all__ = [
@@ -78,6 +79,7 @@ __all__ = [
     "Task",
     "UnusableData",
     "Updater",
+    "Window",
     "__version__",
     "check_name",
     "check_number",

@@ -42,6 +42,7 @@ EXPORTS = {
     "Task": "altprop.task",
     "UnusableData": "altprop.errors",
     "Updater": "altprop.optim",
+    "Window": "altprop.recurrence",
     "check_name": "altprop.checks",
     "check_number": "altprop.checks",
     "check_whole": "altprop.checks",

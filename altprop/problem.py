@@ -9,12 +9,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from altprop import closed_form, derivatives, recurrence
+from altprop import closed_form, closed_form_time, derivatives, recurrence
 from altprop.acting import TrainingEnvironment
 from altprop.capabilities import Capability, refusal
 from altprop.chain import ChainWalk
@@ -31,7 +32,7 @@ from altprop.optim import OptimizerFactory, Updater, role_of
 from altprop.optim.stability import Stability
 from altprop.randomness import Random, derive_seed
 from altprop.ranks import Ranks
-from altprop.recurrence import CellStep, LocalStep
+from altprop.recurrence import CellStep, LocalStep, Window
 from altprop.vectorized import differentiate, has_graph
 
 if TYPE_CHECKING:
@@ -482,6 +483,10 @@ class Problem:
             with _Evaluation(self):
                 value, found = closed_form.gradient(self, self.loss, batch)
             return self._averaged_over_ranks(value, dict(zip(self.named_parameters()[0], found, strict=True)), batch)
+        if of is None and loss is None and not create_graph and self._swept(batch):
+            length = batch.inputs.shape[0]
+            h = self.model.initial_state(batch.inputs.shape[1])
+            return self.window_gradient(batch, Window(0, 0, length), batch, h)[:2]
         rows = batch.rows * share
         if of is None:
             names, values = self.named_parameters()
@@ -496,6 +501,32 @@ class Problem:
         if self.ranks.size > 1 and create_graph:
             raise Refused("gradients that are differentiated again are not averaged over processes; use trainer=cpu")
         return self._averaged_over_ranks(value.detach(), dict(zip(names, grads, strict=True)), batch)
+
+    def window_gradient(self, batch: Batch, window: Window, piece: Batch, h: Tensor) -> tuple[Tensor, Grads, Tensor]:
+        """Return (mean loss, name -> gradient, states after each time) of a window of a recurrent model.
+
+        The state before it is held. No penalty of noise or task belongs to the loss. It counts as the window's share of
+        a forward and a backward, and as one evaluation of the objective.
+
+        Args:
+            batch: sequences (T, B, F).
+            window: which times are run, and which carry losses.
+            piece: the targets of the latter, as a batch; of final targets those of the rows that end in the window.
+            h: (B, S), the state before the window.
+        """
+        if self._swept(batch):
+            with _Evaluation(self):
+                value, grads, states = closed_form_time.gradient(self, batch, window, piece, h)
+            return *self._averaged_over_ranks(value, grads, batch), states
+        kept: list[Tensor] = []
+        share = (window.stop - window.start) / batch.inputs.shape[0]
+        loss = partial(recurrence.window_loss, self, batch, window, piece, h, kept)
+        value, grads = self.gradient(batch, loss=loss, share=share)
+        return value, grads, kept[0]
+
+    def _swept(self, batch: Batch) -> bool:
+        """Return whether the gradient through time is written out for this model, and nothing is added to the loss."""
+        return self.uncounted.task_penalty is None and closed_form_time.applies(self.model)
 
     @property
     def plain_chain(self) -> bool:

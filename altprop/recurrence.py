@@ -70,6 +70,27 @@ class _Unroll(nn.Module):
         return state
 
 
+class Window(NamedTuple):
+    """A piece of a sequence: the network runs from `start` to `stop`, the losses lie in `new` <= t < `stop`."""
+
+    start: int
+    new: int
+    stop: int
+
+
+def window_loss(
+    problem: Workspace, batch: Batch, window: Window, piece: Batch, h: Tensor, kept: list[Tensor]
+) -> Tensor:
+    """Run a window from the state h (B, S) and return its mean loss; its states are put into `kept`, detached."""
+    model, (start, new, stop) = problem.model, window
+    mask = None if batch.mask is None else batch.mask[start:stop]
+    states, h = model.unroll(batch.inputs[start:stop], h, mask, start=start)
+    kept.append(states.detach())
+    # A row that ended in this window stands still since: its last state is the one at its end.
+    outputs = model.readout(states[new - start :], new) if batch.per_step else model.readout(h)
+    return problem.uncounted.output_loss(outputs, piece)
+
+
 def cell_step(problem: Workspace, batch: Batch, time: int, h: Tensor, jacobians: bool) -> CellStep:
     """See `Problem.cell_step`."""
     x, h, share = batch.inputs[time : time + 1], h.detach(), 1 / batch.inputs.shape[0]

@@ -19,9 +19,10 @@ from altprop import (
     Problem,
     StepResult,
     Updater,
+    Window,
     check_whole,
 )
-from altprop.algorithms.recurrent.truncated_bptt import Window, last_valid, lossy, windows
+from altprop.algorithms.recurrent.truncated_bptt import last_valid, lossy, windows
 
 Trace = Mapping[str, Tensor]
 """Name -> (B, ...): what a rule carries from time to time beside the state."""

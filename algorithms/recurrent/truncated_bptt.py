@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,20 +19,13 @@ from altprop import (
     Problem,
     StepResult,
     Updater,
+    Window,
     check_name,
     check_whole,
 )
 from altprop.testing import toy_sequence
 
 UPDATES = ("window", "sequence")
-
-
-class Window(NamedTuple):
-    """A piece of a sequence: the graph reaches from `start` to `stop`, the losses lie in `new` <= t < `stop`."""
-
-    start: int
-    new: int
-    stop: int
 
 
 class TruncatedBPTT(Algorithm):
@@ -135,24 +128,12 @@ class TruncatedBPTT(Algorithm):
             if piece is None or piece.samples == 0:
                 first, states = new, problem.unroll(batch, past[new], new, stop)
             else:
-                kept: list[Tensor] = []
-                loss = partial(self._window_loss, batch, window, piece, past[start], kept)
-                value, grads = problem.gradient(batch, loss=loss, share=(stop - start) / steps)
-                first, states = start, kept[0]
+                value, grads, states = problem.window_gradient(batch, window, piece, past[start])
+                first = start
                 yield value, grads, problem.divisor(piece) / divisor
             past.update((first + i, h) for i, h in enumerate(states, 1))
             past = {t: h for t, h in past.items() if t >= stop - self.k2}
         self.carried = past[steps].clone()
-
-    def _window_loss(self, batch: Batch, window: Window, piece: Batch, h: Tensor, kept: list[Tensor]) -> Tensor:
-        """Run a window from the state h (B, S) and return its mean loss; its states are put into `kept`, detached."""
-        model, (start, new, stop) = self.problem.model, window
-        mask = None if batch.mask is None else batch.mask[start:stop]
-        states, h = model.unroll(batch.inputs[start:stop], h, mask, start=start)
-        kept.append(states.detach())
-        # A row that ended in this window stands still since: its last state is the one at its end.
-        outputs = model.readout(states[new - start :], new) if batch.per_step else model.readout(h)
-        return self.problem.output_loss(outputs, piece)
 
     def _entering(self, batch: Batch) -> Tensor:
         """Return the state (B, S) in which a batch begins: the carried one in rows that are not reset."""
