@@ -32,6 +32,8 @@ class Capability(StrEnum):
         return _PHRASES[self]
 
 
+DERIVATIVES = frozenset({Capability.GRADIENT, Capability.CURVATURE})
+"""What an objective without a derivative, or a model without one, cannot offer."""
 MODEL_OFFERS = frozenset({Capability.GRADIENT})
 """What a model offers whose class says nothing."""
 _PHRASES = {

@@ -126,6 +126,17 @@ def check_whole(value: Any, option: str, low: int, high: float = math.inf) -> in
     return value
 
 
+def check_flag(value: Any, option: str) -> bool:
+    """Return true or false.
+
+    Raises:
+        AltpropError: for anything else; a word would count as true.
+    """
+    if not isinstance(value, bool):
+        raise AltpropError(f"{option} must be true or false; got {value!r}")
+    return value
+
+
 def check_batch_size(value: Any, option: str = "task.batch_size") -> int | str:
     """Return a batch size: a whole number, or "full".
 

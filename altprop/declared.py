@@ -253,10 +253,28 @@ class Module:
                 raise AltpropError(words) from None
         if isinstance(owner, ast.Name) and owner.id == "math" and node.attr in _NUMBERS:
             return _NUMBERS[node.attr]
-        found = self.find_dotted(owner)
+        try:
+            found = self.find_dotted(owner)
+        except Unknown:  # no class, but a module that was imported
+            found = self.find_dotted(node)
+            if isinstance(found, Bound):
+                return found.module.value(found.node)
         if isinstance(found, Class):
             return found.attribute(node.attr)
         raise Unknown(ast.dump(node))
+
+    def names(self, node: ast.AST) -> tuple[Any, ...]:
+        """Return the keys of a table, whatever it holds under them, or what else an expression lists.
+
+        Raises:
+            Unknown: where they are not written plainly.
+        """
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "tuple" and len(node.args) == 1:
+            node = node.args[0]
+        found = self.find(node.id) if isinstance(node, ast.Name) else None
+        module, node = (found.module, found.node) if isinstance(found, Bound) else (self, node)
+        keys = node.keys if isinstance(node, ast.Dict) and None not in node.keys else None
+        return tuple(module.value(node)) if keys is None else tuple(module.value(key) for key in keys)
 
 
 @dataclass(frozen=True)
@@ -486,8 +504,10 @@ def _checks(node: ast.FunctionDef, module: Module, arguments: Mapping[str, Argum
         if origin not in ("altprop.checks", "altprop") or condition not in (None, subject.id):
             continue
         try:
+            read = {2: module.names} if function == "check_name" else {}
             others = tuple(
-                Named(a.id) if isinstance(a, ast.Name) and a.id in arguments else module.value(a) for a in call.args[1:]
+                Named(a.id) if isinstance(a, ast.Name) and a.id in arguments else read.get(place, module.value)(a)
+                for place, a in enumerate(call.args[1:], 1)
             )
             keywords = {str(k.arg): module.value(k.value) for k in call.keywords}
         except Unknown:

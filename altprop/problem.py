@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from altprop import closed_form, closed_form_time, derivatives, recurrence
 from altprop.acting import TrainingEnvironment
-from altprop.capabilities import Capability, refusal
+from altprop.capabilities import DERIVATIVES, Capability, refusal
 from altprop.chain import ChainWalk
 from altprop.data import Batch, ModelSpec
 from altprop.derivatives import Grads, Pulled
@@ -187,7 +187,9 @@ class Problem:
         Raises:
             Refused: with the sentence that becomes the row in the report.
         """
-        sentence = refusal(algorithm, requires, *self.names, self.offers)
+        missing = set(requires) - self.offers
+        hint = getattr(self.model, "differentiable_with", "") if missing <= DERIVATIVES else ""
+        sentence = refusal(algorithm, requires, *self.names, self.offers, hint)
         if sentence:
             raise Refused(sentence)
 

@@ -40,6 +40,7 @@ class Task(ABC):
         kinds: what the task evaluates.
         episodes: in which a policy is evaluated.
         panels: what the report draws of its runs beside the leading metric.
+        packages: name to import -> the command that installs it, of those that altprop itself does not need.
 
     Args:
         batch_size: rows a mini-batch, or "full".
@@ -68,6 +69,7 @@ class Task(ABC):
     kinds: ClassVar[tuple[PredictorKind, ...]] = OUTPUT_KINDS
     episodes: ClassVar[int] = 100
     panels: ClassVar[tuple[Panel, ...]] = ()
+    packages: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
         self,

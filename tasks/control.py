@@ -68,6 +68,7 @@ class ControlTask(Task, ABC):
     metrics: ClassVar[dict[str, bool]] = {"return_std": False}
     offers: ClassVar[frozenset[Capability]] = frozenset({Capability.ENVIRONMENT})
     kinds: ClassVar[tuple[PredictorKind, ...]] = (PredictorKind.POLICY,)
+    packages: ClassVar[dict[str, str]] = {"gymnasium": "pip install 'altprop[rl]'"}
     module: ClassVar[str]
     shapes: ClassVar[tuple[int, int]]
 
@@ -86,7 +87,7 @@ class ControlTask(Task, ABC):
     def _physics(self) -> Any:
         """Return gymnasium's module of this environment."""
         name = f"gymnasium.envs.classic_control.{self.module}"
-        return optional_import(name, f"task {self.module}", "pip install 'altprop[rl]'")
+        return optional_import(name, f"task {self.module}", self.packages["gymnasium"])
 
 
 @cache

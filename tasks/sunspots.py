@@ -27,6 +27,7 @@ class Sunspots(Task):
     losses: ClassVar[tuple[str, ...]] = ("half_squared_error", "mse", "huber")
     metric: ClassVar[str] = "nmse"
     higher_is_better: ClassVar[bool] = False
+    packages: ClassVar[dict[str, str]] = {"statsmodels": "pip install 'altprop[data]'"}
     offers: ClassVar[frozenset[Capability]] = frozenset({Capability.SUPERVISED, Capability.VECTORS})
 
     @property
@@ -43,7 +44,7 @@ class Sunspots(Task):
 @cache
 def _source() -> tuple[Source, float]:
     """Return the source and the factor from a squared error in standardised units to the metric."""
-    module = optional_import("statsmodels.datasets.sunspots", "task sunspots", "pip install 'altprop[data]'")
+    module = optional_import("statsmodels.datasets.sunspots", "task sunspots", Sunspots.packages["statsmodels"])
     frame = module.load().data
     series = np.asarray(frame["SUNACTIVITY"], dtype=np.float64)
     known = series[: TRAINED_TO - FIRST + 1]

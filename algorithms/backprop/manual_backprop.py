@@ -160,7 +160,9 @@ class ManualBackprop(Algorithm):
     True
     """
 
-    requires = frozenset({Capability.LAYERED, Capability.CHAIN, Capability.DENSE, Capability.SUPERVISED})
+    requires = frozenset(
+        {Capability.GRADIENT, Capability.LAYERED, Capability.CHAIN, Capability.DENSE, Capability.SUPERVISED}
+    )
     state = ("velocities",)
 
     def __init__(self, lr: float = 0.1, momentum: float = 0.0) -> None:

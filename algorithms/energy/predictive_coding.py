@@ -71,7 +71,7 @@ class PredictiveCoding(DirectionAlgorithm):
     Salvatori et al. 2022, arXiv:2212.00720.
     """
 
-    requires = frozenset({Capability.LAYERED, Capability.CHAIN})
+    requires = frozenset({Capability.GRADIENT, Capability.LAYERED, Capability.CHAIN})
 
     def __init__(
         self,

@@ -49,7 +49,7 @@ class DirectFeedbackAlignment(DirectionAlgorithm):
     vectors, B_l e; here rows are examples.
     """
 
-    requires = frozenset({Capability.LAYERED, Capability.CHAIN})
+    requires = frozenset({Capability.GRADIENT, Capability.LAYERED, Capability.CHAIN})
     state = ("feedback",)
 
     def __init__(self, optimizer: OptimizerFactory, scale: float = 1.0, distribution: str = "normal") -> None:

@@ -38,7 +38,9 @@ class DirectRandomTargetProjection(DirectionAlgorithm):
     draw B by He's uniform rule; here it is normal.
     """
 
-    requires = frozenset({Capability.LAYERED, Capability.CHAIN, Capability.SUPERVISED, Capability.CLASSES})
+    requires = frozenset(
+        {Capability.GRADIENT, Capability.LAYERED, Capability.CHAIN, Capability.SUPERVISED, Capability.CLASSES}
+    )
     state = ("feedback",)
 
     def __init__(self, optimizer: OptimizerFactory, scale: float = 1.0) -> None:

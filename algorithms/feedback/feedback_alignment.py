@@ -46,7 +46,7 @@ class FeedbackAlignment(DirectionAlgorithm):
     deep learning, Nature Communications 2016. They draw B from a uniform distribution; here it is normal.
     """
 
-    requires = frozenset({Capability.LAYERED, Capability.CHAIN})
+    requires = frozenset({Capability.GRADIENT, Capability.LAYERED, Capability.CHAIN})
     state = ("feedback",)
 
     def __init__(self, optimizer: OptimizerFactory, scale: float = 1.0) -> None:

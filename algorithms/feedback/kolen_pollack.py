@@ -43,7 +43,7 @@ class KolenPollack(DirectionAlgorithm):
     for small nets decays the first layer too.
     """
 
-    requires = frozenset({Capability.LAYERED, Capability.CHAIN})
+    requires = frozenset({Capability.GRADIENT, Capability.LAYERED, Capability.CHAIN})
     state = ("feedback",)
     exempt: ClassVar[Mapping[str, str]] = {
         "changes_nothing_without_an_error": "weights forget in every step, with an error or without"

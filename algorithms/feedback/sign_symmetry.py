@@ -54,7 +54,7 @@ class SignSymmetry(DirectionAlgorithm):
     scale it, as Xiao et al. 2019 (arXiv:1811.03567) do. Signs are transported: W^T is not used, sign(W^T) is.
     """
 
-    requires = frozenset({Capability.LAYERED, Capability.CHAIN})
+    requires = frozenset({Capability.GRADIENT, Capability.LAYERED, Capability.CHAIN})
     state = ("magnitudes",)
 
     def __init__(self, optimizer: OptimizerFactory, magnitude: str = "uniform", scale: float = 1.0) -> None:

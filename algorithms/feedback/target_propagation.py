@@ -94,7 +94,7 @@ class TargetPropagation(DirectionAlgorithm):
     whatever the batch.
     """
 
-    requires = frozenset({Capability.LAYERED, Capability.CHAIN, Capability.DENSE})
+    requires = frozenset({Capability.GRADIENT, Capability.LAYERED, Capability.CHAIN, Capability.DENSE})
     state = ("inverses", "inverse_updater")
 
     def __init__(

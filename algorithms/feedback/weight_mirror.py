@@ -53,7 +53,7 @@ class WeightMirror(DirectionAlgorithm):
     Their code mirrors for a whole epoch before the first step; here B starts at random and every pass is counted.
     """
 
-    requires = frozenset({Capability.LAYERED, Capability.CHAIN})
+    requires = frozenset({Capability.GRADIENT, Capability.LAYERED, Capability.CHAIN})
     state = ("feedback",)
 
     def __init__(

@@ -82,7 +82,9 @@ class ForwardForward(Algorithm):
     negatives from a shuffled batch, where a tenth carries the true label.
     """
 
-    requires = frozenset({Capability.LAYERED, Capability.CHAIN, Capability.SUPERVISED, Capability.CLASSES})
+    requires = frozenset(
+        {Capability.GRADIENT, Capability.LAYERED, Capability.CHAIN, Capability.SUPERVISED, Capability.CLASSES}
+    )
     state = ("updater", "own", "own_updater")
     trains_model = True
 

@@ -45,7 +45,7 @@ class GreedyLayerwise(Algorithm):
     layers at once with the same losses is `local_losses` with loss=pred.
     """
 
-    requires = frozenset({Capability.LAYERED, Capability.CHAIN, Capability.SUPERVISED})
+    requires = frozenset({Capability.GRADIENT, Capability.LAYERED, Capability.CHAIN, Capability.SUPERVISED})
     state = ("updaters", "heads", "head_updaters")
 
     updaters: list[Updater]

@@ -65,7 +65,9 @@ class LocalLosses(Algorithm):
     batch normalisation (`model.normalisation=batch`).
     """
 
-    requires = frozenset({Capability.LAYERED, Capability.CHAIN, Capability.SUPERVISED, Capability.CLASSES})
+    requires = frozenset(
+        {Capability.GRADIENT, Capability.LAYERED, Capability.CHAIN, Capability.SUPERVISED, Capability.CLASSES}
+    )
     state = ("updater", "heads", "head_updater")
 
     updater: Updater

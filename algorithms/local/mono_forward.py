@@ -58,7 +58,7 @@ class MonoForward(Algorithm):
     projected as a whole.
     """
 
-    requires = frozenset({Capability.LAYERED, Capability.CHAIN, Capability.SUPERVISED})
+    requires = frozenset({Capability.GRADIENT, Capability.LAYERED, Capability.CHAIN, Capability.SUPERVISED})
     state = ("updater", "projections", "projection_updater")
     trains_model = True
 

@@ -20,13 +20,23 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from altprop import catalogue
+from altprop.declared import Unknown, find_class
 from altprop.errors import AltpropError, near
 from altprop.harness.cell import Cell, make_cell
 from altprop.harness.commands import run_cell
 from altprop.harness.composition import register_search_path, spell
 from altprop.harness.planning import Outcome
 from altprop.harness.sweep import SweepLog, begin, report_cell
-from altprop.harness.validation import HARNESS_GROUPS, known_keys, known_options, unknown_key, unknown_option
+from altprop.harness.validation import (
+    GIVEN,
+    HARNESS_GROUPS,
+    PLUGIN_GROUPS,
+    default_choice,
+    known_keys,
+    known_options,
+    unknown_key,
+    unknown_option,
+)
 
 GROUPS = ("algorithm", "optimizer", "dropout", "task", "model", "budget", "probes", "trainer", "logger")
 # Hydra's own plugins, and the extra that brings each.
@@ -41,6 +51,7 @@ def start(arguments: list[str]) -> None:
         KeyboardInterrupt: where a run was interrupted and saved.
     """
     register_search_path()
+    _refuse_flags(arguments)
     before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [before[0] if before else "altprop", *(spell(a, _config_dirs(arguments)) for a in arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, and do not print and exit
@@ -54,26 +65,41 @@ def start(arguments: list[str]) -> None:
             os.environ.pop("HYDRA_FULL_ERROR", None)
 
 
+def _refuse_flags(arguments: Sequence[str]) -> None:
+    """Refuse an option that is written as a flag, of which Hydra would print all that it knows."""
+    for argument in arguments:
+        name, given, value = argument.removeprefix("--").partition("=")
+        if argument.startswith("--") and name.partition(".")[0] in known_keys():
+            raise AltpropError(f"{argument} is no flag; say {name}={value if given else '...'}")
+
+
 def explain(error: Exception, overrides: Sequence[str]) -> str:
     """Turn Hydra's words into one line that says what to do."""
+    words = " ".join(str(error).split("\n\nSet the environment")[0].split())
     for override in overrides:
         group, _, value = override.lstrip("+").partition("=")
-        group = group.partition("@")[0]
         extra = EXTRAS.get(value.partition("_")[0])
-        if extra and group in ("hydra/launcher", "hydra/sweeper") and f"'{group}/{value}'" in str(error):
+        if extra and group in ("hydra/launcher", "hydra/sweeper") and f"'{group}/{value}'" in words:
             return f"{override} needs a package that is not there; pip install 'altprop[{extra}]'"
-        if group in (*GROUPS, "experiment", "recipe", "debug") and value and "." not in group:
-            folders = tuple(_config_dirs(overrides))
-            known = catalogue.entries(group, folders)
-            for name in (part.strip("'\"") for part in value.split(",")):
-                if known and name not in known and not name.startswith(("glob(", "choice(", "[", "'")):
-                    return f"{group}={name} is unknown; {near(name, known)}"
-                if name in known and known[name].problem:
-                    return f"{group}={name}: {known[name].problem}"
-    absent = re.search(r"Could not override '([\w.@]+)'", str(error))
+        entries = catalogue.entries(group.partition("@")[0], tuple(_config_dirs(overrides)))
+        for entry in (entries.get(part.strip("'\"")) for part in value.split(",")):
+            if entry is not None and entry.problem:
+                return f"{group}={entry.name}: {entry.problem}"
+    unknown = _NOT_FOUND.search(words)
+    if unknown is not None:
+        return f"{unknown[1]}={unknown[2]} is unknown; {near(unknown[2], unknown[3].split())}"
+    absent = re.search(r"Could not override '([\w.@]+)'", words)
     if absent is not None:
         return _absent(absent[1], overrides)
-    return " ".join(str(error).split("\n\nSet the environment")[0].split())
+    bare = next((o for o in overrides if "=" not in o and not o.startswith(("-", "~"))), None)
+    if bare is not None and "missing EQUAL" in words:
+        group = next((group for group in GROUPS if bare in catalogue.entries(group)), "")
+        meant = f"{group}={bare}" if group else f"{bare if bare in known_keys() else 'name'}=..."
+        return f"{bare} is no override; say {meant}"
+    return words
+
+
+_NOT_FOUND = re.compile(r"Could not find '([\w/]+)/([^/']+)' Available options in '[\w/]+': (.*?) Config search path")
 
 
 def _absent(name: str, overrides: Sequence[str]) -> str:
@@ -84,7 +110,24 @@ def _absent(name: str, overrides: Sequence[str]) -> str:
         return unknown_key(group, value)
     if group in HARNESS_GROUPS and option not in known_options(group):
         return unknown_option(group, option, value, known_options(group))
+    whose, taken = _taken(group, overrides)
+    if whose and option.partition(".")[0] not in taken:
+        return unknown_option(group, option, value, taken, whose)
     return f"{name} stands in no yaml of this {group}; if it is an option all the same, say +{name}={value}"
+
+
+def _taken(group: str, overrides: Sequence[str]) -> tuple[str, frozenset[str]]:
+    """Return the class of the part that was chosen by name and its options; "" where its source does not tell."""
+    chosen = next((o.partition("=")[2] for o in reversed(overrides) if o.startswith(f"{group}=")), None)
+    entry = catalogue.entries(group, tuple(_config_dirs(overrides))).get(chosen or default_choice(group))
+    try:
+        kind = find_class(entry.values.get("_target_")) if entry is not None and group in PLUGIN_GROUPS else None
+        constructor = None if kind is None else kind.constructor()
+    except (AltpropError, Unknown):
+        return "", frozenset()
+    if kind is None or constructor is None or constructor.open:
+        return "", frozenset()
+    return kind.node.name, frozenset(constructor.arguments) - GIVEN.get(group, frozenset())
 
 
 def _config_dirs(overrides: Sequence[str]) -> list[str]:
@@ -105,7 +148,7 @@ def _application(config: DictConfig) -> float:
     multirun = "MULTIRUN" in str(hydra_config.mode)
     try:
         folders = [source.path for source in hydra_config.runtime.config_sources if source.provider == "command-line"]
-        cell = replace(cell_of(config, overrides, folders), command=_command())
+        cell = replace(cell_of(config, overrides, folders, swept=multirun), command=_command())
     except AltpropError as error:
         if not multirun:
             _tell(error)
@@ -139,11 +182,17 @@ def _tell(error: AltpropError) -> None:
     log.write({"kind": "mistake", "text": str(error)})
 
 
-def cell_of(config: DictConfig, overrides: Sequence[str], folders: Sequence[str] = ()) -> Cell:
+def cell_of(config: DictConfig, overrides: Sequence[str], folders: Sequence[str] = (), *, swept: bool = False) -> Cell:
     """Resolve a composed configuration and check it.
 
+    Args:
+        config: composed.
+        overrides: as they were given.
+        folders: of further yaml files.
+        swept: whether the cell is one of a sweep, whose overrides may be for others of its cells.
+
     Raises:
-        AltpropError: for an unresolvable or unusable value.
+        AltpropError: for an unresolvable or unusable value, and for an override that nothing reads.
     """
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True)
@@ -151,4 +200,7 @@ def cell_of(config: DictConfig, overrides: Sequence[str], folders: Sequence[str]
         raise AltpropError(" ".join(str(error).split())) from error
     assert isinstance(plain, Mapping)
     plain = {name: value for name, value in plain.items() if name != "hydra"}
-    return make_cell(plain, overrides, OmegaConf.to_yaml(OmegaConf.create(plain), sort_keys=True), folders)
+    cell = make_cell(plain, overrides, OmegaConf.to_yaml(OmegaConf.create(plain), sort_keys=True), folders)
+    if cell.unread and not swept:
+        raise AltpropError(f"{cell.axes['algorithm']} takes no optimizer; leave {' '.join(cell.unread)} out")
+    return cell

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from altprop import catalogue
 from altprop.algorithm import Algorithm
-from altprop.capabilities import MODEL_OFFERS, Capability, evaluated_as, kind_refusal, together
+from altprop.capabilities import DERIVATIVES, MODEL_OFFERS, Capability, evaluated_as, kind_refusal, together
 from altprop.data import Batch, Feed, ModelSpec, Split, TaskData
 from altprop.errors import AltpropError, NoiseLeftOut, Refused
 from altprop.feed import EpochFeed
@@ -108,9 +108,8 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
     _refuse_unless_evaluated(cell, algorithm, task)
     initial = _digest(model)
     algorithm.setup(problem)
-    if algorithm.own_model and problem.uncounted.task_penalty is not None:
-        name = cell.axes["algorithm"]
-        raise Refused(f"{name} trains a model of its own, which no penalty reaches; leave task.penalty out")
+    if algorithm.own_model:
+        _refuse_what_reaches_no_model(cell.axes["algorithm"], problem)
     feed = feed_of(task, algorithm, data.train, seed, ranks)
     rows = _probe_rows(data.train, settings.probe_rows, task.data_seed).to(device)
     return Parts(
@@ -195,8 +194,16 @@ def _offers(task: Task, model: nn.Module) -> set[Capability]:
     if task.loss.least_squares:
         offers.add(Capability.LEAST_SQUARES)
     if isinstance(task.loss, NoLoss):
-        offers -= {Capability.GRADIENT, Capability.CURVATURE}
+        offers -= DERIVATIVES
     return offers
+
+
+def _refuse_what_reaches_no_model(name: str, problem: Problem) -> None:
+    """Refuse what acts on the task's model where the learner trains another: it would stand in the label alone."""
+    if problem.uncounted.task_penalty is not None:
+        raise Refused(f"{name} trains a model of its own, which no penalty reaches; leave task.penalty out")
+    if problem.uncounted.noise is not None:
+        raise Refused(f"{name} trains a model of its own, which no noise reaches; use dropout=none")
 
 
 def _refuse_unless_evaluated(cell: Cell, algorithm: Algorithm, task: Task) -> None:

@@ -57,10 +57,20 @@ class Cell:
         """Whether the learner is a control."""
         return bool(self.config["algorithm"].get("control", False))
 
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Overrides that nothing reads: an optimizer, or an option of one, for a learner that takes none.
+
+        In a sweep they are for the other learners.
+        """
+        if self.axes["optimizer"] != "none":
+            return ()
+        return tuple(o for o in self.overrides if o.lstrip("+~").partition("=")[0].partition(".")[0] == "optimizer")
+
     def rerun(self, seed: int) -> str:
         """Return the command that runs one seed again."""
         left = ("seeds", "runs_dir", "report", "report_dir", "title", "reference", "tune", "+tune")
-        kept = [o for o in self.overrides if o.split("=")[0] not in left]
+        kept = [o for o in self.overrides if o.split("=")[0] not in left and o not in self.unread]
         folders = [f"--config-dir={folder}" for folder in self.folders]
         return shlex.join(["altprop", *folders, *kept, f"seeds=[{seed}]"])
 

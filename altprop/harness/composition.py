@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from altprop import catalogue
 from altprop.errors import AltpropError, near
+
+_NAMELESS = re.compile("null|true|false|[0-9.]*", re.IGNORECASE)
+"""What Hydra reads as no text, and so as no name of a choice."""
 
 
 class PluginSearchPath(SearchPathPlugin):
@@ -77,15 +81,16 @@ def spell(argument: str, config_dirs: Sequence[str] = ()) -> str:
     'algorithm=random_direction'
 
     Raises:
-        AltpropError: for a group that is set to null.
+        AltpropError: for a group that is set to what is no name.
     """
     if argument.startswith("+tune="):
         return argument[1:]  # it stands in the configuration, and Hydra would refuse to add it
     if argument.startswith(("task.penalty.", "task.examples=", "task.smoothing=")):
         return f"++{argument}"  # no yaml needs to say that a task has none
     group, _, value = argument.partition("=")
-    if value == "null" and group != "algorithm" and (known := catalogue.entries(group, tuple(config_dirs))):
-        raise AltpropError(f"{argument} names nothing; {near('null', known)}")  # Hydra would end with a traceback
+    nameless = "=" in argument and _NAMELESS.fullmatch(value) and argument != "algorithm=null"
+    if nameless and (known := catalogue.entries(group.lstrip("+"), tuple(config_dirs))):
+        raise AltpropError(f"{argument} names nothing; {near(value, known)}")  # Hydra would end with a traceback
     if "glob(" in argument and group in ("algorithm", "task", "model"):
         return _expanded(argument, group, config_dirs)
     if group != "algorithm":

@@ -8,13 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from altprop.checks import check_name, check_number, check_whole
+from altprop.checks import check_flag, check_name, check_number, check_whole
 from altprop.errors import AltpropError
 from altprop.harness.memory import read_bytes
 
 CURRENCIES = ("steps", "epochs", "samples", "episodes", "evaluations", "forward_equivalents", "flops", "seconds")
 TIERS = ("off", "basic", "standard", "full")
 DTYPES = ("float32", "float64")
+ACCELERATORS = ("cpu", "gpu", "cuda")
+STRATEGIES = ("auto", "ddp")
+PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true")
+PROFILERS = ("simple", "advanced", "pytorch")
+"""Lightning's names."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Budget:
             check_number(config.get("amount"), "budget.amount", above=0),
             check_whole(config.get("grid"), "budget.grid", 1),
             check_whole(config.get("block"), "budget.block", 1),
-            bool(config.get("stop_at_target", False)),
+            check_flag(config.get("stop_at_target", False), "budget.stop_at_target"),
             check_number(config.get("divergence"), "budget.divergence", above=1),
             None if config.get("patience") is None else check_whole(config["patience"], "budget.patience", 1),
         )
@@ -96,6 +101,8 @@ class Settings:
         probes = config.get("probes") or {}
         tier = probes.get("tier", "basic")
         timeout, memory = config.get("timeout"), read_bytes(config.get("memory"))
+        isolate = check_flag(config.get("isolate", False), "isolate")
+        check_flag(config.get("report", True), "report")
         task = config.get("task") or {}
         if task.get("validation") == "none" and (config.get("budget") or {}).get("stop_at_target"):
             raise AltpropError("budget.stop_at_target needs a validation split; task.validation=none has none")
@@ -109,15 +116,31 @@ class Settings:
             dtype=check_name(config.get("dtype", "float32"), "dtype", DTYPES),
             probes=check_name("off" if tier is False else tier, "probes.tier", TIERS),
             probe_rows=check_whole(probes.get("rows", 256), "probes.rows", 1),
-            trainer=dict(config.get("trainer") or {}),
+            trainer=_checked_trainer(config.get("trainer") or {}),
             logger=dict(config.get("logger") or {}),
             runs_dir=Path(str(config.get("runs_dir") or "runs")),
-            isolate=bool(config.get("isolate", False)) or timeout is not None or memory is not None,
+            isolate=isolate or timeout is not None or memory is not None,
             timeout=None if timeout is None else check_number(timeout, "timeout", above=0),
             memory=memory,
-            stack_seeds=bool(config.get("stack_seeds", True)),
+            stack_seeds=check_flag(config.get("stack_seeds", True), "stack_seeds"),
             tune=0 if config.get("tune") is None else check_whole(config["tune"], "tune", 1),
         )
+
+
+def _checked_trainer(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return conf/trainer's options as they are, checked."""
+    check_name(options.get("accelerator", "cpu"), "trainer.accelerator", ACCELERATORS)
+    strategy = check_name(options.get("strategy", "auto"), "trainer.strategy", STRATEGIES)
+    check_name(options.get("precision", "32-true"), "trainer.precision", PRECISIONS)
+    check_whole(options.get("threads", 1), "trainer.threads", 1)
+    check_number(options.get("checkpoint_seconds", 20), "trainer.checkpoint_seconds", 0)
+    if check_whole(options.get("devices", 1), "trainer.devices", 1) > 1 and strategy != "ddp":
+        raise AltpropError("trainer.devices above 1 share a run; say trainer=ddp, or -m for cells side by side")
+    if options.get("overfit_rows") is not None:
+        check_whole(options["overfit_rows"], "trainer.overfit_rows", 1)
+    if options.get("profiler") is not None:
+        check_name(options["profiler"], "trainer.profiler", PROFILERS)
+    return dict(options)
 
 
 def read_seeds(value: Any) -> tuple[int, ...]:

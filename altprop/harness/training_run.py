@@ -21,6 +21,8 @@ from altprop.task import Predictor
 
 OVERSPENT = 0.01
 """Share of the budget by which a last step may overspend it; one that is dearer is not taken."""
+UNSPENT_STEPS = 1000
+"""Steps after which a run that has spent nothing is ended: its learner and task never spend this currency."""
 COUNTERS = ("flops", "samples", "forward_equivalents", "forwards", "backwards", "hvps", "evaluations")
 
 
@@ -196,6 +198,10 @@ class TrainingRun:
         threshold = self.budget.amount * self.mark / self.budget.grid
         self._note_losses(losses, told, first)
         if self.over:
+            return
+        if self.parts.problem.ledger.steps >= UNSPENT_STEPS and not self.spent:
+            words = f"{UNSPENT_STEPS:,} steps spent no {self.budget.currency.replace('_', ' ')}"
+            self._end(RunStatus.REFUSED, f"{words}, so the run would never end; say budget.currency=steps")
             return
         known = [row["step"] for row in self.trace if row["kind"] == "evaluation"][-1:]
         if self.spent >= threshold or done or (cut and known != [self.parts.problem.ledger.steps]):

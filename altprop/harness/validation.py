@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from altprop import catalogue, checks
+from altprop.capabilities import Capability
 from altprop.declared import Constructor, Named, Unknown, find_class
 from altprop.errors import AltpropError, near
 from altprop.resolve import arguments
@@ -58,6 +59,7 @@ def validate(config: Mapping[str, Any]) -> None:
         _check_part("optimizer", algorithm["optimizer"])
         _check_optimizer(algorithm["optimizer"])
     _check_packages(config)
+    _check_currency(config)
     _check_devices(config)
 
 
@@ -66,6 +68,14 @@ def known_keys() -> frozenset[str]:
     whole = _read(CONF / "config.yaml")
     groups = (name for item in whole["defaults"] if isinstance(item, dict) for name in item)
     return frozenset({*whole, *(name for name in groups if " " not in name)} - {"hydra", "defaults"})
+
+
+def default_choice(group: str) -> str:
+    """Return what conf/config.yaml chooses of a group, "" where it chooses nothing."""
+    chosen = (
+        item[group] for item in _read(CONF / "config.yaml")["defaults"] if isinstance(item, dict) and group in item
+    )
+    return str(next(chosen, ""))
 
 
 def known_options(group: str) -> frozenset[str]:
@@ -195,6 +205,13 @@ def _check_optimizer(part: Mapping[str, Any]) -> None:
 
 
 def _check_packages(config: Mapping[str, Any]) -> None:
+    """Refuse a task or a logger whose package is not there."""
+    task = config.get("task")
+    for package, command in (catalogue.declares(task or {}, "packages") or {}).items():
+        if importlib.util.find_spec(package) is None:
+            raise AltpropError(
+                f"task={(task or {}).get('name')} needs {package}, which is not installed; run: {command}"
+            )
     kind = (config.get("logger") or {}).get("kind")
     if kind is None:
         return
@@ -204,6 +221,17 @@ def _check_packages(config: Mapping[str, Any]) -> None:
         raise AltpropError(
             f"logger={kind} needs a package that is not there ({needed[0]}); pip install 'altprop[tracking]'"
         )
+
+
+def _check_currency(config: Mapping[str, Any]) -> None:
+    """Refuse a budget that a task can never spend."""
+    if (config.get("budget") or {}).get("currency") != "episodes":
+        return
+    task = config.get("task") or {}
+    offered = catalogue.task_offers(task)
+    if offered is not None and Capability.ENVIRONMENT not in offered:
+        words = f"task={task.get('name')} has no environment to have episodes in"
+        raise AltpropError(f"{words}; say budget.currency=steps, or another but episodes")
 
 
 def _check_devices(config: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from altprop.capabilities import Capability
 from altprop.data import ModelSpec
 from altprop.errors import AltpropError, Refused
-from altprop.models.parts import Activation, initialise, make_activation, make_normalisation
+from altprop.models.parts import Activation, initialise, make_activation, make_normalisation, withhold_derivatives
 from altprop.noise import MultiplicativeNoise, Noise
 
 
@@ -216,6 +216,8 @@ class LayeredModel(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         for index, block in enumerate(blocks):
             block.attach(self.noise, index, index == len(blocks) - 1)
+        if any(block.activation.flat for block in blocks):
+            withhold_derivatives(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs (B, ...) to outputs (B, C)."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from altprop.capabilities import DERIVATIVES
 from altprop.errors import AltpropError, Refused
 
 T = TypeVar("T")
@@ -26,6 +27,7 @@ class Activation:
         gain: the factor that keeps the variance of a layer's output, for initialisations.
         bounds: (low, high) of the range where it saturates, or None.
         keeps_z: whether the slope needs z, which then is kept for the way back beside f(z).
+        flat: whether it is a step, flat wherever it has a slope: no gradient comes through it.
         fused: (delta, z, f(z)) -> delta f'(z) in one operation, where there is one.
     """
 
@@ -35,6 +37,7 @@ class Activation:
     gain: float = 1.0
     bounds: tuple[float, float] | None = None
     keeps_z: bool = False
+    flat: bool = False
     fused: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
 
     def back(self, delta: Tensor, z: Tensor, y: Tensor) -> Tensor:
@@ -93,7 +96,7 @@ ACTIVATIONS: dict[str, Activation] = {
         Activation("softplus", functional.softplus, lambda z, y: z.sigmoid(), keeps_z=True),
         Activation("gelu", functional.gelu, _gelu_slope, math.sqrt(2), keeps_z=True),
         Activation("silu", functional.silu, _silu_slope, math.sqrt(2), keeps_z=True),
-        Activation("sign", torch.sign, lambda z, y: torch.zeros_like(z), 1.0, (-1.0, 1.0)),
+        Activation("sign", torch.sign, lambda z, y: torch.zeros_like(z), 1.0, (-1.0, 1.0), flat=True),
     )
 }
 
@@ -105,6 +108,12 @@ def make_activation(name: str) -> Activation:
         AltpropError: for an unknown name.
     """
     return _lookup(ACTIVATIONS, "model.activation", name)
+
+
+def withhold_derivatives(model: nn.Module) -> None:
+    """Let a model with flat activations offer no derivative, and name what would: `Problem.refuse_unless` says it."""
+    vars(model)["offers"] = model.offers - DERIVATIVES  # type: ignore[operator]
+    vars(model)["differentiable_with"] = "model.activation=tanh"
 
 
 Initialiser = Callable[[Tensor, int, int, float, torch.Generator], None]

@@ -18,7 +18,7 @@ from altprop.capabilities import Capability
 from altprop.checks import ACTIVATIONS, CELLS, INITIALISATIONS, check_name, check_number, check_widths
 from altprop.data import ModelSpec
 from altprop.errors import AltpropError, Refused
-from altprop.models.parts import initialise, make_activation
+from altprop.models.parts import initialise, make_activation, withhold_derivatives
 from altprop.noise import MixingNoise, Noise
 
 # Layers by which the noise of a recurrent model is keyed.
@@ -370,6 +370,8 @@ class RecurrentModel(nn.Module):
             raise AltpropError(
                 f"model.initialisation={initialisation} is for layered models; use orthogonal for a recurrent one"
             )
+        rate = check_number(leak, "model.leak", above=0.0, high=1.0)
+        bias = check_number(forget_bias, "model.forget_bias", -1e3, 1e3)
         widths = check_widths(hidden)
         if not widths:
             raise AltpropError("model.hidden of a recurrent model holds at least one width; got []")
@@ -379,11 +381,9 @@ class RecurrentModel(nn.Module):
             if cell == "rnn":
                 return RNNCell(inputs, width, initialisation, activation, generator)
             if cell == "leaky_rnn":
-                rate = check_number(leak, "model.leak", above=0.0, high=1.0)
                 return LeakyCell(inputs, width, initialisation, activation, rate, generator)
             if cell == "gru":
                 return GRUCell(inputs, width, initialisation, generator)
-            bias = check_number(forget_bias, "model.forget_bias", -1e3, 1e3)
             return LSTMCell(inputs, width, initialisation, bias, generator)
 
         cells = [layer(*sizes) for sizes in pairwise([spec.input_shape[0], *widths])]
@@ -393,6 +393,8 @@ class RecurrentModel(nn.Module):
         self.noise = noise
         self.cell.attach(noise)
         self.readout.attach(noise)
+        if cell in ("rnn", "leaky_rnn") and make_activation(activation).flat:
+            withhold_derivatives(self)
 
     def initial_state(self, rows: int) -> Tensor:
         """Return the state (B, S) before the first time: zeros."""

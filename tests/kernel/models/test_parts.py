@@ -21,7 +21,7 @@ from altprop.models.parts import (
 )
 from altprop.randomness import generator_for
 
-SMOOTH = [name for name in ACTIVATIONS if name != "sign"]
+SMOOTH = [name for name, activation in ACTIVATIONS.items() if not activation.flat]
 
 
 def filled(name: str, shape: tuple[int, ...] = (400, 300), gain: float = 1.0, seed: int = 0):
@@ -46,6 +46,12 @@ def test_a_slope_is_the_derivative(name):
     (expected,) = torch.autograd.grad(y.sum(), z)
     # Seen: 2e-16 but for gelu (7e-16).
     assert (activation.slope(z, y) - expected).abs().max() < 4e-15
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_what_is_flat_says_so(name):
+    activation, z = make_activation(name), torch.linspace(-6, 6, 100).double()
+    assert activation.flat == (not activation.slope(z, activation.function(z)).any())
 
 
 @pytest.mark.parametrize("name", [name for name, a in ACTIVATIONS.items() if a.bounds])
