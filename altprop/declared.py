@@ -504,9 +504,12 @@ def _checks(node: ast.FunctionDef, module: Module, arguments: Mapping[str, Argum
         if origin not in ("altprop.checks", "altprop") or condition not in (None, subject.id):
             continue
         try:
-            read = {2: module.names} if function == "check_name" else {}
             others = tuple(
-                Named(a.id) if isinstance(a, ast.Name) and a.id in arguments else read.get(place, module.value)(a)
+                Named(a.id)
+                if isinstance(a, ast.Name) and a.id in arguments
+                else module.names(a)
+                if (function, place) == ("check_name", 2)
+                else module.value(a)
                 for place, a in enumerate(call.args[1:], 1)
             )
             keywords = {str(k.arg): module.value(k.value) for k in call.keywords}

@@ -92,7 +92,7 @@ def run(rounds: int, length: int = 100) -> list[Table | Figures]:
         growth("T", LENGTHS, rounds),
         growth("W", WIDTHS, rounds),
         reach(),
-        fates(length),
+        gradient_norms(length),
     ]
 
 
@@ -240,14 +240,14 @@ def cells_part(problem: Problem, rule: Algorithm, batch: Batch, cut: int) -> Ten
     return torch.cat([value.flatten() for name, value in found.items() if name.startswith("cell.")])
 
 
-def fates(length: int, width: int = 32) -> Figures:
+def gradient_norms(length: int, width: int = 32) -> Figures:
     """Return |dL/dh| at lags, in units of the last time's, for each cell as it is drawn, and the verdict on it."""
     rows = {}
     lags = [lag for lag in (1, 10, 50, length - 1) if lag < length]
     for name, (cell, options) in CELLS.items():
         norms = way_back(cell, length, width, **options)
         rows[name] = [*(norms[lag] for lag in lags), verdict(norms)]
-    title = f"fates: |dL/dh| back from a target at T = {length}, {width} units, as drawn"
+    title = f"gradient norms: |dL/dh| back from a target at T = {length}, {width} units, as drawn"
     note = "verdict: vanishing below 1e-3 of the last within T (horizon: the first such lag), exploding above 1e3"
     return Figures(title, [*(f"lag {lag}" for lag in lags), "verdict"], rows, note)
 

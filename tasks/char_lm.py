@@ -1,4 +1,4 @@
-"""Characters of a text, each to be foretold from those before it: bits a character."""
+"""Characters of a text, each to be predicted from those before it: bits a character."""
 
 import bz2
 import hashlib
@@ -31,7 +31,7 @@ class CharLM(Task):
     what remains. The metric `bits` is the cross-entropy in bits a character, log2 A for what knows nothing. By itself
     the text is the 154 sonnets of Shakespeare (1609; public domain), 94,653 characters, 61 different ones.
 
-    Every evaluation begins each sequence in the model's initial state, so that its first characters are foretold from
+    Every evaluation begins each sequence in the model's initial state, so that its first characters are predicted from
     nothing. With `stream` training does not: a batch of B rows reads B places of the text at once, each row goes on
     where it stopped in the batch before (`Batch.reset` is false), and where the places lie is drawn for each seed and
     each pass. `truncated_bptt` and the online rules carry their state on; `bptt` needs whole sequences and says so.

@@ -107,7 +107,7 @@ class OracleCheck(Document):
 
     @property
     def source(self) -> str:
-        """The hash of the code and its proof, from `source_of`."""
+        """The hash of the code and its oracles, from `source_of`."""
         return str(self.data["source"])
 
     @property
@@ -143,7 +143,7 @@ class OracleCheck(Document):
 
 
 def code_of(target: str) -> str:
-    """Return the hash (64 hex digits) of the code of an algorithm without its proof, which its runs carry.
+    """Return the hash (64 hex digits) of the code of an algorithm without its oracles, which its runs carry.
 
     Args:
         target: The import path of its class.
@@ -156,7 +156,7 @@ def code_of(target: str) -> str:
 
 def source_of(target: str) -> str:
     """Return the hash (64 hex digits) of all that an oracle check measures with; arguments as for `code_of`."""
-    return source_hash([target.rpartition(".")[0]], proof=True)
+    return source_hash([target.rpartition(".")[0]], oracles=True)
 
 
 def file_name(algorithm: str, source: str) -> str:
@@ -186,7 +186,7 @@ def write_oracle_check(
         runs_dir: The folder of records.
         algorithm: As on the axis of a run.
         target: The import path of its class.
-        source: The hash of its code and proof, from `source_of`.
+        source: The hash of its code and oracles, from `source_of`.
         code: The hash of its code alone, from `code_of`.
         oracles: What was measured.
         provenance: As in a run's record, with the kernel's number.

@@ -4,8 +4,8 @@ The rule for a run. Roots are the modules of its algorithm, noise, task and mode
 `altprop.optim` where the cell takes an optimizer, and the module of its probes where they are on. From there imports
 are followed inside altprop and inside a plugin's own package, but not those under `if TYPE_CHECKING:`, and never into
 what no step calls (`_NEVER`); the kernel's own imports of optim and probes count only where these are roots. What a
-class needs for its proof alone is left out: its `oracles`, and the private definitions and the imports of its module
-that nothing else there uses. The rule for an oracle check: the algorithm's module with its proof, and imports of
+class needs for its oracles alone is left out: its `oracles`, and the private definitions and the imports of its module
+that nothing else there uses. The rule for an oracle check: the algorithm's module with its oracles, and imports of
 `altprop.testing`, optim and probes followed like all others. The harness has no part in either: the number `KERNEL`
 stands for it in the keys.
 
@@ -40,7 +40,7 @@ _SKIPPED_FIELDS = {"ctx", "kind", "type_comment", "type_ignores"}
 _cache: dict[tuple[Path, bool], tuple[tuple[int, int], str, tuple[str, ...]]] = {}
 
 
-def source_hash(modules: Iterable[str], proof: bool = False) -> str:
+def source_hash(modules: Iterable[str], oracles: bool = False) -> str:
     """Return the hash (64 hex digits) of the code of `modules` and of all that they import inside altprop.
 
     For a module outside altprop the modules beside it in the same package count too. Order and repetition of
@@ -48,23 +48,23 @@ def source_hash(modules: Iterable[str], proof: bool = False) -> str:
 
     Args:
         modules: Dotted names; those of `LIBRARIES` enter by name alone.
-        proof: Whether the code is that of an oracle check and not of a run.
+        oracles: Whether the code is that of an oracle check and not of a run.
 
     Raises:
         AltpropError: A module does not exist or has no source.
     """
     names = sorted(set(modules))
-    parts = [f"{name}={digest}" for name, digest in sorted(_closure(names, proof).items())]
+    parts = [f"{name}={digest}" for name, digest in sorted(_closure(names, oracles).items())]
     parts += [f"library {name}" for name in names if _top(name) in LIBRARIES]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _closure(names: Iterable[str], proof: bool = False) -> dict[str, str]:
+def _closure(names: Iterable[str], oracles: bool = False) -> dict[str, str]:
     """Return name -> hash of the syntax tree for `names` and everything that they import from known homes."""
     waiting = [name for name in names if _top(name) not in LIBRARIES]
     homes = {_HOME} | {_top(name) for name in waiting}
-    open_ = {part for part in _GATED if proof or any(_within(name, (part,)) for name in waiting)}
-    closed = tuple(part for part in (*_NEVER, *_GATED) if not (part in open_ or (proof and part == "testing")))
+    open_ = {part for part in _GATED if oracles or any(_within(name, (part,)) for name in waiting)}
+    closed = tuple(part for part in (*_NEVER, *_GATED) if not (part in open_ or (oracles and part == "testing")))
     found: dict[str, str] = {}
     for name in list(waiting):
         spec = find_module(name)
@@ -83,7 +83,7 @@ def _closure(names: Iterable[str], proof: bool = False) -> dict[str, str]:
         spec = find_module(name)
         if spec is None or spec.origin is None or not Path(spec.origin).is_file():
             continue
-        found[name], imported = _read(Path(spec.origin), name, spec.submodule_search_locations is not None, proof)
+        found[name], imported = _read(Path(spec.origin), name, spec.submodule_search_locations is not None, oracles)
         kernel = _top(name) == _HOME and not _within(name, _PLUGINS)
         for wanted in imported:
             if _within(wanted, closed if kernel else tuple(part for part in closed if part not in _GATED)):
@@ -120,11 +120,11 @@ def _is_neighbour(wanted: str, file: Path) -> bool:
     return top.with_name(top.name + ".py").is_file() or (top / "__init__.py").is_file()
 
 
-def _read(path: Path, name: str, is_package: bool, proof: bool) -> tuple[str, tuple[str, ...]]:
+def _read(path: Path, name: str, is_package: bool, oracles: bool) -> tuple[str, tuple[str, ...]]:
     """Return the hash of a file's syntax tree and the names of all modules that it may import."""
     status = path.stat()
     stamp = (status.st_mtime_ns, status.st_size)
-    known = _cache.get((path, proof))
+    known = _cache.get((path, oracles))
     if known is None or known[0] != stamp:
         raw = path.read_bytes()
         if path.suffix == ".py":
@@ -134,13 +134,13 @@ def _read(path: Path, name: str, is_package: bool, proof: bool) -> tuple[str, tu
                 raise AltpropError(f"{path} is not valid Python: {error}") from error
             if b"TYPE_CHECKING" in raw:
                 tree = _ForTypeCheckers().visit(tree)
-            if not proof:
-                _leave_out_proof(tree)
+            if not oracles:
+                _leave_out_oracles(tree)
             digest = hashlib.sha256(_spelling(tree).encode()).hexdigest()
             imported = _imports(tree, name, is_package)
         else:
             digest, imported = hashlib.sha256(raw).hexdigest(), ()
-        known = _cache[path, proof] = (stamp, digest, imported)
+        known = _cache[path, oracles] = (stamp, digest, imported)
     return known[1], known[2]
 
 
@@ -153,24 +153,24 @@ class _ForTypeCheckers(ast.NodeTransformer):
         return node.orelse if test == "TYPE_CHECKING" else node
 
 
-def _leave_out_proof(tree: ast.Module) -> None:
+def _leave_out_oracles(tree: ast.Module) -> None:
     """Take `oracles` out of a module's classes, and the private definitions and imports that nothing else there uses.
 
     A definition is private where its name begins with an underscore: no other module may use it.
     """
-    proof: list[ast.AST] = []
+    oracles: list[ast.AST] = []
     for kind in tree.body:
         if isinstance(kind, ast.ClassDef):
-            proof += [entry for entry in kind.body if isinstance(entry, ast.FunctionDef) and entry.name == "oracles"]
-            kind.body = [entry for entry in kind.body if entry not in proof]
-    if not proof:
+            oracles += [entry for entry in kind.body if isinstance(entry, ast.FunctionDef) and entry.name == "oracles"]
+            kind.body = [entry for entry in kind.body if entry not in oracles]
+    if not oracles:
         return
     private = {name: entry for entry in tree.body if (name := _defined(entry)).startswith("_")}
-    proven = _reached(proof, private)
+    reached = _reached(oracles, private)
     others = [entry for entry in tree.body if not isinstance(entry, (ast.Import, ast.ImportFrom))]
     used = _reached([entry for entry in others if private.get(_defined(entry)) is not entry], private)
-    used |= _reached([entry for name, entry in private.items() if name not in proven], private)
-    alone = proven - used
+    used |= _reached([entry for name, entry in private.items() if name not in reached], private)
+    alone = reached - used
     gone = [entry for name, entry in private.items() if name in alone]
     tree.body = [entry for entry in tree.body if entry not in gone]
     for entry in tree.body:

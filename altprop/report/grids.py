@@ -22,7 +22,7 @@ from altprop.report.robustness_figures import OptionScale
 from altprop.report.settings import NO_SETTING, settings
 from altprop.report.statistics import median
 
-FEWEST = 3
+MIN_LEARNERS = 3
 """Learners that make a grid."""
 
 
@@ -74,7 +74,7 @@ def _lines(report: Report, known: dict[str, dict[str, Any]], option: str, paths:
             only = mine[0][0] if isinstance(mine[0], list) and len(mine[0]) == 1 else mine[0]
             alike[repr(rest)].append((only, report.by_name[name]))
     several = [sorted(found, key=_place) for found in alike.values() if len(found) > 1]
-    if sum(map(len, several)) < FEWEST:
+    if sum(map(len, several)) < MIN_LEARNERS:
         return []
     names = _apart([_common(option, found[0][1]) for found in several])
     return [Line(name, *map(list, zip(*found, strict=True))) for name, found in zip(names, several, strict=True)]

@@ -8,7 +8,7 @@ from altprop.report.draw import Figure, told_map
 from altprop.report.model import Learner, Report, Table
 from altprop.report.times import outcomes
 
-FEWEST = 3
+MIN_WORKLOADS = 3
 """Workloads that make a map."""
 
 
@@ -18,7 +18,7 @@ def reached(report: Report) -> list[Figure]:
     A learner that was tuned everywhere stands there as tuned alone. Controls are left out.
     """
     tables = [table for table in report.tables if table.targets]
-    if len(tables) < FEWEST:
+    if len(tables) < MIN_WORKLOADS:
         return []
     learners = _shown(report, tables)
     targets = [list(table.targets)[len(table.targets) // 2] for table in tables]

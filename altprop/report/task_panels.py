@@ -19,7 +19,7 @@ from altprop.report.panel import LABEL, TICK, Panel, left_margin, spanning, with
 from altprop.report.tracks import Track, overlay
 
 CELL = (46.0, 19.0)
-LARGEST = 414.0
+MAX_MATRIX = 414.0
 """Points that the cells of a matrix take at the most, across and down."""
 
 
@@ -146,7 +146,7 @@ def _median(values: Array) -> float:
 def _heat(
     table: Table, learner: Learner, contexts: list[str], sets: list[str], values: Array, scale: tuple[float, float]
 ) -> Figure:
-    wide, tall = (min(size, LARGEST / n) for size, n in zip(CELL, (len(sets), len(contexts)), strict=True))
+    wide, tall = (min(size, MAX_MATRIX / n) for size, n in zip(CELL, (len(sets), len(contexts)), strict=True))
     rows = [fit(name, 70.0, TICK) for name in contexts]
     each_column, each_row = math.ceil(30 / wide), math.ceil(11 / tall)  # as many labels as there is room for
     left, top = max(24.0, 6 + max(text_width(name, TICK) for name in rows)), 38.0

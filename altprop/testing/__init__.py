@@ -1,4 +1,4 @@
-"""What a proof is made of: small problems in float64, and the distances that oracles measure.
+"""What oracles are made of: small problems in float64, and the distances that oracles measure.
 
 Nothing here is part of a run: it changes the hash of oracle checks, never the key of a run.
 """

@@ -142,5 +142,5 @@ def test_each_module_changes_the_keys_of_just_those_cells_that_use_it(edited: tu
 
 
 def test_null_depends_on_few_modules(edited: tuple[dict[str, set[str]], int]) -> None:
-    print(f"null depends on {edited[1]} modules")  # 29 to 35 while its proof and optim were followed too
+    print(f"null depends on {edited[1]} modules")  # 29 to 35 while its oracles and optim were followed too
     assert edited[1] < 25

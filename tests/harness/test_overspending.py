@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import altprop
 from altprop.cli.run import run
 from altprop.records.frame import read_all
 from altprop.records.record import Record
@@ -51,3 +52,13 @@ def test_a_hair_too_much_is_no_overspending(tmp_path: Path) -> None:
 
 def test_the_first_step_is_taken(tmp_path: Path) -> None:
     assert records(tmp_path, [*DEAR, "seeds=1", "budget.amount=1e3"])[0].result["ledger"]["steps"] == 1
+
+
+def test_a_currency_that_nothing_spends_ends_the_run(tmp_path: Path) -> None:
+    """Element-wise functions cost no FLOPs, by the field's convention: such a run once went on for ever."""
+    words = ("task=classical", "optimizer.lr=1e-4", "budget.currency=flops", "budget.amount=10", "probes=off")
+    row = altprop.run([*words, f"runs_dir={tmp_path}"]).iloc[0]
+    assert (row.status, row.reason) == (
+        "refused",
+        "1,000 steps spent no flops, so the run would never end; say budget.currency=steps",
+    )

@@ -79,3 +79,18 @@ def test_a_task_of_a_folder_has_its_own_default_model(tmp_path: Path) -> None:
 
 def test_a_precision_stands_in_the_name_of_the_workload() -> None:
     assert cell("task=iris", "trainer.precision=bf16-mixed").workload == "iris[trainer.precision=bf16-mixed]"
+
+
+def test_what_reaches_no_model_is_refused(tmp_path: Path) -> None:
+    """A map has no units to drop: under a label of its own it was the very run without."""
+    row = altprop.run(["task=iris", "algorithm=som", "dropout=standard", f"runs_dir={tmp_path}"]).iloc[0]
+    assert (row.status, row.reason) == (
+        "refused",
+        "som trains a model of its own, which no noise reaches; use dropout=none",
+    )
+
+
+def test_a_rerun_leaves_out_what_was_for_others_of_a_sweep() -> None:
+    words = ("optimizer=sgd", "optimizer.lr=0.1", "task=iris", "+optimizer.dampening=0.1")
+    assert cell("algorithm=genetic", *words).rerun(1) == "altprop algorithm=genetic task=iris 'seeds=[1]'"
+    assert "optimizer.lr=0.1" in cell("algorithm=backprop", *words).rerun(1)

@@ -57,7 +57,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_proof_holds_what_the_oracles_say(tmp_path: Path) -> None:
+def test_an_oracle_check_holds_what_the_oracles_say(tmp_path: Path) -> None:
     oracle_check = verify("dfa", DFA, tmp_path)
     kind = resolve_class(DFA, Algorithm)  # type: ignore[type-abstract]
     assert {one.name: (one.error, one.tolerance) for one in oracle_check.oracles} == {
@@ -71,7 +71,7 @@ def test_a_proof_holds_what_the_oracles_say(tmp_path: Path) -> None:
     assert all(one.seconds > 0 for one in oracle_check.oracles)
 
 
-def test_a_known_proof_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_known_oracle_check_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = verify("dfa", DFA, tmp_path)
     before = first.path.read_bytes()
     with monkeypatch.context() as patch:
@@ -95,7 +95,7 @@ def test_a_known_proof_is_not_measured_again(tmp_path: Path, monkeypatch: pytest
     ],
     ids=str,
 )
-def test_a_proof_of_other_versions_is_measured_again(tmp_path: Path, change: dict[str, str]) -> None:
+def test_an_oracle_check_of_other_versions_is_measured_again(tmp_path: Path, change: dict[str, str]) -> None:
     oracle_check = verify("dfa", DFA, tmp_path)
     data = json.loads(oracle_check.path.read_text())
     for path, value in change.items():
@@ -107,13 +107,13 @@ def test_a_proof_of_other_versions_is_measured_again(tmp_path: Path, change: dic
     assert again.target == DFA
 
 
-def test_a_torn_proof_is_measured_again(tmp_path: Path) -> None:
+def test_a_torn_oracle_check_is_measured_again(tmp_path: Path) -> None:
     oracle_check = verify("dfa", DFA, tmp_path)
     oracle_check.path.write_text("{")
     assert verify("dfa", DFA, tmp_path).failing == []
 
 
-def test_other_code_has_another_proof(folder: Path) -> None:
+def test_other_code_has_another_oracle_check(folder: Path) -> None:
     rule(folder, '{"a": (lambda: 0.0, 1.0)}')
     first = verify("r", "proven_rule.Rule", folder / "runs")
     rule(folder, '{"a": (lambda: 0.0, 2.0)}')
@@ -137,7 +137,7 @@ def test_other_code_has_another_proof(folder: Path) -> None:
         ('lambda: (_ for _ in ()).throw(ValueError("two\\n lines"))', "ValueError: two lines"),
     ],
 )
-def test_an_oracle_that_raises_is_a_failed_proof(folder: Path, oracle: str, words: str) -> None:
+def test_an_oracle_that_raises_is_a_failed_oracle_check(folder: Path, oracle: str, words: str) -> None:
     rule(folder, '{"good": (lambda: 0.0, 1.0), "bad": (' + oracle + ', 1.0), "not bad": (' + oracle + ", 1.0)}")
     oracle_check = verify("r", "proven_rule.Rule", folder / "runs")
     assert [one.passed for one in oracle_check.oracles] == [True, False, False]
@@ -240,7 +240,7 @@ def test_only_algorithms_with_a_result_are_proven(run: Callable[..., Any], tmp_p
     assert len(load_oracle_checks(tmp_path / "runs")[0]) == 2
 
 
-def test_the_runs_carry_the_code_that_the_proof_is_of(run: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_runs_carry_the_code_that_the_oracle_check_is_of(run: Callable[..., Any], tmp_path: Path) -> None:
     row = run("budget.amount=10").iloc[0]
     (oracle_check,) = verify_runs(tmp_path / "runs", [row.key]).oracle_checks
     assert row.provenance["sources"]["algorithm"] == oracle_check.code != oracle_check.source
@@ -273,7 +273,7 @@ def test_complaints_and_counts(folder: Path) -> None:
     assert verification.count() == "1 of 2 oracle checks hold"
 
 
-def test_a_cached_proof_needs_no_torch(tmp_path: Path) -> None:
+def test_a_cached_oracle_check_needs_no_torch(tmp_path: Path) -> None:
     """A command that finds all its runs and oracle checks imports nothing heavy for them."""
     import subprocess
 

@@ -91,7 +91,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     assert [one["control"] for one in raw["oracles"]] == [False, True, False, False]
 
 
-def test_a_proof_that_could_not_be_asked_is_no_success(tmp_path: Path) -> None:
+def test_an_oracle_that_could_not_be_asked_is_no_success(tmp_path: Path) -> None:
     oracle_check = write_oracle_check(
         tmp_path, "x", "m.X", "b" * 64, "c" * 64, [], {"kernel": 1}, "", problem="TypeError: boom"
     )
@@ -109,7 +109,7 @@ def test_no_name_leaves_the_folder(tmp_path: Path, name: str) -> None:
     assert file_name(name, "a" * 64) == path.name
 
 
-def test_a_crash_leaves_the_old_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_leaves_the_old_oracle_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = write(tmp_path).path.read_bytes()
 
     def full(path: Path, data: bytes) -> None:
@@ -122,7 +122,7 @@ def test_a_crash_leaves_the_old_proof(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [path.read_bytes() for path in (tmp_path / "oracle_checks").iterdir()] == [before]
 
 
-def test_proofs_are_no_runs(tmp_path: Path) -> None:
+def test_oracle_checks_are_no_runs(tmp_path: Path) -> None:
     write(tmp_path)
     assert RunStore(tmp_path).keys() == []
     frame = load(tmp_path)
@@ -153,7 +153,7 @@ def test_folders_are_merged_and_the_last_measurement_wins(tmp_path: Path) -> Non
         assert oracle_checks[0].finished == "2024-01-02"
 
 
-def test_the_proofs_of_one_runs_folder_are_those_beside_it(tmp_path: Path) -> None:
+def test_the_oracle_checks_of_one_runs_folder_are_those_beside_it(tmp_path: Path) -> None:
     write(tmp_path)
     run = tmp_path / ("0" * 32)
     run.mkdir()
@@ -173,7 +173,7 @@ def test_the_proofs_of_one_runs_folder_are_those_beside_it(tmp_path: Path) -> No
         ({"provenance": 3}, "field 'provenance' is not dict"),
     ],
 )
-def test_what_is_no_proof_is_said_and_passed_over(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+def test_what_is_no_oracle_check_is_said_and_passed_over(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     path = write(tmp_path).path
     good = write(tmp_path, algorithm="som")
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))

@@ -197,9 +197,9 @@ def test_what_no_step_calls_is_not_followed(files, part):
     files("homely/rule.py", f"import homely.{part}.tools\n")
     files(f"homely/{part}/__init__.py")
     files(f"homely/{part}/tools.py", "y = 1")
-    before = source_hash(["homely.rule"]), source_hash(["homely.rule"], proof=True)
+    before = source_hash(["homely.rule"]), source_hash(["homely.rule"], oracles=True)
     files(f"homely/{part}/tools.py", "y = 1 + 1")
-    after = source_hash(["homely.rule"]), source_hash(["homely.rule"], proof=True)
+    after = source_hash(["homely.rule"]), source_hash(["homely.rule"], oracles=True)
     assert [one != other for one, other in zip(before, after, strict=True)] == [False, part == "testing"]
 
 
@@ -217,7 +217,7 @@ def test_a_gated_package_counts_where_it_is_a_root_or_a_plugin_imports_it(files,
     def hashes():
         plain = ("homely.rule", "homely.algorithms.own", "homely.algorithms.other", "their_pack.own")
         roots = [[name] for name in plain] + [["homely.rule", f"homely.{part}"]]
-        return [source_hash(names) for names in roots] + [source_hash(["homely.rule"], proof=True)]
+        return [source_hash(names) for names in roots] + [source_hash(["homely.rule"], oracles=True)]
 
     before = hashes()
     files(f"homely/{part}/steps.py", "y = 1 + 1")
@@ -283,23 +283,23 @@ PROVEN = """
         ("import step\n", "import step as step\n", True),
     ],
 )
-def test_the_proof_is_part_of_the_oracle_check_and_not_of_the_run(files, old, new, of_the_run):
+def test_the_oracles_are_part_of_the_oracle_check_and_not_of_the_run(files, old, new, of_the_run):
     """`of_the_run` is None where a change is of neither."""
     files("homely/rule.py", PROVEN)
-    before = source_hash(["homely.rule"]), source_hash(["homely.rule"], proof=True)
+    before = source_hash(["homely.rule"]), source_hash(["homely.rule"], oracles=True)
     assert old in PROVEN
     files("homely/rule.py", PROVEN.replace(old, new))
-    after = source_hash(["homely.rule"]), source_hash(["homely.rule"], proof=True)
+    after = source_hash(["homely.rule"]), source_hash(["homely.rule"], oracles=True)
     changed = [one != other for one, other in zip(before, after, strict=True)]
     assert changed == [of_the_run is True, of_the_run is not None]
 
 
-def test_what_the_proof_alone_imports_is_not_followed(files):
+def test_what_the_oracles_alone_imports_is_not_followed(files):
     files("homely/rule.py", PROVEN)
     files("homely/kernel/step.py", "def step(x):\n    return x\n")
-    before = source_hash(["homely.rule"]), source_hash(["homely.rule"], proof=True)
+    before = source_hash(["homely.rule"]), source_hash(["homely.rule"], oracles=True)
     files("homely/kernel/deep.py", "def f(x):\n    return 0\n")
-    after = source_hash(["homely.rule"]), source_hash(["homely.rule"], proof=True)
+    after = source_hash(["homely.rule"]), source_hash(["homely.rule"], oracles=True)
     assert [one != other for one, other in zip(before, after, strict=True)] == [False, True]
 
 
