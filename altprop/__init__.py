@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from altprop.chain import ChainWalk
     from altprop.checks import check_name, check_number, check_whole
     from altprop.cli.api import load, load_trace, run
-    from altprop.data import Batch, Feed, ModelSpec, Panel, Reference, Source, Split
+    from altprop.data import Batch, Feed, Ground, ModelSpec, Panel, Reference, Source, Split
     from altprop.derivatives import Grads
     from altprop.direction import DirectionAlgorithm
     from altprop.environment import Environment
@@ -57,6 +57,7 @@ __all__ = [
     "Feed",
     "Gate",
     "Grads",
+    "Ground",
     "LayeredModel",
     "Loss",
     "MixingNoise",

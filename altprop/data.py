@@ -333,6 +333,21 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
+class Ground:
+    """A function of two coordinates that trajectories run over, drawn behind them as contour lines.
+
+    Attributes:
+        x, y: from and to.
+        levels: of each line of y, from below, its values from left to right, evenly spaced, ends included; contour
+            lines are drawn at equal steps of them.
+    """
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    levels: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
 class Panel:
     """What the report draws of a task's runs beside its own figures; the record keeps it.
 
@@ -341,11 +356,13 @@ class Panel:
             a run; "matrix", the leading metric on every set after every context of a stream.
         metrics: by name, as the task has them; two for a trajectory, none for a matrix.
         caption: how it is read, in a sentence.
+        ground: of a trajectory, what it runs over, or None.
     """
 
     kind: str
     metrics: tuple[str, ...] = ()
     caption: str = ""
+    ground: Ground | None = None
 
     def __post_init__(self) -> None:
         fits = {"curves": len(self.metrics) > 0, "trajectory": len(self.metrics) == 2, "matrix": not self.metrics}

@@ -20,6 +20,7 @@ EXPORTS = {
     "Feed": "altprop.data",
     "Gate": "altprop.models.circuit",
     "Grads": "altprop.derivatives",
+    "Ground": "altprop.data",
     "LayeredModel": "altprop.models.base",
     "Loss": "altprop.losses",
     "MixingNoise": "altprop.noise",

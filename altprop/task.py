@@ -68,7 +68,7 @@ class Task(ABC):
     offers: ClassVar[frozenset[Capability]] = frozenset()
     kinds: ClassVar[tuple[PredictorKind, ...]] = OUTPUT_KINDS
     episodes: ClassVar[int] = 100
-    panels: ClassVar[tuple[Panel, ...]] = ()
+    panels: tuple[Panel, ...] = ()
     packages: ClassVar[Mapping[str, str]] = {}
 
     def __init__(

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from altprop import check_name
-from altprop.tasks.points import PointLoss, PointTask, start_of
+from altprop.tasks.points import PointLoss, PointTask, View, start_of
 
 Coordinates = tuple[Tensor, ...]
 """Each coordinate of a point, a scalar."""
@@ -22,11 +22,13 @@ class Classic(NamedTuple):
         residuals: coordinates -> the r_i, or tensors of several.
         start: the standard one.
         minimum: the least value of f.
+        view: what is drawn of a function of two coordinates, where their scales allow a picture.
     """
 
     residuals: Callable[[Coordinates], list[Tensor]]
     start: tuple[float, ...]
     minimum: float = 0.0
+    view: View | None = None
 
 
 def _like(values: Any, x: Tensor) -> Tensor:
@@ -87,13 +89,18 @@ CLASSICS: dict[str, Classic] = {
             -29 + x[0] + ((x[1] + 1) * x[1] - 14) * x[1],
         ],
         (0.5, -2.0),
+        view=((-1.0, 13.0), (-4.0, 6.0)),
     ),
     "powell_badly_scaled": Classic(
         lambda x: [1e4 * x[0] * x[1] - 1, torch.exp(-x[0]) + torch.exp(-x[1]) - 1.0001], (0.0, 1.0)
     ),
     "brown_badly_scaled": Classic(lambda x: [x[0] - 1e6, x[1] - 2e-6, x[0] * x[1] - 2], (1.0, 1.0)),
-    "beale": Classic(lambda x: [y - x[0] * (1 - x[1] ** i) for i, y in enumerate((1.5, 2.25, 2.625), 1)], (1.0, 1.0)),
-    "jennrich_sampson": Classic(_jennrich_sampson, (0.3, 0.4), 124.36218235561473),
+    "beale": Classic(
+        lambda x: [y - x[0] * (1 - x[1] ** i) for i, y in enumerate((1.5, 2.25, 2.625), 1)],
+        (1.0, 1.0),
+        view=((0.0, 4.0), (-1.0, 1.5)),
+    ),
+    "jennrich_sampson": Classic(_jennrich_sampson, (0.3, 0.4), 124.36218235561473, ((0.0, 0.5), (0.0, 0.5))),
     "helical_valley": Classic(_helical, (-1.0, 0.0, 0.0)),
     "bard": Classic(_bard, (1.0, 1.0, 1.0), 0.008214877306578963),
     "gaussian": Classic(_gaussian, (0.4, 1.0, 0.0), 1.1279327696188e-08),
@@ -122,7 +129,7 @@ CLASSICS: dict[str, Classic] = {
     "brown_dennis": Classic(_brown_dennis, (25.0, 5.0, -5.0, -1.0), 85822.20162635628),
     "biggs_exp6": Classic(_biggs, (1.0, 2.0, 1.0, 1.0, 1.0, 1.0)),
     # Not of the collection: x^2 - y^2 + y^4 + 1/4, as squares; a saddle at 0, minima at (0, +-1/sqrt 2).
-    "saddle": Classic(lambda x: [x[0], x[1].square() - 0.5], (1.0, 0.001)),
+    "saddle": Classic(lambda x: [x[0], x[1].square() - 0.5], (1.0, 0.001), view=((-1.5, 1.5), (-1.5, 1.5))),
 }
 
 
@@ -183,7 +190,9 @@ class Classical(PointTask):
     def __init__(self, *, function: str = "beale", start: Any = None, **common: Any) -> None:
         self.classic = CLASSICS[check_name(function, "task.function", tuple(CLASSICS))]
         begin = start_of(start, len(self.classic.start), self.classic.start)
-        super().__init__(begin, f"the function {function} of More, Garbow and Hillstrom", **common)
+        super().__init__(
+            begin, f"the function {function} of More, Garbow and Hillstrom", view=self.classic.view, **common
+        )
 
     def _make_loss(self, name: str) -> ClassicalFunction:
         return ClassicalFunction(self.classic)

@@ -8,8 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from altprop import AltpropError, Capability, Loss, ModelSpec, Random, Source, Split, Task
+from altprop import AltpropError, Capability, Ground, Loss, ModelSpec, Panel, Random, Source, Split, Task
 from altprop.tasks.common import sha256_of
+
+View = tuple[tuple[float, float], tuple[float, float]]
+"""Left and right, below and above."""
+GRID = 41
+LOWEST = -4
+CAPTION = f"Behind it contour lines of the gap, at equal steps of its logarithm, from 1e{LOWEST} on."
 
 
 class PointLoss(Loss, ABC):
@@ -34,12 +40,14 @@ class PointTask(Task, ABC):
 
     There are no data: one pseudo-row with no inputs trains, guides and tests. The metric is the gap f(theta) - min f.
     Where they are not given, `chance` is the gap at the start, and the targets are 1/2, 1/10 and 1/100 of it and 1e-8.
+    In two dimensions every evaluation tells the point, and the report draws its way over contour lines of the gap.
 
     Args:
         start: theta at the start, (D,).
         formula: the function in words, with its options: what the hash of the data is made of, beside the start.
         chance: see above.
         targets: see above.
+        view: in two dimensions, ((left, right), (below, above)) of what is drawn of the function; None draws none.
         common: see `Task`.
     """
 
@@ -55,6 +63,7 @@ class PointTask(Task, ABC):
         *,
         chance: float | None = None,
         targets: Mapping[str, float] | None = None,
+        view: View | None = None,
         **common: Any,
     ) -> None:
         self.function, self.start, self.formula = self._make_loss(self.losses[0]), start, formula
@@ -62,6 +71,9 @@ class PointTask(Task, ABC):
         gap = self._gap(theta) if chance is None else chance
         default = {"50%": 0.5 * gap, "90%": 0.1 * gap, "99%": 0.01 * gap, "1e-8": 1e-8}
         super().__init__(chance=gap, targets=targets or default, **common)
+        if len(start) == 2:
+            ground = None if view is None else self._ground(view)
+            self.panels = (Panel("trajectory", ("x", "y"), CAPTION if ground else "", ground),)
         self._source = self._pseudo_row()
 
     @abstractmethod
@@ -85,7 +97,16 @@ class PointTask(Task, ABC):
 
     @final
     def _metrics(self, outputs: Tensor, split: Split) -> dict[str, float]:
-        return {"gap": self._gap(outputs)}
+        place = outputs.double().mean(0).tolist() if outputs.shape[-1] == 2 else ()
+        return {"gap": self._gap(outputs), **dict(zip(("x", "y"), place, strict=False))}
+
+    def _ground(self, view: View) -> Ground:
+        """Return log10 of the gap on a grid of two coordinates."""
+        x, y = (torch.linspace(*ends, GRID, dtype=torch.float64, device="cpu") for ends in view)
+        points = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
+        gaps = self.function.per_element(points, points) - self.function.minimum
+        levels = gaps.clamp(min=10.0**LOWEST).log10().tolist()
+        return Ground(*view, tuple(tuple(round(value, 2) for value in line) for line in levels))
 
     def _gap(self, theta: Tensor) -> float:
         return float(self.function.per_element(theta, theta).double().mean()) - self.function.minimum

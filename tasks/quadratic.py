@@ -11,19 +11,20 @@ from altprop.tasks.points import PointLoss, PointTask, start_of
 
 
 class QuadraticFunction(PointLoss):
-    """f(theta) = sum_i h_i (R theta)_i^2 with h_i = condition^(i / (D - 1)); the minimum is 0 at 0.
+    """f(theta) = sum_i h_i (R theta)_i^2 with h_i = scale condition^(i / (D - 1)); the minimum is 0 at 0.
 
     Args:
         dimension: D.
         condition: ratio of the largest to the smallest curvature.
         rotation: (D, D) orthogonal, or None for the identity.
+        scale: the smallest h_i.
     """
 
     name = "quadratic"
 
-    def __init__(self, dimension: int, condition: float, rotation: Tensor | None = None) -> None:
+    def __init__(self, dimension: int, condition: float, rotation: Tensor | None = None, scale: float = 1.0) -> None:
         exponents = torch.linspace(0, 1, dimension, dtype=torch.float64, device="cpu")
-        self.curvatures = condition**exponents
+        self.curvatures = scale * condition**exponents
         self.rotation = rotation
 
     def per_element(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -49,6 +50,7 @@ class Quadratic(PointTask):
         condition: ratio of the largest to the smallest curvature, at least 1. 1 is the sphere, 1e6 the ellipsoid.
         rotated: turn the axes by a random rotation (of `data_seed`), so that no coordinate stands alone.
         start: a number for all coordinates, or D numbers.
+        scale: factor on the function, above 0: 1 / condition makes the largest curvature that of the sphere.
         common: see `PointTask`.
 
     Raises:
@@ -60,21 +62,32 @@ class Quadratic(PointTask):
     losses: ClassVar[tuple[str, ...]] = ("quadratic",)
 
     def __init__(
-        self, *, dimension: int = 10, condition: float = 100.0, rotated: bool = False, start: Any = None, **common: Any
+        self,
+        *,
+        dimension: int = 10,
+        condition: float = 100.0,
+        rotated: bool = False,
+        start: Any = None,
+        scale: float = 1.0,
+        **common: Any,
     ) -> None:
         begin = start_of(start, dimension, (1.0,))
         self.dimension, self.rotated = check_whole(dimension, "task.dimension", 1), rotated
         self.condition = check_number(condition, "task.condition", 1.0)
+        self.scale = check_number(scale, "task.scale", above=0.0)
         self._seed = int(common.get("data_seed", 0))
         turned = f", rotated by seed {self._seed}" if rotated else ""
-        super().__init__(begin, f"quadratic of condition {self.condition:g}{turned}", **common)
+        scaled = f", times {self.scale:g}" if self.scale != 1 else ""
+        side = 1.5 * max(abs(value) for value in begin) or 1.5
+        view = ((-side, side), (-side, side))
+        super().__init__(begin, f"quadratic of condition {self.condition:g}{turned}{scaled}", view=view, **common)
 
     def _make_loss(self, name: str) -> QuadraticFunction:
         if not self.rotated:
-            return QuadraticFunction(self.dimension, self.condition)
+            return QuadraticFunction(self.dimension, self.condition, None, self.scale)
         generator = generator_for(self._seed, "quadratic", "rotation")
         draw = torch.randn(self.dimension, self.dimension, generator=generator, dtype=torch.float64, device="cpu")
-        return QuadraticFunction(self.dimension, self.condition, torch.linalg.qr(draw)[0])
+        return QuadraticFunction(self.dimension, self.condition, torch.linalg.qr(draw)[0], self.scale)
 
 
 def _like(tensor: Tensor, other: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class Rosenbrock(PointTask):
     def __init__(self, *, dimension: int = 2, start: Any = None, **common: Any) -> None:
         begin = start_of(start, dimension, (-1.2, 1.0))
         check_whole(dimension, "task.dimension", 2)
-        super().__init__(begin, "Rosenbrock's function", **common)
+        super().__init__(begin, "Rosenbrock's function", view=((-2.0, 2.0), (-1.0, 3.0)), **common)
 
     def _make_loss(self, name: str) -> RosenbrockFunction:
         return RosenbrockFunction()

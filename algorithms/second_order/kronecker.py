@@ -232,7 +232,8 @@ def damped_inverse(matrix: Tensor, damping: Tensor, old: Tensor) -> Tensor:
     """Return (matrix + damping I)^-1 by its Cholesky factor, or the old inverse where there is none."""
     unit = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     factor, info = torch.linalg.cholesky_ex(matrix + damping * unit)
-    inverse = torch.cholesky_inverse(factor)
+    # What failed may have a 0 on its diagonal, which the inversion would raise for.
+    inverse = torch.cholesky_inverse(torch.where(info == 0, factor, unit))
     return torch.where((info == 0) & torch.isfinite(inverse.sum()), inverse, old)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from altprop.algorithm import BREAKDOWNS
 from altprop.capabilities import evaluated_as
+from altprop.data import Panel
 from altprop.errors import AltpropError, Refused
 from altprop.harness.memory import in_words
 from altprop.harness.planning import RunIdentity
@@ -209,6 +210,10 @@ def _source(target: str, cell_key: str) -> str | None:
         return None
 
 
+def _stated(panel: Panel) -> dict[str, Any]:
+    return {name: value for name, value in asdict(panel).items() if value is not None}
+
+
 def _result(training_run: TrainingRun, tests: Tests) -> dict[str, Any]:
     parts = training_run.parts
     task, ledger, metric = parts.task, parts.problem.ledger, parts.task.metric
@@ -224,7 +229,7 @@ def _result(training_run: TrainingRun, tests: Tests) -> dict[str, Any]:
         "metric": metric,
         "higher_is_better": task.higher_is_better,
         **({"metrics": dict(task.metrics)} if task.metrics else {}),  # further ones -> whether more is better
-        **({"panels": [asdict(panel) for panel in task.panels]} if task.panels else {}),
+        **({"panels": [_stated(panel) for panel in task.panels]} if task.panels else {}),
         "test": final.get("test", {}).get(metric),
         "test_best": test_best,
         "validation": validated[-1]["metrics"].get(metric) if validated else None,

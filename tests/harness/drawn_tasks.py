@@ -15,7 +15,7 @@ class DrawnGame(Bilinear):
     """Both numbers are metrics, so that their path can be drawn."""
 
     metrics: ClassVar[dict[str, bool]] = {"x": False, "y": False}
-    panels: ClassVar[tuple[Panel, ...]] = (
+    panels: tuple[Panel, ...] = (
         Panel("trajectory", ("x", "y"), "The equilibrium is (0, 0)."),
         Panel("curves", ("x", "y")),
     )
@@ -28,8 +28,8 @@ class DrawnGame(Bilinear):
 class DrawnStream(SplitIris):
     """Accuracy on every set after every context."""
 
-    panels: ClassVar[tuple[Panel, ...]] = (Panel("matrix"),)
+    panels: tuple[Panel, ...] = (Panel("matrix"),)
 
 
 class DrawsWhatIsNotMeasured(DrawnStream):
-    panels: ClassVar[tuple[Panel, ...]] = (Panel("curves", ("speed",)),)
+    panels: tuple[Panel, ...] = (Panel("curves", ("speed",)),)
