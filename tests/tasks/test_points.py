@@ -91,7 +91,8 @@ def test_the_gap_counts_from_the_minimum_and_starts_at_chance(case) -> None:
     for kind in (PredictorKind.OUTPUT, PredictorKind.POINT):
         assert task.evaluate(model, test, kind)["gap"] == pytest.approx(task.reference.chance)
     best = torch.full((1, len(task.start)), 1.0 if isinstance(task, Rosenbrock) else 0.0, dtype=torch.float64)
-    assert task.evaluate(lambda x: best, test, PredictorKind.POINT) == {"loss": 0.0, "gap": 0.0}
+    place = {"x": best[0, 0], "y": best[0, 1]} if len(task.start) == 2 else {}
+    assert task.evaluate(lambda x: best, test, PredictorKind.POINT) == {"loss": 0.0, "gap": 0.0, **place}
     chance = task.reference.chance
     assert task.reference.targets == {"50%": 0.5 * chance, "90%": 0.1 * chance, "99%": 0.01 * chance, "1e-8": 1e-8}
 
