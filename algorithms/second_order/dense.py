@@ -8,6 +8,8 @@ from torch import Tensor
 from altprop import Batch, Problem, Refused
 
 LEAST_DAMPING, MOST_DAMPING = 1e-15, 1e10
+Trust = tuple[Tensor, Tensor]
+"""A damping and its growth, scalars."""
 
 
 def refuse_large(problem: Problem, algorithm: str, largest: float, other: str, rows: int = 0) -> None:
@@ -69,6 +71,17 @@ def solved(matrix: Tensor, damping: Tensor | float, gradient: Tensor) -> Tensor:
     return torch.where((info == 0) & torch.isfinite(d.sum()), d, torch.zeros_like(d))
 
 
+def first_trust(problem: Problem, damping: float) -> Trust:
+    """Return the damping at the start and its growth, as scalars."""
+    start = next(iter(problem.params.values())).detach()
+    return start.new_tensor(damping), start.new_tensor(2.0)
+
+
+def predicted(gradient: Tensor, direction: Tensor, matrix: Tensor) -> Tensor:
+    """Return the decrease along a direction (D,) of the quadratic with a gradient (D,) and a matrix (D, D)."""
+    return -(gradient.dot(direction) + 0.5 * direction.dot(matrix @ direction))
+
+
 class Judged(NamedTuple):
     """What became of a trial: whether it is taken, the damping from now on and its growth, and the reduction ratio."""
 
@@ -99,19 +112,22 @@ def judged(damping: Tensor, growth: Tensor, before: Tensor, after: Tensor, predi
 
 
 def try_step(
-    problem: Problem, batch: Batch, before: Tensor, direction: Tensor, predicted: Tensor, trust: tuple[Tensor, Tensor]
-) -> Judged:
+    problem: Problem, batch: Batch, before: Tensor, direction: Tensor, promised: Tensor, trust: Trust
+) -> tuple[Trust, dict[str, Tensor]]:
     """Move by a direction (D,), evaluate the objective there, and go back where it is not taken.
+
+    Returns damping and growth from now on, and what a step tells: its damping, whether it was taken, and rho.
 
     Args:
         problem, batch: of the objective; call it inside `Problem.same_noise`.
         before: the objective here.
-        direction, predicted: the step and the decrease that its model predicts.
+        direction, promised: the step and the decrease that its model predicts.
         trust: damping and growth.
     """
     start = problem.flat()
     problem.assign(start + direction, update=False)
     with torch.no_grad():
-        found = judged(*trust, before, problem.objective(batch), predicted)
+        found = judged(*trust, before, problem.objective(batch), promised)
     problem.assign(torch.where(found.taken, start + direction, start))
-    return found
+    told = {"damping": trust[0], "taken": found.taken.to(before.dtype), "rho": found.rho}
+    return (found.damping, found.growth), told

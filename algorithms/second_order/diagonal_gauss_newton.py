@@ -64,9 +64,7 @@ class DiagonalGaussNewton(Algorithm):
 
     def _setup(self, problem: Problem) -> None:
         kronecker.refuse_other_layers(problem, "diagonal_gauss_newton")
-        values = {name: p.detach() for name, p in problem.params.items()}
-        self.velocities = [torch.zeros_like(one) for one in kronecker.matrices(problem, values)]
-        self.scales = [torch.zeros_like(one) for one in self.velocities]
+        self.velocities, self.scales = kronecker.still(problem), kronecker.still(problem)
         self.taken = self.measured = 0
 
     def _step(self, batch: Batch | None) -> StepResult:
@@ -77,13 +75,8 @@ class DiagonalGaussNewton(Algorithm):
             if self.taken % self.every == 0:
                 self.refresh(batch)
         self.taken += 1
-        with torch.no_grad(), problem.ledger.primitive("update", 0):
-            gradients = kronecker.matrices(problem, grads)
-            directions = [g / (s.clamp(min=0) + self.damping) for g, s in zip(gradients, self.scales, strict=True)]
-            clip = kronecker.clipped(directions, gradients, self.lr, self.trust)
-            for velocity, direction in zip(self.velocities, directions, strict=True):
-                velocity.mul_(self.momentum).sub_(torch.where(clip > 0, direction, 0.0) * (self.lr * clip))
-            kronecker.move(problem, self.velocities)
+        pace = self.lr, self.momentum, self.trust
+        clip = kronecker.descended(problem, grads, self.velocities, self.preconditioned, pace)
         return StepResult(loss, {"clip": clip})
 
     def refresh(self, batch: Batch) -> None:
@@ -95,10 +88,11 @@ class DiagonalGaussNewton(Algorithm):
                 new = kronecker.diagonals(found)
         self.measured += 1
         keep = min(1 - 1 / self.measured, self.decay)
-        self.scales = [
-            torch.where(torch.isfinite(y.sum()), keep * x + (1 - keep) * y, x)
-            for x, y in zip(self.scales, new, strict=True)
-        ]
+        self.scales = kronecker.averaged_diagonals(self.scales, new, keep)
+
+    def preconditioned(self, gradients: list[Tensor]) -> list[Tensor]:
+        """Return the gradients of each layer, (n, m + 1), over s + damping."""
+        return [g / (s.clamp(min=0) + self.damping) for g, s in zip(gradients, self.scales, strict=True)]
 
     @classmethod
     def oracles(cls) -> tuple[Oracle, ...]:

@@ -72,13 +72,9 @@ class EKFAC(Algorithm):
 
     def _setup(self, problem: Problem) -> None:
         kronecker.refuse_other_layers(problem, "ekfac")
-        values = {name: p.detach() for name, p in problem.params.items()}
-        self.velocities = [torch.zeros_like(one) for one in kronecker.matrices(problem, values)]
-        self.scales = [torch.zeros_like(one) for one in self.velocities]
-        self.factors = [
-            Factors(*(one.new_zeros(size, size) for size in reversed(one.shape))) for one in self.velocities
-        ]
-        self.bases = [Factors(*(torch.zeros_like(one) for one in pair)) for pair in self.factors]
+        self.velocities, self.scales = kronecker.still(problem), kronecker.still(problem)
+        self.factors = kronecker.no_factors(self.velocities)
+        self.bases = kronecker.no_factors(self.velocities)
         self.taken = self.refreshed = self.measured = 0
 
     def _step(self, batch: Batch | None) -> StepResult:
@@ -90,13 +86,8 @@ class EKFAC(Algorithm):
             if anew or self.taken % self.rescale == 0:
                 self.refresh(batch, anew)
         self.taken += 1
-        with torch.no_grad(), problem.ledger.primitive("update", 0):
-            gradients = kronecker.matrices(problem, grads)
-            directions = self.preconditioned(gradients)
-            clip = kronecker.clipped(directions, gradients, self.lr, self.trust)
-            for velocity, direction in zip(self.velocities, directions, strict=True):
-                velocity.mul_(self.momentum).sub_(torch.where(clip > 0, direction, 0.0) * (self.lr * clip))
-            kronecker.move(problem, self.velocities)
+        pace = self.lr, self.momentum, self.trust
+        clip = kronecker.descended(problem, grads, self.velocities, self.preconditioned, pace)
         return StepResult(loss, {"clip": clip})
 
     def refresh(self, batch: Batch, anew: bool) -> None:
@@ -110,10 +101,7 @@ class EKFAC(Algorithm):
                 new = kronecker.scales(found, [Factors(*pair) for pair in self.bases])
             self.measured += 1
             keep = min(1 - 1 / self.measured, self.decay)
-            self.scales = [
-                torch.where(torch.isfinite(y.sum()), keep * x + (1 - keep) * y, x)
-                for x, y in zip(self.scales, new, strict=True)
-            ]
+            self.scales = kronecker.averaged_diagonals(self.scales, new, keep)
 
     def _turn(self, found: Statistics, batch: Batch) -> None:
         """Take the factors of a batch into their averages, and their eigenvectors for the basis."""

@@ -43,8 +43,7 @@ class GaussNewton(Algorithm):
     def _setup(self, problem: Problem) -> None:
         problem.refuse_batch_norm("the Jacobians of gauss_newton")
         dense.refuse_large(problem, "gauss_newton", self.largest, "algorithm=newton_cg", problem.train_size)
-        start = next(iter(problem.params.values())).detach()
-        self.trust = start.new_tensor(self.damping), start.new_tensor(2.0)
+        self.trust = dense.first_trust(problem, self.damping)
 
     def _step(self, batch: Batch | None) -> StepResult:
         assert batch is not None
@@ -54,10 +53,9 @@ class GaussNewton(Algorithm):
             gradient, matrix = problem.flatten(grads), dense.gauss_newton(problem, batch)
             with torch.no_grad(), problem.ledger.primitive("update", 0):
                 direction = dense.solved(matrix, self.trust[0], gradient)
-                predicted = -(gradient.dot(direction) + 0.5 * direction.dot(matrix @ direction))
-            found = dense.try_step(problem, batch, loss, direction, predicted, self.trust)
-        used, self.trust = self.trust[0], (found.damping, found.growth)
-        return StepResult(loss, {"damping": used, "taken": found.taken.to(loss.dtype), "rho": found.rho})
+                promised = dense.predicted(gradient, direction, matrix)
+            self.trust, told = dense.try_step(problem, batch, loss, direction, promised, self.trust)
+        return StepResult(loss, told)
 
     @classmethod
     def oracles(cls) -> tuple[Oracle, ...]:

@@ -43,6 +43,13 @@ class KFAC(Algorithm):
     Eschenhagen et al. 2023, arXiv:2311.00636. Of the first we leave out the adaptive damping and the exact rescaling
     by a quadratic model, for the fixed damping and the trust region of Ba et al. 2017 that later work uses. Codes
     differ in what T counts: here factors and inverses are both made every T steps, from one batch.
+
+    A layer whose curvature is far below `damping` takes the step lr / damping times its gradient, as gradient descent
+    would. That is why ten layers of relu stay at chance at the defaults under torch's initialisation, as they do under
+    SGD: a gradient shrinks there by 6^(1/2) a layer, and the first five layers have curvatures of 1e-9 to 1e-6. Under
+    He's initialisation the same net has curvatures near 1 and learns. To use curvature so small takes factors of the
+    very step and no momentum: damping=1e-6, every=1, momentum=0 brings that net from 2.30 to 0.02 on digits in 400
+    steps (Adam, lr=.003, in 600: 0.14 and 0.09), and blows up with momentum=0.9 or with factors that are 3 steps old.
     """
 
     requires: ClassVar[frozenset[Capability]] = frozenset(
@@ -72,11 +79,9 @@ class KFAC(Algorithm):
 
     def _setup(self, problem: Problem) -> None:
         kronecker.refuse_other_layers(problem, "kfac")
-        self.velocities = [torch.zeros_like(one) for one in kronecker.matrices(problem, _values(problem))]
-        self.factors = [
-            Factors(*(one.new_zeros(size, size) for size in reversed(one.shape))) for one in self.velocities
-        ]
-        self.inverses = [Factors(*(torch.zeros_like(one) for one in pair)) for pair in self.factors]
+        self.velocities = kronecker.still(problem)
+        self.factors = kronecker.no_factors(self.velocities)
+        self.inverses = kronecker.no_factors(self.velocities)
         self.taken = self.refreshed = 0
 
     def _step(self, batch: Batch | None) -> StepResult:
@@ -87,13 +92,8 @@ class KFAC(Algorithm):
             if self.taken % self.every == 0:
                 self.refresh(batch)
         self.taken += 1
-        with torch.no_grad(), problem.ledger.primitive("update", 0):
-            gradients = kronecker.matrices(problem, grads)
-            directions = self.preconditioned(gradients)
-            clip = kronecker.clipped(directions, gradients, self.lr, self.trust)
-            for velocity, direction in zip(self.velocities, directions, strict=True):
-                velocity.mul_(self.momentum).sub_(torch.where(clip > 0, direction, 0.0) * (self.lr * clip))
-            kronecker.move(problem, self.velocities)
+        pace = self.lr, self.momentum, self.trust
+        clip = kronecker.descended(problem, grads, self.velocities, self.preconditioned, pace)
         return StepResult(loss, {"clip": clip})
 
     def refresh(self, batch: Batch) -> None:
@@ -130,10 +130,6 @@ class KFAC(Algorithm):
             Oracle("a step solves with the damped Kronecker product", partial(_solve_error, 1.0), 1e-10),
             Oracle("not with twice the damping", partial(_solve_error, 2.0), 1e-3, differs=True),
         )
-
-
-def _values(problem: Problem) -> dict[str, Tensor]:
-    return {name: p.detach() for name, p in problem.params.items()}
 
 
 def _ready(activation: str = "tanh", **options: object) -> tuple[KFAC, Batch]:

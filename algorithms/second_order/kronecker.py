@@ -18,7 +18,7 @@ Which g is meant decides which curvature it is:
 All is written for one seed and for many that are stacked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, cast
 
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from altprop import Batch, Block, ChainWalk, Conv, Dense, Problem, Refused, check_name
+from altprop import Batch, Block, ChainWalk, Conv, Dense, Grads, Problem, Refused, check_name
 
 VARIANTS = ("type-2", "mc", "empirical")
 SHARINGS = ("expand", "reduce")
@@ -82,6 +82,45 @@ def names_of(problem: Problem) -> list[tuple[str, str]]:
 def matrices(problem: Problem, values: dict[str, Tensor]) -> list[Tensor]:
     """Return [W b], (n, m + 1), of each layer from tensors by parameter name."""
     return [torch.cat([values[w].flatten(1), values[b][:, None]], 1) for w, b in names_of(problem)]
+
+
+def still(problem: Problem) -> list[Tensor]:
+    """Return zeros (n, m + 1) for each layer."""
+    return [
+        torch.zeros_like(one) for one in matrices(problem, {name: p.detach() for name, p in problem.params.items()})
+    ]
+
+
+def no_factors(layers: Sequence[Tensor]) -> list["Factors"]:
+    """Return A and B of zeros for layers (n, m + 1)."""
+    return [Factors(*(one.new_zeros(size, size) for size in reversed(one.shape))) for one in layers]
+
+
+def descended(
+    problem: Problem,
+    grads: Grads,
+    velocities: Sequence[Tensor],
+    preconditioned: Callable[[list[Tensor]], list[Tensor]],
+    pace: tuple[float, float, float],
+) -> Tensor:
+    """Move by V <- momentum V - lr nu d, with d the preconditioned gradients, and return nu.
+
+    Args:
+        problem: with weights and biases.
+        grads: by parameter name.
+        velocities: V of each layer, (n, m + 1), which change.
+        preconditioned: gradients of the layers (n, m + 1) -> d.
+        pace: lr, momentum and trust, in nats (`clipped`). At nu = 0 something is not finite, and d counts as 0.
+    """
+    lr, momentum, trust = pace
+    with torch.no_grad(), problem.ledger.primitive("update", 0):
+        gradients = matrices(problem, grads)
+        directions = preconditioned(gradients)
+        clip = clipped(directions, gradients, lr, trust)
+        for velocity, direction in zip(velocities, directions, strict=True):
+            velocity.mul_(momentum).sub_(torch.where(clip > 0, direction, 0.0) * (lr * clip))
+        move(problem, velocities)
+    return clip
 
 
 def move(problem: Problem, steps: Sequence[Tensor]) -> None:
@@ -214,6 +253,11 @@ def averaged(old: Sequence[Factors], new: Sequence[Factors], keep: float) -> lis
         mixed = (keep * x + (1 - keep) * y for x, y in zip(before, after, strict=True))
         found.append(Factors(*(torch.where(good, z, x) for x, z in zip(before, mixed, strict=True))))
     return found
+
+
+def averaged_diagonals(old: Sequence[Tensor], new: Sequence[Tensor], keep: float) -> list[Tensor]:
+    """Return keep * old + (1 - keep) * new, layer by layer; what is not finite leaves the old one."""
+    return [torch.where(torch.isfinite(y.sum()), keep * x + (1 - keep) * y, x) for x, y in zip(old, new, strict=True)]
 
 
 def split_damping(one: Factors, damping: float) -> tuple[Tensor, Tensor]:

@@ -50,8 +50,7 @@ class Newton(Algorithm):
         dense.refuse_large(
             problem, "newton", self.largest, "algorithm=newton_cg, which needs products with the Hessian alone"
         )
-        start = next(iter(problem.params.values())).detach()
-        self.trust = start.new_tensor(self.damping), start.new_tensor(2.0)
+        self.trust = dense.first_trust(problem, self.damping)
 
     def _step(self, batch: Batch | None) -> StepResult:
         assert batch is not None
@@ -60,13 +59,12 @@ class Newton(Algorithm):
             loss, gradient, matrix = dense.hessian(problem, batch)
             with torch.no_grad(), problem.ledger.primitive("update", 0):
                 direction = dense.solved(matrix, self.trust[0], gradient)
-                predicted = -(gradient.dot(direction) + 0.5 * direction.dot(matrix @ direction))
+                promised = dense.predicted(gradient, direction, matrix)
             if self.how == "full":
                 problem.assign(problem.flat() + direction)
                 return StepResult(loss, {"taken": (direction != 0).any().to(loss.dtype)})
-            found = dense.try_step(problem, batch, loss, direction, predicted, self.trust)
-        used, self.trust = self.trust[0], (found.damping, found.growth)
-        return StepResult(loss, {"damping": used, "taken": found.taken.to(loss.dtype), "rho": found.rho})
+            self.trust, told = dense.try_step(problem, batch, loss, direction, promised, self.trust)
+        return StepResult(loss, told)
 
     @classmethod
     def oracles(cls) -> tuple[Oracle, ...]:

@@ -43,8 +43,7 @@ class SaddleFreeNewton(Algorithm):
         dense.refuse_large(
             problem, "saddle_free_newton", self.largest, "algorithm=newton_cg algorithm.curvature=hessian"
         )
-        start = next(iter(problem.params.values())).detach()
-        self.trust = start.new_tensor(self.damping), start.new_tensor(2.0)
+        self.trust = dense.first_trust(problem, self.damping)
 
     def _step(self, batch: Batch | None) -> StepResult:
         assert batch is not None
@@ -53,11 +52,9 @@ class SaddleFreeNewton(Algorithm):
             loss, gradient, matrix = dense.hessian(problem, batch)
             with torch.no_grad(), problem.ledger.primitive("update", 0):
                 direction, least = repelled(matrix, self.trust[0], gradient)
-                predicted = -(gradient.dot(direction) + 0.5 * direction.dot(matrix @ direction))
-            found = dense.try_step(problem, batch, loss, direction, predicted, self.trust)
-        used, self.trust = self.trust[0], (found.damping, found.growth)
-        told = {"damping": used, "taken": found.taken.to(loss.dtype), "rho": found.rho, "least_curvature": least}
-        return StepResult(loss, told)
+                promised = dense.predicted(gradient, direction, matrix)
+            self.trust, told = dense.try_step(problem, batch, loss, direction, promised, self.trust)
+        return StepResult(loss, {**told, "least_curvature": least})
 
     @classmethod
     def oracles(cls) -> tuple[Oracle, ...]:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from altprop.report.canvas import Array, Canvas, fit, text_width
+from altprop.report.contours import Ground
 from altprop.report.draw import SMALL, WIDE, Figure, keyed, slug
 from altprop.report.format import brief, short
 from altprop.report.health_figures import SHADES, shades
 from altprop.report.leading import leading
 from altprop.report.model import Learner, Report, Run, Table, as_number
-from altprop.report.panel import LABEL, TICK, Panel, left_margin, spanning, without_outliers
+from altprop.report.panel import LABEL, TICK, Axis, Panel, left_margin, spanning, without_outliers
 from altprop.report.tracks import Track, overlay
 
 CELL = (46.0, 19.0)
@@ -53,10 +54,18 @@ def _panel(report: Report, table: Table, declared: dict[str, Any]) -> TaskPanel:
     if kind not in _KINDS:
         return TaskPanel(kind, "It is not drawn: this version of the report does not know that kind.", [], False)
     draw, title, how = _KINDS[kind]
-    figures = draw(report, table, names)
+    figures = draw(report, table, names, _ground(declared.get("ground")))
     said = f"{declared.get('caption') or ''} {how if figures else 'It is not drawn: no run recorded it.'}"
     small = all(figure.canvas.width < WIDE / 2 for figure in figures)
     return TaskPanel(title.format(metric=table.metric, names=", ".join(names)), said.strip(), figures, small)
+
+
+def _ground(declared: Any) -> Ground | None:
+    """Return what trajectories run over; None where nothing, or nothing that can be read, was declared."""
+    try:
+        return Ground(declared) if declared else None
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _track(table: Table, learner: Learner, name: str) -> Track:
@@ -65,7 +74,7 @@ def _track(table: Table, learner: Learner, name: str) -> Track:
     return Track([curve.fraction for curve in known], [curve.values for curve in known])
 
 
-def _curves(report: Report, table: Table, names: Sequence[str]) -> list[Figure]:
+def _curves(report: Report, table: Table, names: Sequence[str], ground: Ground | None) -> list[Figure]:
     """Draw each metric of all learners over the share of the budget."""
     figures = []
     for name in names:
@@ -86,18 +95,18 @@ def _sign(table: Table, name: str) -> int:
     return 1 if next((more for more in told if isinstance(more, bool)), name != "loss") else -1
 
 
-def _trajectories(report: Report, table: Table, names: Sequence[str]) -> list[Figure]:
-    """Draw, for each learner, the second metric over the first along every run, all on the same axes."""
+def _trajectories(report: Report, table: Table, names: Sequence[str], ground: Ground | None) -> list[Figure]:
+    """Draw, for each learner, the second metric over the first along every run, all on the same axes.
+
+    Over a ground the axes are those of the ground, and what leaves it goes on along its border.
+    """
     if len(names) != 2:
         return []
     tracks = {one.name: [_track(table, one, name) for name in names] for one in leading(report, table)}
     shown = [one for one in leading(report, table) if all(track.known for track in tracks[one.name])]
     if not shown:
         return []
-    x, y = (
-        spanning(without_outliers(np.concatenate([v for one in shown for v in tracks[one.name][place].values])))
-        for place in range(2)
-    )
+    x, y = ground.axes if ground else _around([tracks[one.name] for one in shown])
     figures = []
     for one in shown:
         label = f"{names[1]} over {names[0]} along every run, {short(one.name)}, {short(table.workload)}"
@@ -106,6 +115,8 @@ def _trajectories(report: Report, table: Table, names: Sequence[str]) -> list[Fi
         canvas.text(1, 27, fit(f"{names[1]} over {names[0]}", SMALL - 2, TICK), "soft", TICK)
         left = left_margin(y, 140.0)
         panel = Panel(canvas, (left, 36.0, SMALL - left - 8, 140.0), x, y)
+        if ground:
+            ground.draw(panel)
         for across, down in zip(tracks[one.name][0].values, tracks[one.name][1].values, strict=True):
             panel.line(across, down, one.style.colour, 1.1, None, 0.8)
             known = np.flatnonzero(np.isfinite(across) & np.isfinite(down))
@@ -115,7 +126,13 @@ def _trajectories(report: Report, table: Table, names: Sequence[str]) -> list[Fi
     return figures
 
 
-def _matrices(report: Report, table: Table, names: Sequence[str]) -> list[Figure]:
+def _around(tracks: Sequence[Sequence[Track]]) -> tuple[Axis, Axis]:
+    """Return axes around all that two tracks of every learner reach."""
+    x, y = (spanning(without_outliers(np.concatenate([v for two in tracks for v in two[at].values]))) for at in (0, 1))
+    return x, y
+
+
+def _matrices(report: Report, table: Table, names: Sequence[str], ground: Ground | None) -> list[Figure]:
     """Draw, for each learner, the leading metric on every set after every context: a heat map with its numbers."""
     found = [(one, *_matrix(table.tried(one.name))) for one in leading(report, table)]
     values = np.concatenate([matrix.ravel() for *_, matrix in found] or [np.empty(0)])
@@ -172,7 +189,7 @@ def _heat(
     return Figure(slug("matrix", table.workload, learner.name), canvas)
 
 
-_KINDS: dict[str, tuple[Callable[[Report, Table, Sequence[str]], list[Figure]], str, str]] = {
+_KINDS: dict[str, tuple[Callable[[Report, Table, Sequence[str], Ground | None], list[Figure]], str, str]] = {
     "curves": (_curves, "{names}", "Every seed a thin line, the median over seeds bold."),
     "trajectory": (
         _trajectories,

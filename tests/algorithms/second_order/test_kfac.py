@@ -11,6 +11,7 @@ from altprop.algorithms.second_order.kfac import KFAC, block_of
 from altprop.data import Batch, ModelSpec
 from altprop.errors import AltpropError, Refused
 from altprop.models.cnn import CNN
+from altprop.models.mlp import MLP
 from altprop.problem import Problem
 from altprop.randomness import generator_for
 from altprop.testing import make_problem, set_up, toy
@@ -130,7 +131,32 @@ def test_what_is_not_finite_leaves_weights_factors_and_inverses() -> None:
     rule.step(batch)
     assert bool(torch.isfinite(problem.flat()).all())
     indefinite, old = -torch.eye(3), torch.full((3, 3), 7.0)
-    assert torch.equal(kronecker.damped_inverse(indefinite, torch.tensor(0.1), old), old)
+    for broken in (indefinite, torch.zeros(3, 3)):  # of the second the failed factor has a 0 on its diagonal
+        assert torch.equal(kronecker.damped_inverse(broken, torch.tensor(0.0), old), old)
+
+
+def test_velocity_is_what_is_left_of_it_and_the_shortened_direction() -> None:
+    problem, batch = toy()
+    rule = set_up(KFAC(lr=0.1, momentum=0.5, trust=1e9), problem)
+    rule.step(batch)
+    before = [one.clone() for one in rule.velocities]
+    directions = rule.preconditioned(kronecker.matrices(problem, problem.gradient(batch)[1]))
+    rule.step(batch)
+    for now, then, direction in zip(rule.velocities, before, directions, strict=True):
+        assert torch.allclose(now, 0.5 * then - 0.1 * direction, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("initialisation", "plain"), [("torch", True), ("he_normal", False)])
+def test_where_the_signal_dies_the_damping_makes_it_gradient_descent(initialisation: str, plain: bool) -> None:
+    model = MLP(ModelSpec((4,), 3), (32,) * 10, initialisation=initialisation, generator=generator_for(0))
+    problem = make_problem(model.double(), "cross_entropy")
+    batch = toy((4, 3), rows=32)[1]
+    rule = set_up(KFAC(fisher="type-2"), problem)
+    gradients = kronecker.matrices(problem, problem.gradient(batch)[1])
+    rule.refresh(batch)
+    first, direction = gradients[0], rule.preconditioned(gradients)[0]
+    off = float((rule.damping * direction - first).norm() / first.norm())
+    assert off < 1e-3 if plain else off > 0.5
 
 
 def test_refusals_and_bad_options() -> None:
