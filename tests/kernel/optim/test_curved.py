@@ -1,4 +1,4 @@
-"""What pytorch_optimizer's Shampoo and SOAP do, where toy versions of them go wrong."""
+"""What pytorch_optimizer's Shampoo, SOAP, AdaHessian and Sophia do, where toy versions of them go wrong."""
 
 import pytest
 import torch
@@ -42,3 +42,47 @@ def test_soap_keeps_its_first_moment_in_the_parameters_own_space() -> None:
         # The first step only makes the basis.
         moment = moment if step == 0 else 0.9 * moment + 0.1 * gradient
     assert torch.allclose(optimizer.state[p]["exp_avg"], moment, rtol=0, atol=1e-14)
+
+
+H = torch.tensor([0.5, 3.0, -2.0], dtype=torch.float64)
+
+
+def stepped(name: str, steps: int, **options: object) -> tuple[Tensor, Tensor]:
+    """Return where an optimizer comes to on 1/2 sum_i H_i x_i^2, and the places that it saw, (steps, 3).
+
+    Signs as probes give the diagonal of a diagonal Hessian exactly.
+    """
+    p = nn.Parameter(torch.tensor([1.0, -2.0, 0.003], dtype=torch.float64))
+    optimizer = named_class(name)([p], hessian_distribution="rademacher", **options)
+    seen = []
+    for _ in range(steps):
+        seen.append(p.detach().clone())
+        (p.grad,) = torch.autograd.grad(0.5 * (H * p.square()).sum(), p, create_graph=True)
+        optimizer.step()
+    return p.detach(), torch.stack(seen)
+
+
+def test_adahessian_is_newtons_step_by_magnitudes_and_keeps_the_mean_of_squares() -> None:
+    """m / sqrt(v), both without bias, of the gradient and of the squared diagonal (Yao et al. 2021, equation 9)."""
+    first, seen = stepped("adahessian", 1, lr=1.0)
+    assert torch.allclose(first, seen[0] - H * seen[0] / H.abs(), rtol=1e-12, atol=1e-15)
+    last, seen = stepped("adahessian", 3, lr=0.1, betas=(0.8, 0.9))
+    weights = torch.tensor([0.2 * 0.8**2, 0.2 * 0.8, 0.2], dtype=torch.float64)[:, None] / (1 - 0.8**3)
+    assert torch.allclose(last, seen[2] - 0.1 * (weights * H * seen).sum(0) / H.abs(), rtol=1e-12)
+
+
+def test_sophia_clips_momentum_over_what_curves_upwards() -> None:
+    """clip(m / max(h, eps), p), with h an average of the diagonals of every k-th step (Liu et al. 2023, algorithm 3).
+
+    In the paper's letters gamma is p and the learning rate p times ours. Where the curvature is negative a step has the
+    full length p.
+    """
+    last, seen = stepped("sophiah", 4, lr=1.0, betas=(0.9, 0.5), p=0.3, update_period=2)
+    moment, curvature = torch.zeros_like(H), torch.zeros_like(H)
+    x = seen[0]
+    for step in range(4):
+        moment = 0.9 * moment + 0.1 * H * x
+        curvature = 0.5 * curvature + 0.5 * H if step % 2 == 0 else curvature
+        x = x - (moment / curvature.clamp(min=1e-12)).clamp(-0.3, 0.3)
+    assert torch.allclose(last, x, rtol=1e-12)
+    assert float((seen[1] - seen[0])[2].abs()) == 0.3
