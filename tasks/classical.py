@@ -6,11 +6,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import grad, jacrev, vmap
 
 from altprop import check_name
 from altprop.tasks.points import PointLoss, PointTask, View, start_of
 
+FORMS = ("function", "residuals")
 Coordinates = tuple[Tensor, ...]
 """Each coordinate of a point, a scalar."""
 
@@ -138,17 +139,23 @@ class ClassicalFunction(PointLoss):
 
     Args:
         classic: the problem.
+        form: of the curvature in the outputs, which are theta: `function` for the Hessian of f, `residuals` for 2 J^T J
+            with J the Jacobian of the residuals, so that Gauss-Newton is what it is for least squares.
     """
 
     name = "classical"
 
-    def __init__(self, classic: Classic) -> None:
-        self.classic, self.minimum = classic, classic.minimum
+    def __init__(self, classic: Classic, form: str = "function") -> None:
+        self.classic, self.minimum, self.form = classic, classic.minimum, form
 
     def value(self, theta: Tensor) -> Tensor:
         """Return f at one point (D,), a scalar."""
         residuals = self.classic.residuals(theta.unbind(0))
         return torch.stack([r.square().sum() for r in residuals]).sum()
+
+    def residuals(self, theta: Tensor) -> Tensor:
+        """Return the r_i at one point (D,), (M,)."""
+        return torch.cat([r.reshape(-1) for r in self.classic.residuals(theta.unbind(0))])
 
     def per_element(self, outputs: Tensor, targets: Tensor) -> Tensor:
         found: Tensor = vmap(self.value)(outputs.reshape(-1, outputs.shape[-1]))
@@ -160,6 +167,9 @@ class ClassicalFunction(PointLoss):
 
     def curvature_product(self, outputs: Tensor, vector: Tensor) -> Tensor:
         def along(theta: Tensor, direction: Tensor) -> Tensor:
+            if self.form == "residuals":
+                j: Tensor = jacrev(self.residuals)(theta)
+                return 2 * (j.mT @ (j @ direction))
             product: Tensor = grad(lambda t: grad(self.value)(t).dot(direction))(theta)
             return product
 
@@ -177,6 +187,8 @@ class Classical(PointTask):
     Args:
         function: a name of `CLASSICS`.
         start: a number for all coordinates, or one for each; by default the standard start.
+        form: function or residuals: whether Gauss-Newton products are those with the Hessian of f, or with 2 J^T J of
+            the residuals (`ClassicalFunction`), with which gauss_newton solves Levenberg and Marquardt's system.
         common: see `PointTask`.
 
     Raises:
@@ -187,7 +199,8 @@ class Classical(PointTask):
 
     losses: ClassVar[tuple[str, ...]] = ("classical",)
 
-    def __init__(self, *, function: str = "beale", start: Any = None, **common: Any) -> None:
+    def __init__(self, *, function: str = "beale", start: Any = None, form: str = "function", **common: Any) -> None:
+        self.form = check_name(form, "task.form", FORMS)
         self.classic = CLASSICS[check_name(function, "task.function", tuple(CLASSICS))]
         begin = start_of(start, len(self.classic.start), self.classic.start)
         super().__init__(
@@ -195,4 +208,4 @@ class Classical(PointTask):
         )
 
     def _make_loss(self, name: str) -> ClassicalFunction:
-        return ClassicalFunction(self.classic)
+        return ClassicalFunction(self.classic, self.form)

@@ -1,6 +1,8 @@
 """Methods with a whole curvature matrix: whom a saddle draws and repels, what is trusted, refused, and survived."""
 
+import mmap
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,12 @@ from altprop.flops import count_flops
 from altprop.testing import make_problem, set_up, toy
 
 TRUSTED = [Newton, SaddleFreeNewton, GaussNewton]
+
+
+def resident() -> int:
+    """Return the bytes of this process in memory; 0 where the system does not tell."""
+    told = Path("/proc/self/statm")
+    return int(told.read_text().split()[1]) * mmap.PAGESIZE if told.exists() else 0
 
 
 def saddle(x: torch.Tensor) -> torch.Tensor:
@@ -113,10 +121,11 @@ def test_the_books_agree(rule: Any) -> None:
 
 def test_a_large_model_is_refused_at_once_with_need_limit_override_and_another_choice() -> None:
     problem = make_problem(toy((64, 500, 500, 74))[0].model, "cross_entropy", train_size=1000)
-    started = time.perf_counter()
+    started, held = time.perf_counter(), resident()
     with pytest.raises(Refused) as caught:
         Newton().setup(problem)
     assert time.perf_counter() - started < 1
+    assert resident() - held < 50e6
     assert str(caught.value) == (
         "newton needs a matrix of 320,074 x 320,074 numbers (8.2e+02 GB), above algorithm.largest=4,000,000; raise "
         "that, or try a smaller model or algorithm=newton_cg, which needs products with the Hessian alone"
