@@ -528,7 +528,8 @@ class Problem:
 
     def _swept(self, batch: Batch) -> bool:
         """Return whether the gradient through time is written out for this model, and nothing is added to the loss."""
-        return self.uncounted.task_penalty is None and closed_form_time.applies(self.model)
+        bare = self.uncounted.task_penalty is None and not self._mixed
+        return bare and closed_form_time.applies(self.model)
 
     @property
     def plain_chain(self) -> bool:
@@ -540,7 +541,12 @@ class Problem:
         """Whether the model is a chain of dense blocks, under masks at the most, and nobody watches one by a hook."""
         if self._plain is None:
             self._plain = closed_form.applies(self.model)
-        return self._plain and not self.model.hooked
+        return self._plain and not self.model.hooked and not self._mixed
+
+    @property
+    def _mixed(self) -> bool:
+        """Whether autocast chooses the precision of each operation, which it does for those it knows backwards."""
+        return torch.is_autocast_enabled(self.device.type)
 
     def _in_closed_form(self, batch: Batch) -> bool:
         """Return whether the objective on a batch is the mean loss of a plain chain and nothing else."""

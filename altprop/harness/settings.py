@@ -17,9 +17,9 @@ TIERS = ("off", "basic", "standard", "full")
 DTYPES = ("float32", "float64")
 ACCELERATORS = ("cpu", "gpu", "cuda")
 STRATEGIES = ("auto", "ddp")
-PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+"""Lightning's names of those that act on a step: models are built in `dtype`, whatever Lightning's other ones say."""
 PROFILERS = ("simple", "advanced", "pytorch")
-"""Lightning's names."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,14 @@ class Settings:
 
 def _checked_trainer(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return conf/trainer's options as they are, checked."""
-    check_name(options.get("accelerator", "cpu"), "trainer.accelerator", ACCELERATORS)
+    accelerator = check_name(options.get("accelerator", "cpu"), "trainer.accelerator", ACCELERATORS)
     strategy = check_name(options.get("strategy", "auto"), "trainer.strategy", STRATEGIES)
-    check_name(options.get("precision", "32-true"), "trainer.precision", PRECISIONS)
+    precision = str(options.get("precision", "32-true"))
+    if precision.startswith("64"):
+        raise AltpropError(f"trainer.precision={precision} would change nothing; say dtype=float64")
+    check_name(precision, "trainer.precision", PRECISIONS)
+    if precision == "16-mixed" and accelerator == "cpu":
+        raise AltpropError("trainer.precision=16-mixed needs a GPU; say trainer.precision=bf16-mixed")
     check_whole(options.get("threads", 1), "trainer.threads", 1)
     check_number(options.get("checkpoint_seconds", 20), "trainer.checkpoint_seconds", 0)
     if check_whole(options.get("devices", 1), "trainer.devices", 1) > 1 and strategy != "ddp":

@@ -221,16 +221,6 @@ def critical(activation: str) -> tuple[float, float]:
     return math.sqrt(of_weights), math.sqrt(of_biases) if of_biases > 1e-6 else 0.0
 
 
-def check_initialisation(name: str) -> str:
-    """Return the name if it is known.
-
-    Raises:
-        AltpropError: for an unknown name.
-    """
-    _lookup(INITIALISATIONS, "model.initialisation", name)
-    return name
-
-
 def initialise(
     weight: Tensor,
     bias: Tensor | None,

@@ -89,8 +89,11 @@ def _renamed(old: Mapping[str, nn.Parameter], new: Mapping[str, nn.Parameter]) -
 
 
 def _laid_out(value: Tensor | None, p: Tensor) -> Tensor | None:
-    """Return a direction in the memory order of its parameter: torch's fused kernels read it as if it were that."""
-    if value is None or value.stride() == p.stride():
+    """Return a direction in the memory order of its parameter: torch's fused kernels read it as if it were that.
+
+    Under autocast it may come in half precision, and gets the parameter's dtype.
+    """
+    if value is None or (value.stride() == p.stride() and value.dtype == p.dtype):
         return value
     return torch.empty_like(p, requires_grad=False).copy_(value)
 
@@ -245,7 +248,8 @@ class Updater:
         with torch.enable_grad():
             for name, p in self._params.items():
                 value = direction.get(name)
-                p.grad = None if value is None else value.clone(memory_format=torch.contiguous_format)
+                kept = torch.contiguous_format
+                p.grad = None if value is None else value.to(p.dtype, copy=True, memory_format=kept)
         if self._clips:
             self._clip()
 

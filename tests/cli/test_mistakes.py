@@ -100,6 +100,8 @@ MISTAKES = [
     ("stack_seeds=nein", "stack_seeds must be true or false; got 'nein'"),
     ("trainer.threads=0", "trainer.threads must be a whole number of at least 1; got 0"),
     ("trainer.precision=8", "unknown trainer.precision=8; known are:"),
+    ("trainer.precision=64-true", "trainer.precision=64-true would change nothing; say dtype=float64"),
+    ("trainer.precision=16-mixed", "trainer.precision=16-mixed needs a GPU; say trainer.precision=bf16-mixed"),
     ("trainer.devices=2", "trainer.devices above 1 share a run; say trainer=ddp"),
     ("trainer.strategy=fsdp", "unknown trainer.strategy=fsdp; known are: auto, ddp"),
     ("+trainer.overfit_rows=-1", "trainer.overfit_rows must be a whole number of at least 1; got -1"),

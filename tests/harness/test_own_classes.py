@@ -11,6 +11,7 @@ import pytest
 import altprop
 from altprop.conformance.case import composed
 from altprop.harness.cell import _set, make_cell
+from altprop.records.frame import read_all
 
 
 def cell(*overrides: str, folders: tuple[str, ...] = ()) -> Any:
@@ -94,3 +95,23 @@ def test_a_rerun_leaves_out_what_was_for_others_of_a_sweep() -> None:
     words = ("optimizer=sgd", "optimizer.lr=0.1", "task=iris", "+optimizer.dampening=0.1")
     assert cell("algorithm=genetic", *words).rerun(1) == "altprop algorithm=genetic task=iris 'seeds=[1]'"
     assert "optimizer.lr=0.1" in cell("algorithm=backprop", *words).rerun(1)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("task=iris", "algorithm=backprop", "model.hidden=[8]"),
+        ("task=iris", "algorithm=dfa", "model.hidden=[8]", "optimizer.clip_norm=1"),
+        ("task=temporal_order", "algorithm=bptt", "model.hidden=[4]"),
+    ],
+)
+def test_half_precision_is_of_the_step_alone(words: tuple[str, ...], tmp_path: Path) -> None:
+    """Gradients that are written out came in bfloat16, and torch refused them; the weights stay what they are."""
+    short = ("budget.currency=steps", "budget.amount=6", "budget.grid=2", "probes=off", f"runs_dir={tmp_path}")
+    losses = []
+    for precision in ("32-true", "bf16-mixed"):
+        row = altprop.run([*words, *short, f"trainer.precision={precision}"]).iloc[0]
+        assert row.status == "completed", row.reason
+        (record,) = (record for record in read_all(tmp_path)[0] if record.key == row.key)
+        losses.append(record.result["tests"]["test"]["loss"])
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.02)

@@ -13,7 +13,6 @@ from altprop.models.mlp import MLP
 from altprop.models.parts import (
     ACTIVATIONS,
     INITIALISATIONS,
-    check_initialisation,
     critical,
     initialise,
     make_activation,
@@ -185,7 +184,6 @@ def test_groups_hold_two_units_and_more(channels, groups):
     ("call", "message"),
     [
         (lambda: make_activation("rellu"), r"unknown model.activation=rellu; .*relu"),
-        (lambda: check_initialisation("he"), r"unknown model.initialisation=he; .*he_normal"),
         (lambda: make_normalisation("weight", 3, 0), r"unknown model.normalisation=weight; .*layer"),
     ],
 )
