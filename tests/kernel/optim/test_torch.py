@@ -97,6 +97,18 @@ def test_a_direction_in_another_memory_order_is_the_same_direction(name: str) ->
     assert torch.equal(*ends)
 
 
+def test_under_autocast_a_direction_gets_the_dtype_of_its_parameter() -> None:
+    """A gradient has it already, for autograd casts it; a rule that is written out hands on what its products gave."""
+    problem, batch = toy(dtype=torch.float32)
+    updater = problem.updater(OptimizerFactory("torch.optim.SGD", lr=1.0))
+    before = problem.flat()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        gradient = problem.gradient(batch)[1]
+        assert {g.dtype for g in gradient.values()} == {torch.float32}
+        updater.apply({name: g.bfloat16() for name, g in gradient.items()})
+    assert torch.equal(problem.flat(), before - problem.flatten(gradient).bfloat16())
+
+
 @pytest.mark.parametrize("clip", [0.05, 1e6])
 def test_clipping_by_norm_is_torchs(clip: float) -> None:
     ours, theirs = Run(recipe("momentum", clip_norm=clip)), Run(recipe("sgd"))
