@@ -1,7 +1,7 @@
 """What credit through time costs and how far back it reaches, for each rule.
 
 A step of backpropagation through time beside the plain Python loop over the same cell and beside torch's own, and
-real-time recurrent learning beside its matrix products alone. Then the growth of time, FLOPs, state and saved bytes
+real-time recurrent learning beside its floor. Then the growth of time, FLOPs, state and saved bytes
 with the length T and the width W, with fitted exponents; the share of each rule's credit that comes from farther back
 than a lag; and, for each cell as it is drawn, how the gradient fares on its way back.
 """
@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from altprop import Algorithm, Batch, Problem
 from altprop.algorithms.recurrent.bptt import BPTT
 from altprop.algorithms.recurrent.eprop import EProp
+from altprop.algorithms.recurrent.kf_rtrl import KFRTRL
 from altprop.algorithms.recurrent.online import OnlineLearner
+from altprop.algorithms.recurrent.rflo import RFLO
 from altprop.algorithms.recurrent.rtrl import RTRL
 from altprop.algorithms.recurrent.snap import SnAp
 from altprop.algorithms.recurrent.truncated_bptt import TruncatedBPTT
@@ -36,6 +38,8 @@ RULES: dict[str, Callable[[], Algorithm]] = {
     "snap (1)": lambda: SnAp(sgd()),
     "eprop": lambda: EProp(sgd()),
     "uoro": lambda: UORO(sgd()),
+    "kf_rtrl": lambda: KFRTRL(sgd()),
+    "rflo": lambda: RFLO(sgd()),
 }
 CELLS = {
     "rnn, tanh": ("rnn", {}),
@@ -142,23 +146,38 @@ def loops(rounds: int, length: int) -> Table:
     return Table(title, plain, "a step", interleave(ways, rounds))
 
 
-def floor(rounds: int, length: int) -> Table:
-    """Time RTRL against its products alone, 2 B S^2 D FLOPs a time, on tensors of the same shapes."""
-    rows, width = 8, 32
-    shapes = [width * 2, width * width, width]
+def floor(rounds: int, length: int) -> Figures:
+    """Set RTRL's seconds beside its FLOPs at the rate that `bptt` reaches, and beside its products alone."""
+    rows, width, warm = 8, 32, 8  # audited steps are slow: 0, 1, 3 and 7, and the next is 15
     jacobian = torch.randn(rows, width, width)
-    matrices = [torch.randn(rows, width, size) for size in shapes]
+    matrices = [torch.randn(rows, width, size) for size in (width * 2, width * width, width)]
 
-    def products() -> float:
+    def products() -> None:
         for _ in range(length):
             for one in matrices:
                 torch.bmm(jacobian, one)
-        return 1
 
-    alone = "its products alone"
-    ways = {alone: products, "algorithm=rtrl": step_of("rtrl", steps=length, rows=rows, width=width)}
-    title = f"floor: RTRL of {width} units, T = {length}, batch {rows}; {rounds} rounds"
-    return Table(title, alone, "a step", interleave(ways, rounds, warm=1))
+    alone = min(_seconds(products) for _ in range(rounds))
+    rates, took = {}, {}
+    for name, sizes in (("rtrl", (rows, width)), ("bptt", (32, 64))):
+        problem, batch = toy_sequence("rnn", steps=length, rows=sizes[0], width=sizes[1], dtype=torch.float32)
+        rule = set_up(RULES[name](), problem)
+        for _ in range(warm):
+            rule.step(batch)
+        before = problem.ledger.flops
+        times = [_seconds(lambda: rule.step(batch)) for _ in range(min(rounds, warm - 1))]  # noqa: B023
+        took[name], flops = min(times), (problem.ledger.flops - before) / len(times)
+        rates[name] = flops / took[name]
+    figures = [took["rtrl"], rates["bptt"] / rates["rtrl"], took["rtrl"] / alone]
+    title = f"floor: RTRL of {width} units, T = {length}, batch {rows}"
+    note = "CPU seconds; times what its FLOPs would take at bptt's rate; times what its matrix products take alone"
+    return Figures(title, ["s", "x bptt's rate", "x products"], {"rtrl": figures}, note)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.process_time()
+    work()
+    return time.process_time() - started
 
 
 def growth(of: str, sizes: Sequence[int], rounds: int, rules: Sequence[str] = tuple(RULES)) -> Figures:
@@ -167,24 +186,27 @@ def growth(of: str, sizes: Sequence[int], rounds: int, rules: Sequence[str] = tu
     for name in rules:
         measured = [measure(name, size if of == "T" else 25, size if of == "W" else 16, rounds) for size in sizes]
         fitted = [exponent(sizes, values) for values in zip(*measured, strict=True)]
-        rows[name] = [*fitted, *measured[-1]]
-    columns = ["time", "FLOPs", "state", "saved"]
+        rows[name] = [exponent(sizes[-2:], [one[0] for one in measured[-2:]]), *fitted, *measured[-1]]
+    columns = ["time, last", "time", "FLOPs", "state", "saved"]
     last = [f"{what} at {sizes[-1]}" for what in ("s", "FLOP", "state B", "saved B")]
     title = f"growth with {of} = {', '.join(map(str, sizes))}: exponents of a step (RNN, batch 8; else T 25, W 16)"
-    return Figures(title, columns + last, rows, "exponent p of size^p; state is what a rule carries beside h")
+    return Figures(
+        title,
+        columns + last,
+        rows,
+        "exponent p of size^p, by CPU time; last: of the last two sizes; state: what a rule carries beside h",
+    )
 
 
 def measure(name: str, steps: int, width: int, rounds: int) -> tuple[float, float, float, float]:
     """Return seconds, FLOPs, bytes carried from time to time, and bytes saved for the way back, of a step."""
     problem, batch = toy_sequence("rnn", steps=steps, rows=8, width=width, dtype=torch.float32)
     rule = set_up(RULES[name](), problem)
-    for _ in range(2):
+    for _ in range(4):  # three of which are audited
         rule.step(batch)
     before, times = problem.ledger.flops, []
     for _ in range(max(1, rounds // 3)):
-        started = time.perf_counter()
-        rule.step(batch)
-        times.append(time.perf_counter() - started)
+        times.append(_seconds(lambda: rule.step(batch)))
     flops = (problem.ledger.flops - before) / len(times)
     carried = rule.carried if isinstance(rule, OnlineLearner) else {}
     state = sum(one.numel() * one.element_size() for key, one in carried.items() if key != "state")

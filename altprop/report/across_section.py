@@ -18,12 +18,12 @@ _WINS = (
 
 
 def across_section(report: Report, found: Across | None, maps: Sequence[Figure]) -> list[Block]:
-    """Return what holds across tasks; where there is one data set only, that sentence and the map of its workloads."""
+    """Return what holds across tasks, and the map of one task's workloads; of one data set the latter alone."""
     if found is None:
         workloads = f", in {plural(len(report.tables), 'workload')}" if len(report.tables) > 1 else ""
         text = Text(f"There is one data set only{workloads}: nothing can be said across tasks.")
         return [text, *drawings(maps, main=True)]
-    return [*_pooled(found), *drawings(found.figures, main=True), *_who_beats_whom(found)]
+    return [*_pooled(found), *drawings([*maps, *found.figures], main=True), *_who_beats_whom(found)]
 
 
 def _pooled(found: Across) -> list[Block]:

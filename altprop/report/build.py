@@ -149,12 +149,11 @@ def assemble(report: Report) -> Page:
     healths = tasks(lambda one: health(report, one.table, scale), "No run was probed.")
     costs = tasks(lambda one: cost_section(report, one.table), "No run left a ledger behind.")
     trials = tasks(lambda one: robustness_section(report, one.table, one.tuned, one.searched))
-    maps = [] if pooled else reached(report)
     sections = [
         Section("verdict", "Answer", answer(report, results, pooled, cells, unfair) + verdicts),
         Section("compared", "What was compared", compared(report, cells), "Compared"),
         Section("convergence", "Convergence", [Text(ABOUT_CONVERGENCE), switch, *curves]),
-        Section("across", "Across tasks", across_section(report, pooled, maps)),
+        Section("across", "Across tasks", across_section(report, pooled, reached(report))),
         Section("health", "Gradient health", [Text(ABOUT_HEALTH), *healths]),
         Section("cost", "Cost", cost_introduction(report) + costs),
         Section("robustness", "Robustness", robustness_introduction(report) + trials),

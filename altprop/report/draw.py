@@ -187,14 +187,19 @@ def told_map(
     cell: Callable[[int, int], tuple[str, float, str]],
     caption: str = "",
 ) -> Figure:
-    """Draw a table whose cells are coloured; `cell` returns the colour, opacity and text of a row and a column."""
-    names = [fit(row, NAME, TICK) for row in rows]
-    left, top, tall = 8 + max(text_width(row, TICK) for row in names), 42.0, 16.0
+    """Draw a table whose cells are coloured; `cell` returns the colour, opacity and text of a row and a column.
+
+    A column's name may have several lines.
+    """
+    names, heads = [fit(row, NAME, TICK) for row in rows], [column.split("\n") for column in columns]
+    line, tall = 10.5, 16.0
+    left, top = 8 + max(text_width(row, TICK) for row in names), 42.0 + line * (max(map(len, heads)) - 1)
     wide = (WIDE - left - 2) / len(columns)
     canvas = Canvas(WIDE, top + tall * len(names) + 4, label)
     heading(canvas, title)
-    for c, column in enumerate(columns):
-        canvas.text(left + wide * (c + 0.5), top - 6, fit(column, wide - 2, TICK), "soft", TICK, "middle")
+    for c, lines in enumerate(heads):
+        for up, text in enumerate(reversed(lines)):
+            canvas.text(left + wide * (c + 0.5), top - 6 - line * up, fit(text, wide - 2, TICK), "soft", TICK, "middle")
     for r, row in enumerate(names):
         middle = top + tall * (r + 0.5) + 3.4
         canvas.text(left - 5, middle, row, "soft", TICK, "end")
