@@ -14,7 +14,10 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from altprop.harness.sweep import SweepLog
 
 USAGE = """altprop: identical tasks under interchangeable learning algorithms
 
@@ -51,16 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the application and return its exit code: 0, 1 (a cell failed), 2 (a mistake), 130 (interrupted)."""
-    from altprop.cli.application import start
-    from altprop.errors import AltpropError
-    from altprop.harness.progress import Progress
-    from altprop.harness.sweep import (
-        FAILURES,
-        SCRATCH_VARIABLE,
-        SWEEP_VARIABLE,
-        SweepLog,
-        death_of_worker,
-    )
+    from altprop.harness.sweep import SCRATCH_VARIABLE, SWEEP_VARIABLE, SweepLog
 
     with contextlib.ExitStack() as leftovers:
         folder = leftovers.enter_context(tempfile.TemporaryDirectory(prefix="altprop-"))
@@ -75,25 +69,9 @@ def run(arguments: Sequence[str]) -> int:
         # joblib gives a worker that has grown a fresh process; one that died is an error, and told as such.
         leftovers.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
-        code = 0
         before = _terminate_as_interrupt()
         try:
-            with Progress():
-                start(list(arguments))
-        except AltpropError as error:
-            print(f"altprop: {error}", file=sys.stderr)
-            code = 2
-        except KeyboardInterrupt:
-            print("altprop: interrupted; the same command goes on from where it stopped", file=sys.stderr)
-            code = 130
-        except SystemExit as exit_:
-            code = exit_.code if isinstance(exit_.code, int) else 2
-        except Exception as error:
-            sentence = death_of_worker(error, SweepLog.open() or log)
-            if sentence is None:
-                raise
-            print(f"altprop: {sentence}", file=sys.stderr)
-            code = 1
+            code = _run_cells(arguments, log)
         finally:
             if before is not None:
                 signal.signal(signal.SIGTERM, before)
@@ -102,29 +80,69 @@ def run(arguments: Sequence[str]) -> int:
                 leftovers.callback(shutil.rmtree, log.path.parent, ignore_errors=True)
             os.environ.pop(SWEEP_VARIABLE, None)
             os.environ.pop(SCRATCH_VARIABLE, None)
-        outcomes = log.outcomes()
-        mistakes = list(dict.fromkeys(row["text"] for row in log.rows() if row["kind"] == "mistake"))
-        for text in mistakes:
-            print(f"altprop: {text}", file=sys.stderr)
-            code = 2
-        if code == 0 and log.silent() > 0:
-            print(
-                f"altprop: {log.silent()} cells did not report; are {SWEEP_VARIABLE} and the folder of records known "
-                "to the workers? The same command runs what has no record yet",
-                file=sys.stderr,
-            )
-            code = 1
-        if outcomes:
-            code = code or (1 if any(o.status in FAILURES and o.role != "trial" for o in outcomes) else 0)
-            if code in (0, 1) or (mistakes and any(o.key for o in outcomes)):
-                try:
-                    _finish(log, time.perf_counter() - started)
-                except KeyboardInterrupt:
-                    print("altprop: interrupted; the runs are safe, the same command makes the report", file=sys.stderr)
-                    code = 130
-        if code == 0 and outcomes and all(outcome.status == "refused" for outcome in outcomes):
-            print("altprop: nothing ran, every cell was refused; the lines above say why", file=sys.stderr)
-            code = 2
+        return _conclude(log, code, time.perf_counter() - started)
+
+
+def _run_cells(arguments: Sequence[str], log: SweepLog) -> int:
+    """Hand the command to Hydra, and return the exit code of what was raised, 0 where nothing was."""
+    from altprop.cli.application import start
+    from altprop.errors import AltpropError
+    from altprop.harness.progress import Progress
+    from altprop.harness.sweep import SweepLog, death_of_worker
+
+    try:
+        with Progress():
+            start(list(arguments))
+    except AltpropError as error:
+        print(f"altprop: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("altprop: interrupted; the same command goes on from where it stopped", file=sys.stderr)
+        return 130
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else 2
+    except Exception as error:
+        sentence = death_of_worker(error, SweepLog.open() or log)
+        if sentence is None:
+            raise
+        print(f"altprop: {sentence}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _conclude(log: SweepLog, code: int, seconds: float) -> int:
+    """Tell the mistakes of a command's cells and what became of them, build the report, and return the exit code.
+
+    Args:
+        log: of the command.
+        code: of what its cells raised.
+        seconds: that they took.
+    """
+    from altprop.harness.sweep import FAILURES, SWEEP_VARIABLE
+
+    outcomes = log.outcomes()
+    mistakes = list(dict.fromkeys(row["text"] for row in log.rows() if row["kind"] == "mistake"))
+    for text in mistakes:
+        print(f"altprop: {text}", file=sys.stderr)
+        code = 2
+    if code == 0 and log.silent() > 0:
+        print(
+            f"altprop: {log.silent()} cells did not report; are {SWEEP_VARIABLE} and the folder of records known "
+            "to the workers? The same command runs what has no record yet",
+            file=sys.stderr,
+        )
+        code = 1
+    if outcomes:
+        code = code or (1 if any(o.status in FAILURES and o.role != "trial" for o in outcomes) else 0)
+        if code in (0, 1) or (mistakes and any(o.key for o in outcomes)):
+            try:
+                _finish(log, seconds)
+            except KeyboardInterrupt:
+                print("altprop: interrupted; the runs are safe, the same command makes the report", file=sys.stderr)
+                return 130
+    if code == 0 and outcomes and all(outcome.status == "refused" for outcome in outcomes):
+        print("altprop: nothing ran, every cell was refused; the lines above say why", file=sys.stderr)
+        return 2
     return code
 
 
