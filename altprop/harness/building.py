@@ -75,42 +75,20 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
     task = build(cell.config["task"], Task, "task")  # type: ignore[type-abstract]
     data = _overfit(_data(task, cell), cell).to(device, dtype) if data is None else data
     noise = _noise(cell.config["dropout"])
-    spec = task.spec
-    model = _model(cell.config["model"], spec, noise, streams.initialisation.generator).to(device=device, dtype=dtype)
+    model = _model(cell.config["model"], task.spec, noise, streams.initialisation.generator).to(
+        device=device, dtype=dtype
+    )
     model.train()
     if cell.config["model"].get("initialisation") == "lsuv" and isinstance(model, LayeredModel):
         model.scale_outputs(data.train.inputs[: settings.probe_rows])
-    first = data.train.batch(torch.zeros(1, dtype=torch.int64, device=device))
-    ledger = Ledger(len(getattr(model, "blocks", ())))
-    ledger.measure_forward = partial(_forward_flops, model, first)
-    ledger.forward_flops = ledger.measure_forward()
-    whole = data.train.whole()
-    ledger.epoch_samples = max(1, whole.samples)
-    problem = Problem(
-        model,
-        task.loss,
-        spec,
-        ledger,
-        streams.algorithm,
-        NoiseClock(streams.noise_seed),
-        _offers(task, model),
-        (cell.axes["task"], cell.axes["model"]),
-        len(data.train),
-    )
-    problem.player_loss = task._player_loss
-    problem.uncounted.charge(task.penalty)
-    if Capability.ENVIRONMENT in task.offers:
-        problem.attach(task._environment())
-    problem.ranks = ranks = Ranks(settings.rank, settings.ranks)
-    if ranks.size > 1 and not task.loss.is_mean:
-        raise Refused(f"processes average means, and the loss {task.loss.name} reduces otherwise; use trainer=cpu")
+    problem = _problem(cell, task, data, model, streams)
     algorithm = _algorithm(cell.config["algorithm"])
     _refuse_unless_evaluated(cell, algorithm, task)
     initial = _digest(model)
     algorithm.setup(problem)
     if algorithm.own_model:
         _refuse_what_reaches_no_model(cell.axes["algorithm"], problem)
-    feed = feed_of(task, algorithm, data.train, seed, ranks)
+    feed = feed_of(task, algorithm, data.train, seed, problem.ranks)
     rows = _probe_rows(data.train, settings.probe_rows, task.data_seed).to(device)
     return Parts(
         task,
@@ -128,6 +106,35 @@ def build_parts(cell: Cell, seed: int, data: TaskData | None = None) -> Parts:
         },
         streams.evaluation.seed,
     )
+
+
+def _problem(cell: Cell, task: Task, data: TaskData, model: nn.Module, streams: Streams) -> Problem:
+    """Return what a learner is bound to: model and objective, with a ledger that knows what a forward costs."""
+    first = data.train.batch(torch.zeros(1, dtype=torch.int64, device=data.train.inputs.device))
+    ledger = Ledger(len(getattr(model, "blocks", ())))
+    ledger.measure_forward = partial(_forward_flops, model, first)
+    ledger.forward_flops = ledger.measure_forward()
+    whole = data.train.whole()
+    ledger.epoch_samples = max(1, whole.samples)
+    problem = Problem(
+        model,
+        task.loss,
+        task.spec,
+        ledger,
+        streams.algorithm,
+        NoiseClock(streams.noise_seed),
+        _offers(task, model),
+        (cell.axes["task"], cell.axes["model"]),
+        len(data.train),
+    )
+    problem.player_loss = task._player_loss
+    problem.uncounted.charge(task.penalty)
+    if Capability.ENVIRONMENT in task.offers:
+        problem.attach(task._environment())
+    problem.ranks = Ranks(cell.settings.rank, cell.settings.ranks)
+    if problem.ranks.size > 1 and not task.loss.is_mean:
+        raise Refused(f"processes average means, and the loss {task.loss.name} reduces otherwise; use trainer=cpu")
+    return problem
 
 
 def _probe_rows(split: Split, count: int, seed: int) -> Tensor:
