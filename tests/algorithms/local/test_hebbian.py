@@ -15,7 +15,7 @@ from altprop.randomness import generator_for
 from altprop.testing import make_problem, relative_error, set_up, sgd, toy
 
 
-@pytest.mark.parametrize("chosen", ["oja", "sanger"])
+@pytest.mark.parametrize("chosen", ["oja", "sanger", "krotov_hopfield"])
 @pytest.mark.parametrize("rule", ["stacks_as_it_steps", "counts_what_it_does"])
 def test_other_rules_obey_too(chosen: str, rule: str) -> None:
     target = find_target("hebbian")
@@ -23,16 +23,18 @@ def test_other_rules_obey_too(chosen: str, rule: str) -> None:
 
 
 def test_bad_options_and_what_cannot_run() -> None:
-    for options in ({"rule": "hopfield"}, {"temperature": 0}):
-        with pytest.raises(AltpropError, match=r"algorithm\.(rule|temperature)"):
+    for options in ({"rule": "hopfield"}, {"temperature": 0}, {"rank": 1}, {"delta": -0.1}):
+        with pytest.raises(AltpropError, match=r"algorithm\.(rule|temperature|rank|delta)"):
             Hebbian(sgd(), **options)
     with pytest.raises(Refused, match="has none; use model=mlp"):
         set_up(Hebbian(sgd()), toy((5, 3))[0])
+    with pytest.raises(Refused, match=r"in a layer of 2; use algorithm\.rank=2"):
+        set_up(Hebbian(sgd(), "krotov_hopfield", rank=3), toy((5, 2, 3))[0])
     with pytest.raises(Refused, match=r"not blocks\.0\.norm\.weight"):
         set_up(Hebbian(sgd()), toy(normalisation="layer")[0])
 
 
-@pytest.mark.parametrize("rule", ["softhebb", "oja", "sanger"])
+@pytest.mark.parametrize("rule", ["softhebb", "oja", "sanger", "krotov_hopfield"])
 def test_a_filter_learns_from_every_patch(rule: str) -> None:
     model = CNN(ModelSpec((64,), 3), (4, 5), activation="tanh", generator=generator_for(0)).double()
     problem = make_problem(model, "cross_entropy", offers=frozenset({Capability.SUPERVISED, Capability.CLASSES}))
@@ -43,6 +45,9 @@ def test_a_filter_learns_from_every_patch(rule: str) -> None:
     x = patches.transpose(1, 2).flatten(0, 1)
     u = x @ weight.T
     y = (u / 0.5).softmax(1) if rule == "softhebb" else u
+    if rule == "krotov_hopfield":
+        places = u.argsort(1, descending=True).argsort(1)
+        y = (places == 0).double() - 0.4 * (places == 1).double()
     told = [
         x - u[:, : k + 1] @ weight[: k + 1] if rule == "sanger" else x - u[:, k : k + 1] * weight[k] for k in range(4)
     ]
