@@ -26,7 +26,7 @@ INITIALISATIONS = (
     "unit_normal",
     "zeros",
 )
-NORMALISATIONS = ("none", "batch", "layer", "group", "rms")
+NORMALISATIONS = ("none", "batch", "layer", "group", "rms", "weight")
 CELLS = ("rnn", "leaky_rnn", "gru", "lstm")
 LOGGERS = ("csv", "tensorboard", "mlflow", "wandb")
 SCHEDULES = ("constant", "linear", "cosine", "step", "exponential")

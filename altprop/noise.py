@@ -199,6 +199,11 @@ class Noise(nn.Module, ABC):
         if isinstance(model, nn.Module):
             names = {id(p): name for name, p in model.named_parameters()}
             self.weights = {layer: names[id(weight)] for layer, weight in asked.items() if id(weight) in names}
+            if self.charges_weights and len(self.weights) < len(asked):
+                raise Refused(
+                    f"{type(self).__name__} charges the weights that read noisy values, and those of model={name} are "
+                    "made of other parameters; use model.normalisation=none or another dropout"
+                )
         served = {site: layers for site, layers in found.items() if site in self.sites}
         if not served:
             sites = " and ".join(sorted(self.sites)) or "no site"

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from altprop.capabilities import Capability
 from altprop.data import ModelSpec
 from altprop.errors import AltpropError, Refused
-from altprop.models.parts import Activation, initialise, make_activation, make_normalisation, withhold_derivatives
+from altprop.models.parts import (
+    Activation,
+    WeightNormalisation,
+    initialise,
+    make_activation,
+    make_normalisation,
+    withhold_derivatives,
+)
 from altprop.noise import MultiplicativeNoise, Noise
 
 
@@ -80,9 +87,19 @@ class Block(nn.Module, ABC):
         return x
 
     def effective_weight(self) -> Tensor:
-        """Return the weight with weight noise, if any."""
+        """Return the weight that the linear part has: normalised where that is asked for, and with weight noise."""
+        weight = self.norm.applied(self.weight) if isinstance(self.norm, WeightNormalisation) else self.weight
         noise = self.noise
-        return self.weight if noise is None else noise(self.weight, "weight", self.index)
+        return weight if noise is None else noise(weight, "weight", self.index)
+
+    def _draw(
+        self, initialisation: str, fan_in: int, fan_out: int, generator: torch.Generator, activation: str
+    ) -> None:
+        """Fill weight and bias by the named scheme; normalised weights begin as they are drawn."""
+        gain = self.activation.gain
+        initialise(self.weight, self.bias, initialisation, fan_in, fan_out, gain, generator, activation)
+        if isinstance(self.norm, WeightNormalisation):
+            self.norm.begin(self.weight)
 
     @abstractmethod
     def transform(self, x: Tensor) -> Tensor:
@@ -153,7 +170,7 @@ class Dense(Block):
         self.shortcut, self.skip = shortcut, skip
         self.weight = nn.Parameter(torch.empty(outputs, inputs, device="cpu"))
         self.bias = nn.Parameter(torch.empty(outputs, device="cpu"))
-        initialise(self.weight, self.bias, initialisation, inputs, outputs, self.activation.gain, generator, activation)
+        self._draw(initialisation, inputs, outputs, generator, activation)
 
     def transform(self, x: Tensor) -> Tensor:
         return nn.functional.linear(self.perturbed(x), self.effective_weight(), self.bias)
@@ -218,6 +235,9 @@ class LayeredModel(nn.Module):
             block.attach(self.noise, index, index == len(blocks) - 1)
         if any(block.activation.flat for block in blocks):
             withhold_derivatives(self)
+        if any(isinstance(getattr(block, "norm", None), WeightNormalisation) for block in blocks):
+            # Rules for plain chains speak of a layer's weight, which is no parameter here.
+            vars(self)["offers"] = self.offers - {Capability.CHAIN}
 
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs (B, ...) to outputs (B, C)."""
@@ -241,7 +261,8 @@ class LayeredModel(nn.Module):
         with torch.no_grad():
             for block in self._listed():
                 deviation = block.transform(x).std(correction=0)
-                block.weight.div_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
+                scaled = block.norm.weight if isinstance(block.norm, WeightNormalisation) else block.weight
+                scaled.div_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
                 x = block(x)
         self.train(training)
 

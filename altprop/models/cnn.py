@@ -11,7 +11,6 @@ from altprop.checks import ACTIVATIONS, INITIALISATIONS, NORMALISATIONS, check_n
 from altprop.data import ModelSpec
 from altprop.errors import AltpropError
 from altprop.models.base import Block, Dense, LayeredModel
-from altprop.models.parts import initialise
 from altprop.noise import Noise
 
 _FORWARD = {1: functional.conv1d, 2: functional.conv2d}
@@ -65,8 +64,7 @@ class Conv(Block):
         taps = kernel**dims
         self.weight = nn.Parameter(torch.empty(channels, input_shape[0], *[kernel] * dims, device="cpu"))
         self.bias = nn.Parameter(torch.empty(channels, device="cpu"))
-        gain, fans = self.activation.gain, (input_shape[0] * taps, channels * taps)
-        initialise(self.weight, self.bias, initialisation, *fans, gain, generator, activation)
+        self._draw(initialisation, input_shape[0] * taps, channels * taps, generator, activation)
 
     def transform(self, x: Tensor) -> Tensor:
         convolve = _FORWARD[self.dims]

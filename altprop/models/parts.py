@@ -280,6 +280,40 @@ class RootMeanSquare(nn.Module):
         return z * scale * self.weight.reshape(-1, *[1] * (z.dim() - 2))
 
 
+class WeightNormalisation(nn.Module):
+    """Part a unit's weights into their length and their direction: `W = g V / |V|`, V the block's own weight.
+
+    The block asks for W (`applied`); what stands after its linear part is left as it is. g begins as |V|, so that the
+    net begins as the one without. V is told by its direction alone: its gradient stands at right angles to it, so
+    that V grows with each step and the steps of its direction shrink; a penalty on V changes no function.
+
+    Args:
+        channels: units, or channels of a convolution, each with a length g, `weight`.
+
+    Salimans and Kingma 2016, arXiv:1602.07868, equations 2 and 3. They begin with g and biases that give each unit the
+    variance 1 on one batch; `initialisation=lsuv` does so for a layer as a whole.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, device="cpu"))
+
+    def begin(self, direction: Tensor) -> None:
+        """Take the lengths of weights V, (channels, ...), as the lengths g."""
+        with torch.no_grad():
+            self.weight.copy_(direction.flatten(1).square().sum(1).sqrt())
+
+    def applied(self, direction: Tensor) -> Tensor:
+        """Return W, (channels, ...), from V; 0 where V is."""
+        squares = direction.square().sum(list(range(1, direction.dim())), keepdim=True)
+        lengths = torch.where(squares > 0, squares, torch.ones_like(squares)).sqrt()
+        return self.weight.reshape(-1, *[1] * (direction.dim() - 1)) * direction / lengths
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return pre-activations as they are."""
+        return z
+
+
 def _groups(channels: int) -> int:
     """Return the most groups, 8 at most, of equally many units each, two at least: one alone would become 0."""
     return max((g for g in range(1, 9) if channels % g == 0 and channels // g > 1), default=1)
@@ -289,7 +323,7 @@ def make_normalisation(name: str, channels: int, dims: int) -> nn.Module | None:
     """Return a normalisation of `channels` units, or None for "none".
 
     Args:
-        name: none, batch, layer, group (Wu and He 2018; up to 8 groups of two and more units) or rms.
+        name: none, batch, layer, group (Wu and He 2018; up to 8 groups of two and more units), rms or weight.
         channels: units, or channels of a convolution.
         dims: spatial dimensions: 0 dense, 1 or 2 for convolutions.
 
@@ -303,6 +337,7 @@ def make_normalisation(name: str, channels: int, dims: int) -> nn.Module | None:
         "layer": lambda: nn.LayerNorm(channels, device="cpu") if dims == 0 else nn.GroupNorm(1, channels, device="cpu"),
         "group": lambda: nn.GroupNorm(_groups(channels), channels, device="cpu"),
         "rms": lambda: RootMeanSquare(channels),
+        "weight": lambda: WeightNormalisation(channels),
     }
     return _lookup(kinds, "model.normalisation", name)()
 

@@ -94,7 +94,7 @@ def test_every_optimizer(both: Callable[..., bool], optimizer: str) -> None:
         ("task=iris", "dropout=standard"),
         ("task=iris", "dropout=gaussian", "dropout.schedule=annealed"),
         ("task=iris", "dropout=alpha", "dropout.passes=2"),
-        ("task=iris", "dropout=dropconnect"),
+        ("task=iris", "dropout=dropconnect", "model.normalisation=weight"),
         ("task=iris", "dropout=concrete"),
         ("task=iris", "dropout=standout"),
         ("task=iris", "dropout=stochastic_depth", "model=residual_mlp", "model.hidden=[5,5]"),

@@ -53,7 +53,7 @@ def test_a_population_is_the_loop_for_every_activation(zoo, layered, activation)
     assert (model.population(x, params) - one_by_one(model, x, params)).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("normalisation", ["none", "layer", "batch", "group", "rms"])
+@pytest.mark.parametrize("normalisation", ["none", "layer", "batch", "group", "rms", "weight"])
 @pytest.mark.parametrize("noisy", [False, True])
 def test_the_population_objective_is_each_individuals(zoo, everywhere, layered, normalisation, noisy):
     noise = everywhere() if noisy else None

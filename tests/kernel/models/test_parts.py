@@ -184,7 +184,7 @@ def test_groups_hold_two_units_and_more(channels, groups):
     ("call", "message"),
     [
         (lambda: make_activation("rellu"), r"unknown model.activation=rellu; .*relu"),
-        (lambda: make_normalisation("weight", 3, 0), r"unknown model.normalisation=weight; .*layer"),
+        (lambda: make_normalisation("wieght", 3, 0), r"unknown model.normalisation=wieght; .*layer"),
     ],
 )
 def test_an_unknown_name_is_told_the_known_ones(call, message):
