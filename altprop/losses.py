@@ -79,6 +79,12 @@ class Loss(ABC):
         """Return the probability of each class that outputs stand for, (..., C) or (..., 1) of two; None without."""
         return None
 
+    @final
+    def prediction(self, outputs: Tensor) -> Tensor:
+        """Return what outputs stand for: probabilities, or else the outputs themselves."""
+        p = self.probabilities(outputs)
+        return outputs if p is None else p
+
 
 class NoLoss(Loss):
     """Stand where a task has no loss of outputs: a game, whose players have their own, or an environment."""

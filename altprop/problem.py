@@ -26,6 +26,7 @@ from altprop.errors import AltpropError, Refused, near
 from altprop.ledger import Ledger
 from altprop.linearization import Linearization
 from altprop.losses import Loss
+from altprop.monte_carlo import MonteCarlo
 from altprop.noise import Noise, NoiseClock
 from altprop.objective import Objective
 from altprop.optim import OptimizerFactory, Updater, role_of
@@ -220,11 +221,12 @@ class Problem:
     def predictor(self) -> Callable[..., Tensor]:
         """What predicts inside `evaluating`: the model, or the mean of the noisy passes that its noise asks for."""
         noise = self.uncounted.noise
-        predictor: Callable[..., Tensor] = self.model if noise is None or not noise.passes else self._averaged
-        return predictor
+        if noise is None or not noise.passes:
+            return self.model
+        return MonteCarlo(self._passes, self.loss)
 
-    def _averaged(self, x: Tensor, **kwargs: Any) -> Tensor:
-        """Return the outputs of the mean prediction over passes whose masks are those of no training step."""
+    def _passes(self, x: Tensor, **kwargs: Any) -> Tensor:
+        """Return the outputs of passes whose masks are those of no training step, (K, ..., C)."""
         noise = self.uncounted.noise
         assert noise is not None
         noise.train()
@@ -235,7 +237,7 @@ class Problem:
                 outputs.append(self.model(x, **kwargs))
         finally:
             noise.eval()
-        return self.loss.averaged(torch.stack(outputs))
+        return torch.stack(outputs)
 
     @contextmanager
     def observing(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from altprop.checks import check_batch_size, check_number, check_penalty, check_
 from altprop.data import Batch, Feed, ModelSpec, Panel, Reference, Source, Split, TaskData
 from altprop.errors import AltpropError
 from altprop.losses import LOSSES, CrossEntropy, Loss, NoLoss, SmoothedCrossEntropy, make_loss
+from altprop.monte_carlo import MonteCarlo, spread
 from altprop.randomness import Random, derive_seed, generator_for
 
 if TYPE_CHECKING:
@@ -343,7 +344,9 @@ class Task(ABC):
     def _evaluate_outputs(self, predictor: Predictor, split: Split) -> dict[str, float]:
         if split.labelled is not None:
             split = split.take(split.labelled.nonzero()[:, 0])
-        outputs = predictor(split.inputs) if split.mask is None else predictor(split.inputs, mask=split.mask)
+        named = {} if split.mask is None else {"mask": split.mask}
+        passes = predictor.passes(split.inputs, **named) if isinstance(predictor, MonteCarlo) else None
+        outputs = predictor(split.inputs, **named) if passes is None else self.scored.averaged(passes)
         per = self.scored.per_element(outputs, split.targets)
         mask = split.mask if split.mask is not None and split.mask.shape == per.shape else None
         if self.scored.is_mean:
@@ -351,7 +354,16 @@ class Task(ABC):
         else:
             weights = torch.ones_like(per, dtype=torch.float64) if mask is None else mask.double()
             loss = (per.double() * weights).sum() / self.scored.divisor(weights)
-        return {"loss": float(loss), **self._calibration(outputs, split), **self._metrics(outputs, split)}
+        spreads = {} if passes is None else self._spread(passes, mask)
+        return {"loss": float(loss), **self._calibration(outputs, split), **spreads, **self._metrics(outputs, split)}
+
+    def _spread(self, passes: Tensor, mask: Tensor | None) -> dict[str, float]:
+        """Return the variance of the predictions of passes (K, ..., C), summed over outputs, its mean over elements."""
+        variance = spread(self.scored, passes.double())
+        if variance is None:
+            return {}
+        each = variance.sum(-1)
+        return {"prediction_variance": float((each if mask is None else each[mask]).mean())}
 
     def _calibration(self, outputs: Tensor, split: Split) -> dict[str, float]:
         """Return the calibration error of predicted classes, where the loss makes the outputs probabilities."""

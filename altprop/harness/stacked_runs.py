@@ -15,6 +15,7 @@ from altprop.capabilities import OUTPUT_KINDS, PredictorKind, evaluated_as
 from altprop.data import Batch, Feed
 from altprop.feed import EpochFeed
 from altprop.harness.training_run import TrainingRun, wait_for
+from altprop.monte_carlo import MonteCarlo
 from altprop.stacked_learners import StackedLearners, StackedStep, stacked_batch
 
 
@@ -163,7 +164,9 @@ class StackedRuns:
 
         def outputs() -> Tensor:
             with torch.no_grad(), problem.evaluating():
-                return (problem.predictor if algorithm.kind is PredictorKind.OUTPUT else problem.model)(split.inputs)
+                predictor = problem.predictor if algorithm.kind is PredictorKind.OUTPUT else problem.model
+                run = predictor.passes if isinstance(predictor, MonteCarlo) else predictor
+                return run(split.inputs)
 
         started = time.perf_counter()
         for training_run, found in zip(self.training_runs, self.learners.observed(outputs), strict=True):

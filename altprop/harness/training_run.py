@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from statistics import fmean
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from altprop.data import Batch, Split
 from altprop.harness.building import Parts
 from altprop.harness.settings import Settings
+from altprop.monte_carlo import MonteCarlo
 from altprop.randomness import Random, derive_seed
 from altprop.records.status import RunStatus
 from altprop.task import Predictor
@@ -445,12 +447,13 @@ def _label(test: str) -> str:
 
 
 def _known(predict: Predictor, inputs: Tensor, outputs: Tensor) -> Predictor:
-    """Return a predictor whose outputs on these inputs are known."""
+    """Return a predictor whose outputs (of all passes, where it averages several) on these inputs are known."""
+    run = predict.passes if isinstance(predict, MonteCarlo) else predict
 
     def answer(x: Tensor, **named: Any) -> Tensor:
-        return outputs if x is inputs else predict(x, **named)
+        return outputs if x is inputs else run(x, **named)
 
-    return answer
+    return replace(predict, passes=answer) if isinstance(predict, MonteCarlo) else answer
 
 
 def _means(told: Sequence[Mapping[str, float]]) -> dict[str, float]:

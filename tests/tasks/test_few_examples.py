@@ -10,6 +10,7 @@ import torch
 from altprop import AltpropError, load
 from altprop.cli.run import run
 from altprop.losses import SmoothedCrossEntropy, make_loss
+from altprop.monte_carlo import MonteCarlo
 from altprop.task import calibration_error
 from altprop.tasks.digits import Digits
 from altprop.tasks.sunspots import Sunspots
@@ -67,6 +68,22 @@ def test_it_is_told_where_outputs_are_probabilities(loss: str, told: bool) -> No
     assert ("calibration_error" in found) is told
     if told:  # all at confidence .1
         assert found["calibration_error"] == pytest.approx(abs(found["accuracy"] - 0.1), abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "one_hot_squared_error"])
+def test_noisy_passes_are_told_by_their_mean_and_variance(loss: str) -> None:
+    task = Digits(loss=loss)
+    split = task.data().tests["test"]
+    passes = torch.randn(5, len(split), 10, generator=torch.Generator().manual_seed(0)).double()
+    found = task.evaluate(MonteCarlo(lambda x: passes, task.loss), split)
+    predicted = passes.softmax(-1) if loss == "cross_entropy" else passes
+    variance = (predicted - predicted.mean(0)).square().sum(0) / 4
+    assert found["prediction_variance"] == pytest.approx(float(variance.sum(1).mean()), rel=1e-12)
+    alone = task.evaluate(lambda x: task.scored.averaged(passes), split)
+    assert alone == {name: value for name, value in found.items() if name != "prediction_variance"}
+    if loss == "cross_entropy":
+        p = predicted.mean(0).gather(1, split.targets[:, None])
+        assert found["loss"] == pytest.approx(float(-p.log().mean()), rel=1e-12)
 
 
 def test_early_stopping_ends_a_run_and_keeps_its_best_state(tmp_path: Path) -> None:
