@@ -221,9 +221,8 @@ class Problem:
     def predictor(self) -> Callable[..., Tensor]:
         """What predicts inside `evaluating`: the model, or the mean of the noisy passes that its noise asks for."""
         noise = self.uncounted.noise
-        if noise is None or not noise.passes:
-            return self.model
-        return MonteCarlo(self._passes, self.loss)
+        model: Callable[..., Tensor] = self.model
+        return model if noise is None or not noise.passes else MonteCarlo(self._passes, self.loss)
 
     def _passes(self, x: Tensor, **kwargs: Any) -> Tensor:
         """Return the outputs of passes whose masks are those of no training step, (K, ..., C)."""

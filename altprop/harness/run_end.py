@@ -236,6 +236,7 @@ def _result(training_run: TrainingRun, tests: Tests) -> dict[str, Any]:
         "validation_best": training_run.best["value"] if training_run.best else None,
         "test_metrics": final.get("test", {}),
         "tests": final,
+        **({"train_metrics": training_run.train_metrics} if training_run.train_metrics else {}),
         "chance": reference.chance,
         "oracle": reference.oracle,
         "baselines": dict(reference.baselines),

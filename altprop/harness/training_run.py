@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from altprop.capabilities import PredictorKind, evaluated_as
 from altprop.data import Batch, Split
 from altprop.harness.building import Parts
 from altprop.harness.settings import Settings
@@ -55,6 +56,7 @@ class TrainingRun:
         self.evaluation_seconds = 0.0
         self.stop_requested = False
         self.outputs: dict[str, Tensor] = {}
+        self.train_metrics: dict[str, float] = {}
         self.own_model = parts.algorithm.own_model
         self.probes: Any = None
         if settings.probes != "off":
@@ -410,12 +412,23 @@ class TrainingRun:
         final = {name: self.evaluate(split, name) for name, split in self.parts.data.tests.items()}
         for name, metrics in final.items():
             self._row(_label(name), metrics)
+        self.train_metrics = self._on_training_rows()
         if self.best is None or "test" not in self.parts.data.tests:
             return final, None
         self.parts.algorithm.restore(self.best)
         metrics = self.evaluate(self.parts.data.tests["test"], "test")
         self._row("test_best", metrics)
         return final, metrics.get(self.parts.task.metric)
+
+    def _on_training_rows(self) -> dict[str, float]:
+        """Return the metrics of outputs on training rows, at most as many as the test set has, spread over all."""
+        train, test = self.parts.data.train, self.parts.data.tests.get("test")
+        kind = evaluated_as(self.parts.algorithm.kind, self.parts.task.kinds)
+        if kind is not PredictorKind.OUTPUT or not test or not len(train):
+            return {}
+        count = min(len(train), len(test))
+        rows = torch.arange(count, device=train.inputs.device) * len(train) // count
+        return self.evaluate(train if count == len(train) else train.take(rows), "train")
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that an exact resume needs, in weights_only-safe types."""

@@ -70,6 +70,7 @@ _RUN_COLUMNS: dict[str, tuple[str, str]] = {
     "hits": ("result.hits", "any"),
     "baselines": ("result.baselines", "any"),
     "test_metrics": ("result.test_metrics", "any"),
+    "train_metrics": ("result.train_metrics", "any"),
     "sizes": ("result.sizes", "any"),
     "flops_by_kind": ("result.flops_by_kind", "any"),
     "uncounted_ops": ("result.uncounted_ops", "any"),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from altprop.report.across import Across, Pooled
 from altprop.report.blocks import Block, Cell, Cells, Fold, Grid, Text, drawings, right
+from altprop.report.crossing import over_examples
 from altprop.report.draw import Figure
 from altprop.report.format import percent, plural
 from altprop.report.model import CROWD, Learner, Report
@@ -18,7 +19,14 @@ _WINS = (
 
 
 def across_section(report: Report, found: Across | None, maps: Sequence[Figure]) -> list[Block]:
-    """Return what holds across tasks, and the map of one task's workloads; of one data set the latter alone."""
+    """Return what holds across tasks, and the map of one task's workloads; of one data set the latter alone.
+
+    Below stands what a data set shows that was given in several sizes.
+    """
+    return [*_across(report, found, maps), *over_examples(report)]
+
+
+def _across(report: Report, found: Across | None, maps: Sequence[Figure]) -> list[Block]:
     if found is None:
         workloads = f", in {plural(len(report.tables), 'workload')}" if len(report.tables) > 1 else ""
         text = Text(f"There is one data set only{workloads}: nothing can be said across tasks.")

@@ -13,6 +13,7 @@ from altprop.report.failures import words
 from altprop.report.format import brief, percent, plural, signed
 from altprop.report.health import in_words, inside_band, layer_matrix, layer_names, layers_of, own, own_names, track
 from altprop.report.health_figures import Scale, alignments, brought, heat_maps, overlays, scale_figure
+from altprop.report.instruments import evidence, instrument_figures
 from altprop.report.leading import undrawn
 from altprop.report.model import SINGLES, Report, Run, Table, as_number
 from altprop.report.runs import LAYER_COLUMNS, WHOLE_COLUMNS, run_page
@@ -130,7 +131,7 @@ def health(report: Report, table: Table, scale: Scale | None) -> list[Block]:
     if all(one.words == "not probed" for one in found):
         blocks.append(Text("No run was probed here."))
     else:
-        blocks += [_grid(report, table, found), Text(_JUDGED, "note"), *_causes(found)]
+        blocks += [_grid(report, table, found), Text(_JUDGED, "note"), *_causes(found), *evidence(table)]
         blocks += [Text(left, "note")] if (left := undrawn(report, table)) else []
         blocks += _drawn(report, table, scale)
     told = [
@@ -225,7 +226,7 @@ def _drawn(report: Report, table: Table, scale: Scale | None) -> list[Block]:
         Text("Alignment: the signal with the gradient of its batch, the update with the gradient", "h4"),
         Text(band, "note"),
         Drawings(alignments(report, table), "grid"),
-        Drawings(overlays(report, table)),
+        Drawings([*overlays(report, table), *instrument_figures(report, table)]),
     ]
 
 

@@ -30,7 +30,7 @@ def reached(report: Report) -> list[Figure]:
     tasks = {table.workload.partition("[")[0] for table in report.tables}
     if len(tables) < MIN_WORKLOADS or len(tasks) > 1:
         return []
-    learners = _shown(report, tables)
+    learners = shown(report, tables)
     targets = [list(table.targets)[len(table.targets) // 2] for table in tables]
     columns = [name.replace(", ", ",\n") for name in _without_common([table.workload for table in tables])]
     with_medians = len(tables) <= MAX_WITH_MEDIANS
@@ -61,7 +61,8 @@ def _typical(table: Table, name: str) -> float:
     return in_metric(median(np.array([table.score(run) for run in table.runs[name]])), table.sign)
 
 
-def _shown(report: Report, tables: Sequence[Table]) -> list[Learner]:
+def shown(report: Report, tables: Sequence[Table]) -> list[Learner]:
+    """Return who ran these workloads, without controls; a learner that was tuned stands there as tuned alone."""
     ran = [one for one in report.learners if not one.control and any(table.tried(one.name) for table in tables)]
     tuned = {one.name.removesuffix("·tuned") for one in ran if one.tuned}
     return [one for one in ran if one.tuned or one.name not in tuned]

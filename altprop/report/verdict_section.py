@@ -19,6 +19,7 @@ from altprop.report.blocks import (
 )
 from altprop.report.calibration import calibration
 from altprop.report.format import number, p_value, percent
+from altprop.report.generalisation import generalisation
 from altprop.report.model import Report, Table
 from altprop.report.results import Row, dots
 from altprop.report.verdict import Verdict
@@ -29,7 +30,8 @@ def verdict_section(report: Report, table: Table, rows: list[Row], verdict: Verd
     said: list[Block] = [Text(" ".join(verdict.sentences), "verdict")]
     said += [Points(verdict.caveats)] if verdict.caveats else []
     halves = Beside(said, drawings([dots(report, table, rows)], main=True))
-    return [halves, *_results(table, [row for row in rows if row.summary is not None]), *calibration(report, table)]
+    results = _results(table, [row for row in rows if row.summary is not None])
+    return [halves, *results, *generalisation(report, table), *calibration(report, table)]
 
 
 def _results(table: Table, tried: list[Row]) -> list[Block]:

@@ -1,0 +1,91 @@
+"""Gains over the number of training examples: paired, by hand, and where they cross 0."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from altprop.report.across import across
+from altprop.report.across_section import across_section
+from altprop.report.blocks import Points, figures_of, markdown
+from altprop.report.crossing import gains, over_examples
+from altprop.report.model import Report
+from altprop.report.reading import read
+
+SIZES = (100, 400, 1600)
+
+
+@pytest.fixture
+def of(synthetic: ModuleType, tmp_path: Path) -> Callable[..., Report]:
+    """Write a reference and a learner that is better by given gains at each size, spread over seeds."""
+
+    def make(*means: float, spread: float = 0.01, sizes: tuple[int, ...] = SIZES) -> Report:
+        one = synthetic.TASKS[0]
+        tasks = [replace(one, name=f"digits[examples={place}]") for place in range(len(sizes))]
+
+        def change(record: dict[str, Any], trace: Any, clock: Any) -> None:
+            place, seed = tasks_by_name[record["workload"]], record["seed"]
+            gain = 0.0 if record["reference"] else means[place] + spread * (seed - 5.5) / 5.5
+            record["result"]["test"] = 0.5 + gain + 0.02 * seed
+            record["result"]["sizes"]["train"] = sizes[place]
+            record["result"]["identity"]["data"] = "same"
+            record["axes"]["task"] = "digits"
+
+        tasks_by_name = {task.name: place for place, task in enumerate(tasks)}
+        return read([synthetic.write(tmp_path, synthetic.LEARNERS[:2], tasks, seeds=12, change=change)], "x")
+
+    return make
+
+
+def by_size(report: Report) -> dict[int, Any]:
+    return dict(zip(SIZES, report.tables, strict=True))
+
+
+def test_a_crossing_is_read_off_over_the_logarithm(of: Callable[..., Report]) -> None:
+    """From .02 at 400 to -.02 at 1,600 it is 800; the spread of the mean decides its interval."""
+    report = of(0.03, 0.02, -0.02)
+    (gain,) = gains(report, by_size(report))
+    assert gain.sizes == list(SIZES)
+    assert gain.means.tolist() == pytest.approx([0.03, 0.02, -0.02])
+    assert gain.falls
+    at = gain.crossing
+    assert at is not None
+    assert at.estimate == pytest.approx(800)
+    # Delta method: sd of log n = log(4) / .04 * sd of a mean / sqrt(2), and both ends are as noisy.
+    error = math.log(4) / 0.04 * float(np.std(gain.differences[0])) / math.sqrt(12) / math.sqrt(2)
+    assert math.log(at.high / at.low) == pytest.approx(2 * 1.96 * error, rel=0.1)
+    (said,) = [block for block in over_examples(report) if isinstance(block, Points)]
+    assert said.sentences[0].startswith("backprop+sgd stops paying at 800 training examples (95 %: 7")
+
+
+def test_one_may_begin_to_pay(of: Callable[..., Report]) -> None:
+    (said,) = [block for block in over_examples(of(-0.03, 0.02, 0.02)) if isinstance(block, Points)]
+    assert "begins to pay at" in said.sentences[0]
+
+
+@pytest.mark.parametrize("means", [(0.03, 0.02, 0.01), (0.03, 0.001, -0.001)])
+def test_without_a_crossing_between_the_sizes_none_is_told(of: Callable[..., Report], means: Any) -> None:
+    """No change of sign, or an interval that reaches beyond the sizes."""
+    report = of(*means, spread=0.02)
+    (gain,) = gains(report, by_size(report))
+    assert gain.crossing is None
+    blocks = over_examples(report)
+    assert not any(isinstance(block, Points) for block in blocks)
+    assert len(list(figures_of(blocks, main=True))) == 1
+    assert "crosses 0 at" in markdown(blocks)
+
+
+def test_it_stands_in_the_section_and_takes_three_sizes(of: Callable[..., Report]) -> None:
+    report = of(0.03, 0.02, -0.02)
+    text = markdown(across_section(report, across(report), []))
+    assert "Over the number of training examples: digits" in text
+    assert over_examples(replace(report, tables=report.tables[:2])) == []
+
+
+def test_workloads_of_one_size_are_no_axis(of: Callable[..., Report]) -> None:
+    assert over_examples(of(0.03, 0.02, -0.02, sizes=(100, 100, 1600))) == []
