@@ -11,6 +11,9 @@ and what comes back to it: sum_i g_i^2 = (D^2)^T (A^2), element by element, with
 
 Beside that, in how many directions the outputs of a layer differ: its effective rank is exp of the entropy of the
 singular values, as shares of their sum, of its outputs less their mean over the examples (Roy and Vetterli 2007).
+Where a layer normalises batches, its variance shift is the variance of what it sees in evaluation over the one that it
+keeps from training and divides by: 1 where both agree, less where dropout below adds to the latter (Li et al. 2018,
+arXiv:1801.05134).
 """
 
 from __future__ import annotations
@@ -218,12 +221,31 @@ def _mean(values: Tensor) -> float | None:
 
 
 def of_outputs(problem: Problem, batch: Batch, seed: int) -> Found:
-    """Measure the effective rank of what each block puts out."""
+    """Measure the effective rank of what each block puts out, and the variance shift where one normalises batches."""
     if Capability.LAYERED not in problem.offers:
         return Found({}, {}, {})
-    with torch.no_grad(), watched(problem.layered.blocks) as (_, outputs, _before):
+    blocks: list[Any] = list(problem.layered.blocks)
+    with torch.no_grad(), watched(blocks) as (_, outputs, before):
         problem.uncounted.outputs(None, batch)
-    return Found({}, {f"blocks.{i}": {"effective_rank": effective_rank(y)} for i, y in enumerate(outputs)}, {})
+    layers: dict[str, dict[str, Value]] = {
+        f"blocks.{i}": {"effective_rank": effective_rank(y)} for i, y in enumerate(outputs)
+    }
+    for i, (block, z) in enumerate(zip(blocks, before, strict=False)):
+        if len(before) == len(blocks) and getattr(getattr(block, "norm", None), "running_var", None) is not None:
+            layers[f"blocks.{i}"]["variance_shift"] = variance_shift(z, block.norm.running_var)
+    return Found({}, layers, {})
+
+
+def variance_shift(z: Tensor, running: Tensor) -> float | None:
+    """Return the variance of pre-activations (n, C, ...) over what batch normalisation holds it for (C,), mean over C.
+
+    >>> round(variance_shift(torch.tensor([[0.0], [2.0]]), torch.tensor([4.0])), 6)
+    0.5
+    """
+    if len(z) < 2:
+        return None
+    ratio = z.transpose(0, 1).flatten(1).var(1) / running
+    return float(ratio.mean()) if bool(ratio.isfinite().all()) else None
 
 
 def effective_rank(outputs: Tensor) -> float | None:

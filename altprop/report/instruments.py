@@ -34,6 +34,8 @@ NOISY = 4.0
 """Noise scale over batch size from which on the noise of batches is said to lead."""
 FEW = 1.5
 """Effective rank below which the outputs of 8 units and more are said to fall together."""
+SHIFT = 0.75
+"""Variance seen over variance kept at batch normalisation below which a shift is told."""
 SQUEEZE = 1e-3
 """The largest singular value of the Jacobian, or its inverse, beyond which a net is said to hide its inputs."""
 
@@ -69,9 +71,9 @@ def _measured(found: Track) -> Track:
     )
 
 
-def worst_layer(runs: Sequence[Run], name: str) -> Track:
-    """Return the largest value over the layers at each probe of each run."""
-    return _over_layers(runs, lambda layers: max(_numbers(layers.values(), name), default=math.nan))
+def worst_layer(runs: Sequence[Run], name: str, of: Callable[[list[float]], float] = max) -> Track:
+    """Return the largest value over the layers, or what `of` takes of them, at each probe of each run."""
+    return _over_layers(runs, lambda layers: of(_numbers(layers.values(), name) or [math.nan]))
 
 
 def last_hidden(runs: Sequence[Run], name: str) -> Track:
@@ -129,6 +131,13 @@ INSTRUMENTS = (
         "effective rank, last hidden layer",
         "In how many directions the examples' outputs differ: exp of the entropy of their singular values.",
         lambda runs: last_hidden(runs, "effective_rank"),
+    ),
+    Instrument(
+        "variance shift at batch normalisation",
+        "Variance that a layer sees in evaluation over the one that it keeps from training, of the layer where it is "
+        "least (Li et al. 2018): 1 where both agree, below it where dropout adds to the latter.",
+        lambda runs: worst_layer(runs, "variance_shift", min),
+        (("none", 1.0),),
     ),
     Instrument(
         "sharpness",
@@ -248,6 +257,20 @@ def _batch(runs: Sequence[Run]) -> int:
     return size if isinstance(size, int) else 0
 
 
+def _shift(table: Table) -> str:
+    found = []
+    for learner in table.runs:
+        at = worst_layer(table.tried(learner), "variance_shift", min).typical(last=True)
+        if at is not None and at <= SHIFT:
+            found.append((-at, f"{learner} ({figure(at)})"))
+    if not found:
+        return ""
+    return (
+        "Batch normalisation divides by more than it sees in evaluation, as dropout below it adds variance in training "
+        f"alone; variance seen over variance kept, least layer, at the end: {_listed(found)}."
+    )
+
+
 def _edge(table: Table) -> str:
     found = []
     for learner in table.runs:
@@ -312,5 +335,6 @@ SAID: tuple[Callable[[Table], str], ...] = (
     _rank,
     _squeezed,
     _noise,
+    _shift,
     _edge,
 )

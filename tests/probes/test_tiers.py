@@ -10,6 +10,7 @@ from torch.func import jacrev
 import altprop
 from altprop import OptimizerFactory
 from altprop.algorithms.backprop.backprop import Backprop
+from altprop.algorithms.dropout.standard import StandardDropout
 from altprop.data import Batch, ModelSpec
 from altprop.models.cnn import CNN
 from altprop.models.mlp import MLP
@@ -54,6 +55,38 @@ def test_single_examples_say_what_their_gradients_say(what: str) -> None:
     assert found.layers["blocks.0"]["snr"] == pytest.approx(
         float((mean[:first].square() / variance[:first])[own].mean()), rel=1e-9
     )
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5])
+def test_dropout_below_batch_normalisation_shifts_its_variance(p: float) -> None:
+    """Seen is Var(W y), kept is that and p / (1 - p) W^2 mean(y^2), over the rows; both are one without dropout."""
+    model = MLP(
+        ModelSpec((6,), 3),
+        [40, 12],
+        "relu",
+        normalisation="batch",
+        noise=StandardDropout(p),
+        generator=generator_for(0),
+    )
+    problem = make_problem(model.double(), "cross_entropy")
+    x = torch.randn(64, 6, generator=generator_for("x"), dtype=torch.float64)
+    batch = Batch(x, torch.arange(64) % 3, torch.arange(64))
+    for block in list(model.blocks)[:-1]:
+        block.norm.momentum = None  # the mean of all batches
+    with torch.no_grad():
+        for step in range(200 if p else 2):
+            problem.begin_step(step)
+            problem.outputs(batch)
+    with looking(problem):
+        found = standard.of_outputs(problem, batch, 0).layers
+        y, weight = model.blocks[0](x).detach(), model.blocks[1].weight.detach()
+    seen = (y @ weight.T).var(0)
+    kept = seen + p / (1 - p) * y.square().mean(0) @ weight.T.square() * 64 / 63
+    # Seen off by .7 % after 200 batches of 64 rows.
+    assert found["blocks.1"]["variance_shift"] == pytest.approx(float((seen / kept).mean()), rel=0.03)
+    assert found["blocks.0"]["variance_shift"] == pytest.approx(1.0, rel=1e-9)
+    assert (found["blocks.1"]["variance_shift"] < 0.7) == (p > 0)
+    assert "variance_shift" not in found["blocks.2"]
 
 
 def test_equal_examples_have_no_variance_and_different_ones_no_signal() -> None:

@@ -68,6 +68,8 @@ def in_layer(layer: str, **given: Any) -> Put:
         (in_layer("blocks.2", effective_rank=1.2), r"hardly told apart .*\(1\.20 of 32 directions\)", "effective rank"),
         (put(jacobian_largest=1e-5), r"Outputs hardly feel the inputs at first.*\(10⁻⁵\)", "largest singular value"),
         (put(jacobian_largest=1e5), r"Outputs blow up what differs .*\(10⁵\)", "largest singular value"),
+        (in_layer("blocks.1", variance_shift=0.6), r"Batch normalisation divides by more.*\(0\.6\)", "variance shift"),
+        (in_layer("blocks.1", variance_shift=0.9), None, "variance shift"),
         (put(diversity=0.1), None, "gradient diversity"),
         (put(snr=0.1), None, "signal to noise"),
         (put(sharpness=3.0), None, "sharpness,"),
