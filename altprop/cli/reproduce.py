@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-DESCRIPTION = """Run the experiment of a published report again, into a folder of its own, and say of every figure
-whether it is the same, within the stated spread or different, and whether bitwise equality was to be expected. The
-oracle checks of its learners are measured again as well."""
+DESCRIPTION = """Run the experiment of a published report again, with its further parts (NAME_...), into a folder of its
+own, and say of every figure whether it is the same, within the stated spread or different, and whether bitwise equality
+was to be expected. The oracle checks of its learners are measured again as well."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,10 +42,11 @@ def reproduce(name: str, reports: Path, runs: str | None, overrides: Sequence[st
         if not compare_only:
             from altprop.cli.run import run, verify
 
-            command = ["-m", f"+experiment={stem}", f"runs_dir={here}", "report=false", *overrides]
-            code = run(command)
-            if code not in (0, 1):
-                return code
+            for experiment in _experiments(stem):
+                command = ["-m", f"+experiment={experiment}", f"runs_dir={here}", "report=false", *overrides]
+                code = run(command)
+                if code not in (0, 1):
+                    return code
             verify(here)
         comparison, oracle_checks = compare(published, here), compare_oracle_checks(published, here)
     except AltpropError as error:
@@ -55,6 +56,14 @@ def reproduce(name: str, reports: Path, runs: str | None, overrides: Sequence[st
     if oracle_checks.table():
         print(f"\n{oracle_checks.table()}")
     return 0 if comparison.reproduced and not oracle_checks.broken else 1
+
+
+def _experiments(name: str) -> list[str]:
+    """Return the experiments of a report: the one of its name, and those of its further parts, NAME_..."""
+    from altprop import catalogue
+
+    known = catalogue.entries("experiment")
+    return [name, *sorted(other for other in known if other.startswith(f"{name}_"))]
 
 
 def _records(report: Path) -> Path | None:

@@ -49,6 +49,7 @@ class Instrument:
         of: the runs of a learner -> the quantity along each.
         marks: named levels that the axis holds too.
         least: what some learner's median must reach for it to be drawn at all.
+        seeds: whether every run is drawn below the median.
     """
 
     title: str
@@ -56,6 +57,7 @@ class Instrument:
     of: Callable[[Sequence[Run]], Track]
     marks: tuple[tuple[str, float], ...] = ()
     least: float = -math.inf
+    seeds: bool = True
 
 
 def _value(name: str) -> Callable[[Sequence[Run]], Track]:
@@ -100,15 +102,17 @@ INSTRUMENTS = (
     Instrument(
         "dead units, worst layer",
         "Share of the units of the layer that has most of them which lie at a bound of their activation on every probe "
-        "row: they pass no gradient.",
+        "row: they pass no gradient. Medians over the seeds.",
         lambda runs: worst_layer(runs, "dead_fraction"),
         least=SILENT,
+        seeds=False,
     ),
     Instrument(
         "saturated outputs, worst layer",
         "Share of the outputs of the layer that has most of them in the outer 2.5 % of their activation's range.",
         lambda runs: worst_layer(runs, "saturated_fraction"),
         least=SILENT,
+        seeds=False,
     ),
     Instrument(
         "gradient noise scale",
@@ -176,7 +180,7 @@ def instrument_figures(report: Report, table: Table) -> list[Figure]:
         values = values[np.isfinite(values)]
         y = spanning([*values, *(value for _, value in one.marks)], log=needs_log(values))
         marks = [(name, value, "soft") for name, value in one.marks]
-        figures += overlay(table, shown, tracks, y, one.title, one.caption, marks)
+        figures += overlay(table, shown, tracks, y, one.title, one.caption, marks, seeds=one.seeds)
     return figures
 
 

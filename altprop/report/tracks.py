@@ -55,6 +55,7 @@ def overlay(
     caption: str,
     marks: Sequence[tuple[str, float, str]] = (),
     sign: int = 1,
+    seeds: bool = True,
 ) -> list[Figure]:
     """Draw one quantity of all learners together, in as many figures as their number takes.
 
@@ -67,11 +68,12 @@ def overlay(
         caption: of the first figure.
         marks: named levels: (name, value, colour).
         sign: +1 where more is better, -1 where less is.
+        seeds: whether every run is drawn thin below the median.
     """
 
     def draw(panel: Panel, learner: Learner, _: float) -> tuple[float, float] | None:
         mine = tracks[learner.name]
-        for fraction, line in zip(mine.fraction, mine.values, strict=True):
+        for fraction, line in zip(mine.fraction, mine.values, strict=True) if seeds else ():
             panel.line(fraction, line, learner.style.colour, 0.8, None, 0.4)
         across, down = median_path(mine.fraction, mine.values, sign)
         marked_line(panel, across, down, learner.style)

@@ -80,7 +80,7 @@ def test_a_later_tie_does_not_replace_the_best_state(monkeypatch: pytest.MonkeyP
 def test_the_best_state_is_model_and_algorithm(monkeypatch: pytest.MonkeyPatch) -> None:
     run = begun("optimizer=momentum")
     metrics_of(
-        monkeypatch, run, [{"loss": 1.0, "accuracy": a} for a in (0.99, 0.5, 0.5, 0.5)] + [{"accuracy": 0.0}] * 2
+        monkeypatch, run, [{"loss": 1.0, "accuracy": a} for a in (0.99, 0.5, 0.5, 0.5)] + [{"accuracy": 0.0}] * 3
     )
     run.block()
     weights = run.parts.problem.flat()

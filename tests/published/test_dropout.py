@@ -1,13 +1,17 @@
 """The published study of dropout: fair by its own records, and its page is theirs."""
 
+import itertools
 from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from altprop.records.compare import compare
 from altprop.records.frame import load
+from altprop.report.crossing import gains
+from altprop.report.reading import read
 
 FOLDER = Path(__file__).parents[2] / "reports" / "dropout"
 RECORDS = FOLDER / "records.tar.xz"
@@ -34,6 +38,39 @@ def test_every_recipe_had_the_same_trials_and_seeds(frame: pd.DataFrame) -> None
     for name in ("split", "batch_order"):
         found = runs.assign(value=runs.identity.map(lambda identity, name=name: identity[name]))
         assert (found.groupby(["workload", "seed"]).value.nunique() == 1).all(), name
+
+
+def test_dropout_stops_paying_where_the_page_and_the_readme_say() -> None:
+    """Also the shape of Srivastava et al. 2014, figure 10: little with 100 examples, most in between, less again.
+
+    Theirs is MNIST with 100 to 50,000 examples and nets of 1,024 units and more, trained until they fit; ours end after
+    500 steps, which with 3,200 examples are ten epochs, so that dropout loses there.
+    """
+    report = read([RECORDS], "x", None, "plain·tuned")
+    tables = {
+        int(table.everything[0].block("sizes")["train"]): table
+        for table in report.tables
+        if "mnist1d" in table.workload
+    }
+    (dropout,) = [gain for gain in gains(report, dict(sorted(tables.items()))) if gain.learner.name == "dropout·tuned"]
+    at = dropout.crossing
+    assert at is not None
+    told = f"{at.estimate:,.0f} examples ({at.low:,.0f} to {at.high:,.0f})"
+    assert told in " ".join((FOLDER.parents[1] / "README.md").read_text().split())
+    few, *middle, whole = dropout.means
+    assert 0 < few < min(middle) / 3
+    assert whole < 0
+
+
+def test_its_experiments_compose_the_published_cells_and_no_other(frame: pd.DataFrame) -> None:
+    published = {(recipe, place) for recipe, place in zip(frame.recipe, frame.workload, strict=True)}
+    composed = []
+    for path in sorted((FOLDER.parents[1] / "conf" / "experiment").glob("dropout*.yaml")):
+        swept = yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"]
+        places = [place.replace("_", "[examples=", 1) + "]" for place in swept["+few_examples"].split(",")]
+        composed += itertools.product(swept["+recipe"].split(","), places)
+    assert len(composed) == len(set(composed))
+    assert set(composed) == published
 
 
 def test_dropout_stops_paying_between_1000_and_3200_examples(frame: pd.DataFrame) -> None:
