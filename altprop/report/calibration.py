@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from altprop.report.blocks import Block, Cell, Grid, Text
-from altprop.report.format import number
+from altprop.report.format import MISSING, number
 from altprop.report.model import Report, Table, as_number
 
 ERROR = "calibration_error"
@@ -56,6 +56,6 @@ def _known(table: Table, name: str) -> list[dict[str, float]]:
 
 def _cell(values: list[float]) -> Cell:
     if not values:
-        return Cell("–", kind="r")
+        return Cell(MISSING, kind="r")
     middle = float(np.median(values))
     return Cell(number(middle), f"{number(min(values))} to {number(max(values))}", "r", sort=middle)

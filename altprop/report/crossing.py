@@ -11,14 +11,15 @@ import numpy as np
 from altprop.report.blocks import Block, Cell, Grid, Points, Text, difference, drawings, right
 from altprop.report.data_sets import data_sets
 from altprop.report.draw import Figure, end_of, levels, slug, together
+from altprop.report.format import MISSING
 from altprop.report.leading import foremost
 from altprop.report.model import Learner, Report, Table
 from altprop.report.panel import Axis, Panel, spanning
 from altprop.report.reached import shown
 from altprop.report.statistics import RESAMPLES, SEED, Floats, Interval, t_interval
 
-FEWEST = 3
-"""Sizes of the training set over which something is drawn, and seeds that a mean is of."""
+MIN_SIZES = 3
+"""Sizes of the training set over which gains are drawn; a mean is of as many seeds at least."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def over_examples(report: Report) -> list[Block]:
     blocks: list[Block] = []
     for tables in data_sets(report.tables):
         by_size = {size: table for table in tables if (size := _size(table))}
-        if len(by_size) == len(tables) >= FEWEST:
+        if len(by_size) == len(tables) >= MIN_SIZES:
             blocks += _blocks(report, dict(sorted(by_size.items())))
     return blocks
 
@@ -76,7 +77,7 @@ def gains(report: Report, by_size: dict[int, Table]) -> list[Gain]:
             ours, theirs = table.scores(learner.name), table.scores(table.reference)
             each = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
             finite = np.array([value for value in each if math.isfinite(value)])
-            if finite.size >= FEWEST:
+            if finite.size >= MIN_SIZES:
                 known[size] = finite
         if len(known) > 1:
             found.append(_crossed(Gain(learner, list(known), list(known.values())), list(by_size)))
@@ -153,14 +154,14 @@ def _blocks(report: Report, by_size: dict[int, Table]) -> list[Block]:
 
 def _cell(gain: Gain, size: int) -> Cell:
     if size not in gain.sizes:
-        return Cell("–", kind="r")
+        return Cell(MISSING, kind="r")
     return difference(t_interval(gain.differences[gain.sizes.index(size)]))
 
 
 def _at(gain: Gain) -> Cell:
     at = gain.crossing
     if at is None or at.low is None or at.high is None:
-        return Cell("–", kind="r")
+        return Cell(MISSING, kind="r")
     return Cell(f"{at.estimate:,.0f}", f"{at.low:,.0f} to {at.high:,.0f}", "r", sort=at.estimate)
 
 
@@ -176,7 +177,7 @@ def _said(found: Sequence[Gain]) -> list[Block]:
 
 def _figures(report: Report, found: Sequence[Gain], task: str, table: Table) -> list[Figure]:
     """Draw mean gains over the logarithm of the size, of those that ran at three sizes and more."""
-    known = {one.learner.index: one for one in found if len(one.sizes) >= FEWEST}
+    known = {one.learner.index: one for one in found if len(one.sizes) >= MIN_SIZES}
     if not known:
         return []
     drawn = foremost(report, [one.learner for one in known.values()], lambda one: float(known[one.index].means.max()))
