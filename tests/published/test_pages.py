@@ -59,6 +59,7 @@ def test_there_are_reports() -> None:
         "alternatives",
         "dropout",
         "first_order",
+        "second_order",
         "through_time",
         "tour",
         "vanishing_gradients",
