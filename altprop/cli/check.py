@@ -37,15 +37,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--gradient", action="store_true", help="only hold the first direction against central differences"
     )
     parser.add_argument(
-        "--runs", default=None, metavar="RUNS", help="keep what the oracles measure beside the runs in this folder"
+        "--runs",
+        default=None,
+        metavar="RUNS",
+        help="keep what the oracles, or --card, measure beside the runs in this folder, for their report",
     )
     parser.add_argument(
         "--card", action="store_true", help="only measure what an algorithm's updates depend on and cost"
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="print tracebacks")
     options = parser.parse_args(argv)
-    if (options.gradient or options.card) and options.runs is not None:
-        parser.error("--runs keeps what the whole suite measures; leave --gradient and --card out")
+    if options.gradient and options.runs is not None:
+        parser.error("--runs keeps what oracles or --card measure; leave --gradient out")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # a rule in one file beside you is found by its name
@@ -74,7 +77,7 @@ def _examined(text: str, more: tuple[str, ...], options: argparse.Namespace) -> 
         if options.gradient:
             return _gradient(text, target)
         if options.card:
-            return _card(text, target)
+            return _card(text, target, options.runs)
         code = _check(text, target, options.verbose)
         return code if options.runs is None else max(code, _keep(target, options.runs))
     except AltpropError as error:
@@ -113,14 +116,17 @@ def _keep(target: AnyTarget, runs: str) -> int:
     return 1 if oracle_check.failing else 0
 
 
-def _card(text: str, target: AnyTarget) -> int:
-    from altprop.conformance.card import card
+def _card(text: str, target: AnyTarget, runs: str | None) -> int:
+    from altprop.conformance.card import card, keep, sentences
     from altprop.conformance.case import Target
     from altprop.errors import AltpropError
 
     if not isinstance(target, Target):
         raise AltpropError(f"--card is of an algorithm; {text} is none")
-    print("\n  ".join([text, *card(target).lines()]))
+    found = card(target)
+    print("\n  ".join([text, *sentences(found)]))
+    if runs is not None:
+        print(f"  kept: {keep(target, found, runs)}")
     return 0
 
 

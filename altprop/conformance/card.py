@@ -14,18 +14,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from altprop.conformance.case import Target, find_target, make, smallest, steps
+from altprop.conformance.case import Target, find_target, make, smallest, steps, target_path
 from altprop.errors import Refused
 from altprop.harness.building import Parts
 from altprop.models.base import Dense, LayeredModel
 from altprop.models.parts import Activation
+from altprop.records.cards import Card, write_card
+from altprop.records.oracle_checks import code_of
+from altprop.records.provenance import collect
 
 SAME = 1e-6
 """Largest relative difference of updates that counts as none: rounding, in float64."""
@@ -35,38 +40,32 @@ COUNTED = 8
 Change = Callable[[LayeredModel], None]
 
 
-@dataclass(frozen=True)
-class Card:
-    """What was measured of a learner. None stands where it cannot be: it trains no layers of the model.
+def sentences(card: Card) -> list[str]:
+    """Return a card in words."""
 
-    Attributes:
-        transport: whether the first layer's update depends on the weights above other than through the forward pass.
-        slope: whether it depends on the activations' derivative.
-        above: whether it depends on the last layer.
-        passes: FLOPs of a step in forward passes of its rows: 3 for backpropagation, less a bit at the bottom.
-        memory: bytes kept for the way back at eight hidden layers, in units of backpropagation's.
+    def answer(value: bool | None) -> str:
+        return "not to be told" if value is None else "yes" if value else "no"
+
+    memory = "not to be told" if card.memory is None else f"{card.memory:.2f} of backpropagation's"
+    return [
+        f"reads the weights above, or sends through their transpose: {answer(card.transport)}",
+        f"needs the activations' derivative: {answer(card.slope)}",
+        f"the first layer's update depends on the last layer: {answer(card.above)}",
+        f"a step costs {card.passes:.3g} forward passes of its rows",
+        f"bytes kept for the way back, eight hidden layers: {memory}",
+    ]
+
+
+def keep(target: Target, found: Card, runs_dir: str | Path) -> Path:
+    """Write a card beside the runs in a folder, for their report, and return its file.
+
+    Raises:
+        AltpropError: where it cannot be written, in one line.
     """
-
-    transport: bool | None
-    slope: bool | None
-    above: bool | None
-    passes: float
-    memory: float | None
-
-    def lines(self) -> list[str]:
-        """Return the card as sentences."""
-
-        def answer(value: bool | None) -> str:
-            return "not to be told" if value is None else "yes" if value else "no"
-
-        memory = "not to be told" if self.memory is None else f"{self.memory:.2f} of backpropagation's"
-        return [
-            f"reads the weights above, or sends through their transpose: {answer(self.transport)}",
-            f"needs the activations' derivative: {answer(self.slope)}",
-            f"the first layer's update depends on the last layer: {answer(self.above)}",
-            f"a step costs {self.passes:.3g} forward passes of its rows",
-            f"bytes kept for the way back, eight hidden layers: {memory}",
-        ]
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    provenance = collect("cpu", "64", threads=1)
+    path = target_path(target)
+    return write_card(runs_dir, target.name, path, code_of(path), found, provenance, finished).path
 
 
 def card(target: Target) -> Card:

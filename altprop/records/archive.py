@@ -19,6 +19,7 @@ from typing import Any
 
 from altprop.errors import AltpropError
 from altprop.records import columns, encode
+from altprop.records.cards import load_cards
 from altprop.records.folders import LEFT_OUT, SUFFIX, Folders, left_out, record_folders
 from altprop.records.frame import read_all
 from altprop.records.oracle_checks import load_oracle_checks
@@ -38,7 +39,7 @@ class _Run:
 
 
 def pack(runs: Folders, out: Path, keys: Collection[str] | None = None, limit: int | None = None) -> Path:
-    """Write records, oracle checks and timing passes into `records.tar.xz`, an argument for all that reads records.
+    """Write records, and all documents beside them, into `records.tar.xz`, an argument for all that reads records.
 
     Args:
         runs: As for `load`; of two records of one key the one that `load` takes.
@@ -134,8 +135,8 @@ def _beside(runs: Sequence[_Run]) -> Iterator[tuple[str, bytes]]:
 
 
 def _documents(folders: list[Path]) -> Iterator[tuple[str, bytes]]:
-    """Yield oracle checks and timing passes; of several folders, two files can have one name."""
-    documents = [*load_oracle_checks(folders)[0], *load_timings(folders)[0]]
+    """Yield oracle checks, cards and timing passes; of several folders, two files can have one name."""
+    documents = [*load_oracle_checks(folders)[0], *load_cards(folders)[0], *load_timings(folders)[0]]
     taken = set()
     for one in documents:
         name = f"{one.folder}/{one.path.name}"

@@ -17,6 +17,7 @@ from altprop.report.across_section import across_section
 from altprop.report.answer import answer, ranking
 from altprop.report.blocks import Block, Section, Switch, Task, Text, figures_of
 from altprop.report.canvas import SIGNATURE
+from altprop.report.cards import card_section
 from altprop.report.compared import compared
 from altprop.report.convergence import INTRODUCTION as ABOUT_CONVERGENCE
 from altprop.report.convergence import NO_CURVE, convergence
@@ -157,7 +158,12 @@ def assemble(report: Report) -> Page:
         Section("health", "Gradient health", [Text(ABOUT_HEALTH), *healths]),
         Section("cost", "Cost", cost_introduction(report) + costs),
         Section("robustness", "Robustness", robustness_introduction(report) + trials),
-        Section("oracle_checks", "Is each learner what it says?", oracle_section(oracle_checks), "Oracle checks"),
+        Section(
+            "oracle_checks",
+            "Is each learner what it says?",
+            [*oracle_section(oracle_checks), *card_section(oracle_checks, report.cards)],
+            "Oracle checks",
+        ),
         Section("failures", "Failures", failures_section(report)),
         Section("reproduce", "Reproduce", reproduce_section(report, found)),
         Section("definitions", "Definitions and raw data", definitions_section(report), "Definitions"),

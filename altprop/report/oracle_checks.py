@@ -46,6 +46,7 @@ class Verified:
         note: what must be known of the code that the oracle check is of; empty where it is that of all runs.
         silent: how many runs do not say which code they were made with.
         runs: how many there are.
+        codes: hashes of the code that they were made with.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Verified:
     note: str
     silent: int
     runs: int
+    codes: frozenset[str]
 
     @property
     def controls(self) -> list[Line]:
@@ -106,7 +108,9 @@ def _verified(report: Report, name: str, what: tuple[str, str], learners: list[L
     oracle_check = max(found, key=lambda p: (known.count(p.code), p.finished, p.source, p.fingerprint), default=None)
     lines = [_line(oracle) for oracle in oracle_check.oracles] if oracle_check is not None else []
     note = _note(oracle_check, known) if oracle_check is not None else ""
-    return Verified(name, *what, learners, oracle_check, lines, note, len(sources) - len(known), len(runs))
+    return Verified(
+        name, *what, learners, oracle_check, lines, note, len(sources) - len(known), len(runs), frozenset(known)
+    )
 
 
 def _algorithm(run: Run) -> tuple[str, str]:

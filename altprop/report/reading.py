@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from altprop.errors import AltpropError, near
+from altprop.records.cards import load_cards
 from altprop.records.folders import left_out
 from altprop.records.frame import read_all
 from altprop.records.oracle_checks import load_oracle_checks
@@ -52,14 +53,16 @@ def read(runs: Sequence[Path], title: str, keys: Collection[str] | None = None, 
     found, older = tunings(trials)
     placed = [replace(tuning, learner=_searched(tuning, tables)) for tuning in found]
     oracle_checks, broken = load_oracle_checks(list(runs))
+    cards, torn = load_cards(list(runs))
     report = Report(
         title,
         learners,
         tables,
-        unreadable + broken,
+        unreadable + broken + torn,
         superseded + older,
         placed,
         oracle_checks,
+        cards,
         left_out=left_out(runs),
     )
     return attach(report, runs)

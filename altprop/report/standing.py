@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from altprop.records.cards import CardRecord
+from altprop.records.oracle_checks import OracleCheck
+from altprop.records.timing import Timing
 from altprop.version import __version__
 
 NAME = "made_from.json"
@@ -58,8 +61,8 @@ def present(runs: Path, keys: Collection[str], options: dict[str, Any]) -> Stand
 def _files(runs: Path, keys: Collection[str]) -> Iterator[Path]:
     yield from (path for path in sorted(Path(__file__).parent.rglob("*")) if path.suffix in (".py", ".js", ".css"))
     yield from (path for key in sorted(keys) if (path := runs / key / "record.json").is_file())
-    yield from sorted(runs.glob("oracle_checks/*.json"))
-    yield from sorted(runs.glob("timing/*.json"))
+    for folder in (OracleCheck.folder, CardRecord.folder, Timing.folder):
+        yield from sorted((runs / folder).glob("*.json"))
 
 
 def place_for(runs: Path, keys: Collection[str]) -> Path:

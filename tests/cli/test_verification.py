@@ -147,7 +147,7 @@ def test_check_writes_nothing_unasked(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_check_keeps_no_gradient(capsys: pytest.CaptureFixture[str]) -> None:
     assert check("backprop", "--gradient", "--runs", "runs") == 2
-    assert "leave --gradient and --card out" in capsys.readouterr().err
+    assert "leave --gradient out" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -1,10 +1,14 @@
 """Cards of learners whose papers say what they depend on, and where a claim would not survive."""
 
+from pathlib import Path
+
 import pytest
 
 from altprop.cli.check import main
 from altprop.conformance.card import card
 from altprop.conformance.case import find_target
+from altprop.records.cards import load_cards
+from altprop.records.oracle_checks import code_of
 
 # Weight transport, slope of the activations, what lies above.
 KNOWN = {
@@ -42,13 +46,18 @@ def test_a_card_counts_passes_and_what_is_kept() -> None:
     assert forward.memory == 0
 
 
-def test_the_command_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_and_keeps_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["--card", "dfa"])
+        main(["--card", "--runs", str(tmp_path), "dfa"])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     assert "reads the weights above, or sends through their transpose: no" in shown
     assert "needs the activations' derivative: yes" in shown
+    (kept,), unreadable = load_cards(tmp_path)
+    assert unreadable == []
+    assert str(kept.path) in shown
+    assert (kept.card.transport, kept.card.slope, kept.card.above) == KNOWN["dfa"]
+    assert kept.code == code_of("altprop.algorithms.feedback.dfa.DirectFeedbackAlignment")
 
 
 def test_a_task_has_no_card(capsys: pytest.CaptureFixture[str]) -> None:
