@@ -96,7 +96,7 @@ def _check(text: str, target: AnyTarget, verbose: bool) -> int:
         if verbose and finding.details:
             print(finding.details)
         broken += finding.verdict == "broken"
-        if finding.rule == "gradient is exact" and finding.verdict != "not applicable":
+        if finding.rule == "gradient is exact" and finding.verdict != "not applicable" and not finding.details:
             print(f"          {gradient_line(target)}", flush=True)
     print(f"  {broken} broken" if broken else "  all rules hold")
     return 1 if broken else 0

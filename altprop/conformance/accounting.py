@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 import torch
 from torch import Tensor
 
+from altprop.algorithm import StepResult
 from altprop.capabilities import BatchMode, PredictorKind
-from altprop.conformance.case import NotApplicable, Target, by_name, make
+from altprop.conformance.case import NotApplicable, Target, by_name, done, make
 from altprop.data import Batch
 from altprop.flops import CountingMode, count_flops
 from altprop.harness.building import Parts
@@ -23,13 +23,17 @@ def counts_what_it_does(target: Target) -> str | None:
     """Over 40 steps on uneven batches, the ledger's FLOPs are within 1 % of what a counter around whole steps sees."""
     parts = make(target)
     ledger = parts.problem.ledger
-    seen = float(sum(count_flops(partial(parts.algorithm.step, batch)) for batch in _uneven(parts)))
+    seen, results = 0.0, list[StepResult]()
+    for batch in _uneven(parts):
+        seen += count_flops(lambda batch=batch: results.append(parts.algorithm.step(batch)))  # type: ignore[misc]
+        if done(results):
+            break
     hidden, paused = _set_aside(make(target))
     charged = sum(ledger._charged.values())
     counted, seen = ledger.flops - charged, seen - hidden - paused
     if abs(counted - seen) > 0.01 * max(seen, 1.0):
         return (
-            f"over {COUNTED} steps on uneven batches the ledger counts {counted:.4g} FLOPs and a counter sees "
+            f"over {len(results)} steps on uneven batches the ledger counts {counted:.4g} FLOPs and a counter sees "
             f"{seen:.4g}: name work that is not done in every step alike (`ledger.work(name, per=...)`)"
         )
     if hidden > 1.01 * charged:
@@ -54,7 +58,9 @@ def _set_aside(parts: Parts) -> tuple[float, float]:
     parts.problem.ledger.auditing = False
     for batch in _uneven(parts):
         with parts.problem.ledger.watched(mode), mode:
-            parts.algorithm.step(batch)
+            result = parts.algorithm.step(batch)
+        if result.done:
+            break
     return float(mode.flops.get("charged", 0)), float(mode.flops.get("paused", 0))
 
 
@@ -62,13 +68,17 @@ def counts_its_steps(target: Target) -> str | None:
     """Steps and samples are counted once each."""
     parts = make(target)
     ledger = parts.problem.ledger
-    expected = 0
+    expected = taken = 0
     for position in range(4):
         batch = parts.feed.batch(position)
         result = parts.algorithm.step(batch)
         expected += result.samples if result.samples is not None else (0 if batch is None else batch.samples)
-    if ledger.steps != 4 or ledger.samples != expected:
-        return f"after 4 steps on {expected} samples the ledger holds {ledger.steps} steps and {ledger.samples} samples"
+        taken += 1
+        if result.done:
+            break
+    if ledger.steps != taken or ledger.samples != expected:
+        found = f"{ledger.steps} steps and {ledger.samples} samples"
+        return f"after {taken} steps on {expected} samples the ledger holds {found}"
     return None
 
 
@@ -93,6 +103,8 @@ def tells_an_honest_loss(target: Target) -> str | None:
         found = float(result.loss)
         if not abs(found - expected) <= 1e-6 * max(1.0, abs(expected)):
             return f"it returns a loss of {found:.6g} where the objective before the update is {expected:.6g}"
+        if result.done:
+            break
     return None
 
 

@@ -199,6 +199,11 @@ def steps(parts: Parts, count: int, start: int = 0, horizon: int = 40) -> list[S
     return results
 
 
+def done(results: Sequence[StepResult]) -> bool:
+    """Return whether the last of some steps was a learner's last: no run takes another one."""
+    return bool(results) and results[-1].done
+
+
 def snapshot(parts: Parts) -> dict[str, Any]:
     """Return all that a learner has become: weights, buffers, declared state, stream, counts.
 

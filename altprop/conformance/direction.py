@@ -133,7 +133,8 @@ def _worst(parts: Parts) -> float | None:
     with _watched(parts, seen, batch):
         for position in range(3):
             batch[0] = parts.feed.batch(position)
-            parts.algorithm.step(batch[0])
+            if parts.algorithm.step(batch[0]).done:
+                break
     return max((_distance(direction, true) for kind, direction, true in seen if kind == "gradient"), default=None)
 
 

@@ -16,6 +16,7 @@ from altprop.conformance.case import (
     Target,
     by_name,
     difference,
+    done,
     make,
     on_task,
     snapshot,
@@ -192,7 +193,7 @@ def measures_itself_unnoticed(target: Target) -> str | None:
         raise NotApplicable("it brings no diagnostics")
     probes = BasicProbes(watched.problem, watched.probe_batch, 0)
     for position in range(3):
-        steps(watched, 1, start=position)
+        ended = done(steps(watched, 1, start=position))
         steps(bare, 1, start=position)
         with global_generators():
             before = generator_states()
@@ -202,6 +203,8 @@ def measures_itself_unnoticed(target: Target) -> str | None:
         where = difference(snapshot(bare), snapshot(watched))
         if where is not None:
             return f"its _probe changes the run, at {where}"
+        if ended:
+            break
     return _fault_of(watched.algorithm._probe(watched.probe_batch))
 
 

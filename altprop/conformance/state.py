@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from altprop.algorithm import Algorithm, declared_state
-from altprop.conformance.case import NotApplicable, Target, by_name, difference, make, reloaded, snapshot, steps
+from altprop.conformance.case import NotApplicable, Target, by_name, difference, done, make, reloaded, snapshot, steps
 from altprop.errors import AltpropError, Refused
 from altprop.ledger import Ledger
 from altprop.problem import Problem
@@ -169,7 +169,8 @@ def resumes_to_the_bit(target: Target) -> str | None:
         expected = snapshot(whole)
         for stop in stops:
             first = make(target, *options)
-            steps(first, stop)
+            if done(steps(first, stop)):
+                break
             second = make(target, *options)
             second.algorithm.restore(reloaded(snapshot(first)))
             steps(second, STEPS - stop, start=stop)
@@ -183,7 +184,8 @@ def resumes_to_the_bit(target: Target) -> str | None:
 def restores_an_earlier_state(target: Target) -> str | None:
     """Put back to an early state, which may be smaller than what it has grown to since, it takes the same way again."""
     parts = make(target)
-    steps(parts, 1)
+    if done(steps(parts, 1)):
+        raise NotApplicable("it is done after its first step")
     early = reloaded(snapshot(parts))
     steps(parts, GROWN, start=1)
     expected = snapshot(parts)
@@ -210,9 +212,11 @@ def stacks_as_it_steps(target: Target) -> str | None:
         group = StackedLearners([parts.algorithm for parts in stacked])
         for position in range(STACKED):
             batches = [parts.feed.batch(position) for parts in stacked]
-            group.step(stacked_batch(batches), partial(next, iter(batches)))
+            ended = group.step(stacked_batch(batches), partial(next, iter(batches))).done
             for parts in stacked:
                 parts.problem.progress = min(1.0, (position + 1) / 40)
+            if ended:
+                break
     except Unmeasured as error:
         raise NotApplicable(str(error)) from error
     except Unstackable as error:

@@ -291,6 +291,28 @@ class NamesPeriodicWork(_Base):
         return grads
 
 
+class HonestAndDone(_Base):
+    """No fault: it learns all that it can in two steps, says that it is done, and no third one is asked of it."""
+
+    state = ("updater", "taken")
+
+    def _setup(self, problem: Problem) -> None:
+        super()._setup(problem)
+        self.taken = 0
+
+    def _step(self, batch: Batch | None) -> StepResult:
+        assert batch is not None
+        if self.taken == 2:
+            raise AssertionError("it was done")
+        self.taken += 1
+        losses = []
+        for _ in range(60):
+            loss, grads = self.problem.gradient(batch)
+            self.updater.apply(grads)
+            losses.append(loss)
+        return StepResult(loss=losses[0], done=self.taken == 2)
+
+
 class HonestGrowth(_Base):
     """No fault: its first layer gains a unit now and then, the first after two steps."""
 
