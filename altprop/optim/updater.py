@@ -91,11 +91,16 @@ def _renamed(old: Mapping[str, nn.Parameter], new: Mapping[str, nn.Parameter]) -
 def _laid_out(value: Tensor | None, p: Tensor) -> Tensor | None:
     """Return a direction in the memory order of its parameter: torch's fused kernels read it as if it were that.
 
-    Under autocast it may come in half precision, and gets the parameter's dtype.
+    Under autocast it may come in half precision, and gets the parameter's dtype; otherwise torch says what is wrong.
     """
-    if value is None or (value.stride() == p.stride() and value.dtype == p.dtype):
+    if value is None or (value.stride() == p.stride() and value.dtype == _dtype_for(value, p)):
         return value
     return torch.empty_like(p, requires_grad=False).copy_(value)
+
+
+def _dtype_for(value: Tensor, p: Tensor) -> torch.dtype:
+    """Return the dtype in which a direction is applied: its own, or under autocast its parameter's."""
+    return p.dtype if torch.is_autocast_enabled(p.device.type) else value.dtype
 
 
 class Updater:
@@ -249,7 +254,7 @@ class Updater:
             for name, p in self._params.items():
                 value = direction.get(name)
                 kept = torch.contiguous_format
-                p.grad = None if value is None else value.to(p.dtype, copy=True, memory_format=kept)
+                p.grad = None if value is None else value.to(_dtype_for(value, p), copy=True, memory_format=kept)
         if self._clips:
             self._clip()
 
