@@ -62,3 +62,13 @@ def test_a_currency_that_nothing_spends_ends_the_run(tmp_path: Path) -> None:
         "refused",
         "1,000 steps spent no flops, so the run would never end; say budget.currency=steps",
     )
+
+
+@pytest.mark.parametrize("rule", ["hessian_free", "newton_cg", "lbfgs"])
+def test_inner_iterations_do_not_carry_a_learner_over_its_budget(rule: str, tmp_path: Path) -> None:
+    """A solve or a search that does not fit is not cut short, which would be another method: the step is not taken."""
+    words = [f"algorithm={rule}", "task=iris", "seeds=1", "probes=off", "budget.currency=forward_equivalents"]
+    for amount in (9_000, 15_500):
+        result = records(tmp_path / str(amount), [*words, f"budget.amount={amount}"])[0].result
+        assert result["ledger"]["steps"] > 1
+        assert result["budget"]["spent"] <= 1.01 * amount
