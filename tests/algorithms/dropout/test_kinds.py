@@ -165,9 +165,9 @@ def test_predictions_may_average_noisy_passes(kind):
     rule = set_up(Backprop(OptimizerFactory("torch.optim.SGD", lr=0.1)), problem)
     with rule.predictor() as predict, torch.no_grad():
         averaged, again, quiet = predict(batch.inputs), predict(batch.inputs), problem.model(batch.inputs)
+        assert torch.equal(averaged, again)
+        assert (averaged - quiet).abs().max() > 1e-4
         mean, variance = predict.moments(batch.inputs)
-    assert torch.equal(averaged, again)
-    assert (averaged - quiet).abs().max() > 1e-4
     assert (problem.loss.prediction(averaged) - mean).abs().max() < 1e-12
     assert variance.shape == mean.shape
     assert variance.max() > 1e-6
