@@ -26,7 +26,7 @@ usage: altprop [OVERRIDE...]            one cell, e.g. altprop task=digits algor
        altprop -m +experiment=tour      the tour: a first comparison, with its report
 
 axes:    algorithm=  optimizer=  dropout=  task=  model=        altprop-list shows what there is
-run:     seeds=N|[..]  tune=TRIALS  stack_seeds=false  budget.currency=  budget.amount=  probes=off
+run:     seeds=N|[..]  tune=TRIALS  tune_seeds=N  stack_seeds=false  budget.currency=  budget.amount=  probes=off
          runs_dir=  reference=LEARNER  isolate=true  timeout=SECONDS  memory=4GB
 where:   trainer=cpu|gpu|ddp  logger=none|csv|tensorboard|mlflow|wandb  +debug=fast|overfit|profile
          hydra/launcher=joblib runs cells side by side; submitit_slurm and ray (extras slurm, ray) on a cluster

@@ -74,7 +74,7 @@ def _run(run: RunIdentity, planned: Plan, store: RunStore, stacking: Mapping[str
 
 
 def run_at_once(cells: Sequence[Cell]) -> frozenset[str]:
-    """Run cells of one seed each as one, where they differ in numbers of the learner alone.
+    """Run all seeds of some cells as one, where the cells differ in numbers of the learner alone.
 
     Returns:
         The keys of the runs that got a record; the others, and all where they cannot be stacked, are left to

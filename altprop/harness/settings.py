@@ -64,6 +64,7 @@ class Settings:
     timeout: float | None
     memory: int | None = None
     tune: int = 0
+    tune_seeds: int = 1
     stack_seeds: bool = True
 
     @property
@@ -124,6 +125,7 @@ class Settings:
             memory=memory,
             stack_seeds=check_flag(config.get("stack_seeds", True), "stack_seeds"),
             tune=0 if config.get("tune") is None else check_whole(config["tune"], "tune", 1),
+            tune_seeds=check_whole(config.get("tune_seeds", 1), "tune_seeds", 1),
         )
 
 

@@ -133,7 +133,10 @@ def line_of(cell: Sequence[Outcome], done: int, total: int, failed: int, left: f
     metric = median_of(outcomes)
     trials, tuned = ([o for o in cell if o.role == role] for role in ("trial", "tuned"))
     if trials:
-        metric += f"; {len(trials)} trials: {states(trials)}; tuned: {states(tuned) or 'none'}{median_of(tuned)}"
+        seeds = len({o.seed for o in trials})
+        several = f" of {seeds} seeds" if seeds > 1 else ""
+        metric += f"; {len(trials) // seeds} trials{several}: {states(trials)}"
+        metric += f"; tuned: {states(tuned) or 'none'}{median_of(tuned)}"
     reason = next((o.reason for o in outcomes if o.status in FAILURES or o.status == "refused"), "")
     tail = f"  {reason[:200]}" if reason else ""
     time_left = f"  {left // 60:.0f}:{left % 60:02.0f} left" if done < total else ""

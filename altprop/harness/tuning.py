@@ -21,7 +21,7 @@ from altprop.records.store import RunStore
 from altprop.search_space import Space
 
 TRIAL_SEED = 10_000
-"""Seed of every trial: none of those that evaluate the choice, which are 0, 1, 2, ... unless listed otherwise."""
+"""First seed of every trial: none of those that evaluate the choice, which are 0, 1, 2, ... unless listed otherwise."""
 # Where a learner's own options lie in a cell's configuration.
 _PARTS = {"algorithm": ("algorithm",), "optimizer": ("algorithm", "optimizer"), "dropout": ("dropout",)}
 _ENDED = frozenset({RunStatus.COMPLETED, RunStatus.REACHED_TARGET})
@@ -32,8 +32,9 @@ _PATIENCE = 0.5
 def run_tuning(cell: Cell) -> list[Outcome]:
     """Run a learner with its defaults, `tune` trials, and the chosen values on the same seeds as the defaults.
 
-    A trial sees validation data only; the test set is opened for the choice. Trials are records like others: what is
-    there is not run again, and trials of a smaller tuning are trials of a larger one. A learner without a declared
+    A trial runs on `tune_seeds` seeds, is judged by the mean of their validation metrics, and has failed where one of
+    them did. It sees validation data only; the test set is opened for the choice. Trials are records like others: what
+    is there is not run again, and trials of a smaller tuning are trials of a larger one. A learner without a declared
     option runs with its defaults.
 
     Args:
@@ -46,79 +47,106 @@ def run_tuning(cell: Cell) -> list[Outcome]:
         KeyboardInterrupt: after the run at hand was saved so that it can be resumed.
         AltpropError: for a space that names no option of the learner, or where no record can be written at all.
     """
-    if TRIAL_SEED in cell.settings.seeds:
-        raise AltpropError(f"seed {TRIAL_SEED} is the seed of trials, and tuned values are evaluated on others")
+    seeds = tuple(range(TRIAL_SEED, TRIAL_SEED + cell.settings.tune_seeds))
+    taken = sorted(set(seeds) & set(cell.settings.seeds))
+    if taken:
+        raise AltpropError(f"seed {taken[0]} is a seed of trials, and tuned values are evaluated on others")
     fixed = {override.lstrip("+~").partition("=")[0] for override in cell.overrides}
     space = Space.read(cell.declared, fixed)
     defaults = {one.name: _option(cell, one.name) for one in space.dimensions}
     trials = [
-        _trial(cell, index, values, space, defaults) for index, values in enumerate(space.trials(cell.settings.tune))
+        _trial(cell, index, values, space, defaults, seeds)
+        for index, values in enumerate(space.trials(cell.settings.tune))
     ]
     outcomes = run_seeds(cell)
     if not trials or all(outcome.status == RunStatus.REFUSED for outcome in outcomes):
         return outcomes
     store = RunStore(cell.settings.runs_dir)
     tried = _settled(trials)
-    outcomes += tried
-    records = [_record(store, outcome) for outcome in tried]
+    outcomes += [outcome for trial in tried for outcome in trial]
+    records = [[_record(store, outcome) for outcome in trial] for trial in tried]
     best = choose(records)
     if best is None:
         return outcomes
-    tuned = {
+    tuned: dict[str, Any] = {
         "trials": len(trials),
         "index": best,
         "values": dict(trials[best].about["trial"]["values"]),
         "defaults": defaults,
         "space": space.described(),
-        "validation": records[best].result["validation"],
-        "flops": sum(_flops(record) for record in records),
+        "validation": _mean(records[best]),
+        "flops": sum(_flops(record) for trial in records for record in trial),
         "learner": cell.label,
     }
     # Its place in the key keeps it apart from the same values set by hand, and from other tunings.
-    chosen = _with_options(cell, tuned["values"], {"tuned": [len(trials), best]})
+    place = [len(trials), best]
+    if len(seeds) > 1:
+        tuned["seeds"] = len(seeds)
+        place.append(len(seeds))
+    chosen = _with_options(cell, tuned["values"], {"tuned": place})
     return outcomes + run_seeds(replace(chosen, label=f"{cell.label}·tuned", role="tuned", about={"tuned": tuned}))
 
 
-def choose(records: Sequence[Record]) -> int | None:
+def choose(trials: Sequence[Sequence[Record]]) -> int | None:
     """Return the place of the trial with the best final validation metric, the first of equals; None if all failed.
+
+    Args:
+        trials: the records of the seeds of each.
 
     Raises:
         AltpropError: where the task has no validation data to choose on.
     """
-    ended = {place: record for place, record in enumerate(records) if record.status in _ENDED}
+    ended = {
+        place: records for place, records in enumerate(trials) if all(record.status in _ENDED for record in records)
+    }
     if not ended:
         return None
-    values = {place: record.result.get("validation") for place, record in ended.items()}
+    values = {place: _mean(records) for place, records in ended.items()}
+    first = next(iter(ended.values()))[0]
     if all(value is None for value in values.values()):
-        task = records[0].data["axes"]["task"]
-        raise AltpropError(f"tune= chooses on validation data, and task {task} has none")
-    sign = 1.0 if next(iter(ended.values())).result.get("higher_is_better", True) else -1.0
-    worth = {p: sign * float(v) for p, v in values.items() if v is not None and math.isfinite(float(v))}
+        raise AltpropError(f"tune= chooses on validation data, and task {first.data['axes']['task']} has none")
+    sign = 1.0 if first.result.get("higher_is_better", True) else -1.0
+    worth = {place: sign * value for place, value in values.items() if value is not None and math.isfinite(value)}
     return min(worth, key=lambda place: (-worth[place], place), default=None)
 
 
-def _trial(cell: Cell, index: int, values: Mapping[str, Any], space: Space, defaults: Mapping[str, Any]) -> Cell:
-    """Return the cell of one trial: one seed, no probes, no look at the test set."""
+def _mean(records: Sequence[Record]) -> float | None:
+    """Return the mean of the validation metrics of a trial's seeds, None where one has none."""
+    values = [float(value) for record in records if (value := record.result.get("validation")) is not None]
+    return math.fsum(values) / len(values) if len(values) == len(records) else None
+
+
+def _trial(
+    cell: Cell,
+    index: int,
+    values: Mapping[str, Any],
+    space: Space,
+    defaults: Mapping[str, Any],
+    seeds: tuple[int, ...],
+) -> Cell:
+    """Return the cell of one trial: seeds of its own, no probes, no look at the test set."""
     about = {"index": index, "values": dict(values), "space": space.described(), "defaults": dict(defaults)}
     chosen = _with_options(cell, values, {"probes": {"tier": "off"}, "trial": True})
-    settings = replace(cell.settings, seeds=(TRIAL_SEED,), probes="off", tune=0)
+    settings = replace(cell.settings, seeds=seeds, probes="off", tune=0)
     return replace(chosen, settings=settings, role="trial", about={"trial": about})
 
 
-def _settled(trials: Sequence[Cell]) -> list[Outcome]:
-    """Run all trials, wait for those that another worker has, and return their outcomes in order."""
-    found: dict[int, Outcome] = {}
+def _settled(trials: Sequence[Cell]) -> list[list[Outcome]]:
+    """Run all trials, wait for those that another worker has, and return the outcomes of each one's seeds in order."""
+    found: dict[int, list[Outcome]] = {}
     executed = frozenset().union(*(run_at_once(group) for group in _alike(trials)))
     while len(found) < len(trials):
         for index, trial in enumerate(trials):
             if index not in found:
-                (outcome,) = run_seeds(trial)
-                if outcome.status != "running":
-                    found[index] = outcome
+                outcomes = run_seeds(trial)
+                if all(outcome.status != "running" for outcome in outcomes):
+                    found[index] = outcomes
         if len(found) < len(trials):
             time.sleep(_PATIENCE)
-    outcomes = (found[index] for index in range(len(trials)))
-    return [replace(outcome, executed=outcome.executed or outcome.key in executed) for outcome in outcomes]
+    return [
+        [replace(outcome, executed=outcome.executed or outcome.key in executed) for outcome in found[index]]
+        for index in range(len(trials))
+    ]
 
 
 def _alike(trials: Sequence[Cell]) -> list[list[Cell]]:

@@ -53,7 +53,8 @@ def _learners(report: Report) -> Grid:
         mine, several = runs[one.name], flat[one.name]
         others = dict.fromkeys(key for options in several for key in options if key not in (RATE, POPULATION))
         said = [f"{key.replace('_', ' ')} {_over(several, key)}" for key in others]
-        trials = sorted({block.trials for run in mine if (block := tuned_block(run.record)) is not None})
+        blocks = [block for run in mine if (block := tuned_block(run.record)) is not None]
+        trials = dict.fromkeys(block.effort for block in sorted(blocks, key=lambda block: (block.trials, block.seeds)))
         rows.append(
             [
                 Cell(learner=one),
@@ -61,7 +62,7 @@ def _learners(report: Report) -> Grid:
                 *([Cell(_over(several, POPULATION), kind="r")] if population else []),
                 " / ".join(dict.fromkeys(map(_batch, mine))) or "–",
                 Cell("; ".join(said) or "–", kind="o"),
-                Cell(" / ".join(map(str, trials)) or "none", kind="r"),
+                Cell(" / ".join(trials) or "none", kind="r"),
                 Cell(" / ".join(_seeds(report, one)) or "–", kind="r"),
             ]
         )

@@ -185,7 +185,7 @@ class Tuned:
     """What a tuned run says of its tuning.
 
     Attributes:
-        learner: label of the same learner at its defaults. trials: how many were run for it.
+        learner: label of the same learner at its defaults. trials: how many were run for it. seeds: of each trial.
         index: of the chosen trial. values: option -> chosen value. options: the searched ones.
         validation: metric of the chosen trial. flops: what all trials spent.
     """
@@ -197,15 +197,27 @@ class Tuned:
     options: tuple[Option, ...]
     validation: float | None
     flops: float | None
+    seeds: int = 1
+
+    @property
+    def effort(self) -> str:
+        """The number of trials, and of seeds of each where there are several."""
+        return f"{self.trials}" if self.seeds == 1 else f"{self.trials} × {self.seeds} seeds"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial: its run, its number in the tuning and the values of the searched options."""
+    """One trial: its run, its number in the tuning, the values of the searched options and runs on further seeds."""
 
     run: Run
     index: int
     values: dict[str, Any]
+    more: tuple[Run, ...] = ()
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """Its runs, a seed each."""
+        return self.run, *self.more
 
 
 @dataclass(frozen=True)

@@ -214,7 +214,7 @@ def _tuned_numbers(row: Beside) -> dict[str, Any]:
 
 def _trial_numbers(row: Searched, table: Table) -> dict[str, Any]:
     """Return the trials of a tuning as plain data, and the best of k = 1, 2, ... of them in the metric's unit."""
-    scores = [score(table, trial.run) for trial in row.tuning.trials]
+    scores = [score(table, *trial.runs) for trial in row.tuning.trials]
     return {
         "learner": row.learner.name,
         "trials": [

@@ -121,10 +121,12 @@ def tuning_of(report: Report, table: Table, name: str, tuned: Tuned) -> Tuning |
     )
 
 
-def score(table: Table, run: Run) -> float:
-    """Return the validation metric of a trial with more being better, minus infinity for a failed one."""
-    value = run.value("validation")
-    return table.sign * value if run.ended and value is not None and math.isfinite(value) else -math.inf
+def score(table: Table, *runs: Run) -> float:
+    """Return the validation metric of a trial, the mean of its runs', with more being better; -inf where one failed."""
+    values = [value for run in runs if run.ended and (value := run.value("validation")) is not None]
+    if len(values) < len(runs) or not all(map(math.isfinite, values)):
+        return -math.inf
+    return table.sign * math.fsum(values) / len(values)
 
 
 def beside(report: Report, table: Table) -> list[Beside]:
@@ -150,7 +152,7 @@ def _beside(report: Report, table: Table, name: str, tuned: Tuned, fair: Compari
     shared = sorted(set(mine) & set(theirs)) if default else sorted(mine)
     comparison = compare(mine, theirs) if default and shared else None
     tuning = tuning_of(report, table, name, tuned)
-    trials = [trial for trial in tuning.trials if trial.index < tuned.trials] if tuning else []
+    trials = _counted(tuning, tuned)
     flops = [value for run in table.tried(name) if (value := run.spent("flops"))]
     return Beside(
         learner=report.by_name[name],
@@ -159,7 +161,7 @@ def _beside(report: Report, table: Table, name: str, tuned: Tuned, fair: Compari
         choices=tuple(
             Choice(o.path, setting(o.default), setting(tuned.values.get(o.path)), space_of(o)) for o in tuned.options
         ),
-        failed=sum(math.isinf(score(table, t.run)) for t in trials) if len(trials) >= tuned.trials > 0 else None,
+        failed=sum(math.isinf(score(table, *runs)) for _, runs in trials) if len(trials) >= tuned.trials > 0 else None,
         multiple=tuned.flops / float(np.median(flops)) if tuned.flops is not None and flops else None,
         seeds=len(shared),
         before=in_metric(median(np.array([theirs[s] for s in shared])), table.sign) if default and shared else None,
@@ -171,6 +173,16 @@ def _beside(report: Report, table: Table, name: str, tuned: Tuned, fair: Compari
     )
 
 
+def _counted(tuning: Tuning | None, tuned: Tuned) -> list[tuple[int, tuple[Run, ...]]]:
+    """Return the number and the runs of each trial that a choice was made from: a larger tuning has more of both."""
+    found = tuning.trials if tuning else []
+    return [
+        (trial.index, trial.runs[: tuned.seeds])
+        for trial in found
+        if trial.index < tuned.trials and len(trial.runs) >= tuned.seeds
+    ]
+
+
 def _flags(table: Table, name: str, tuned: Tuned, tuning: Tuning | None) -> list[str]:
     """Return what makes a choice doubtful: at the edge of its space, not the best, or on seeds that the trials saw."""
     found = []
@@ -178,14 +190,14 @@ def _flags(table: Table, name: str, tuned: Tuned, tuning: Tuning | None) -> list
         place = _place(option, tuned.values.get(option.path))
         if place is not None and not EDGE < place < 1 - EDGE:
             found.append(f"{option.path} at the {'lower' if place < 0.5 else 'upper'} edge of its space")
-    trials = [trial for trial in tuning.trials if trial.index < tuned.trials] if tuning else []
+    trials = _counted(tuning, tuned)
     if len(trials) < tuned.trials:
         found.append(f"{len(trials)} of {plural(tuned.trials, 'trial')} among the records")
         return found
-    scores = {trial.index: score(table, trial.run) for trial in trials}
+    scores = {index: score(table, *runs) for index, runs in trials}
     if scores and scores.get(tuned.index if tuned.index is not None else -1, -math.inf) < max(scores.values()):
         found.append("the chosen trial is not the best on validation")
-    seen = {trial.run.seed for trial in trials} & {run.seed for run in table.tried(name)}
+    seen = {run.seed for _, runs in trials for run in runs} & {run.seed for run in table.tried(name)}
     if seen:
         found.append(f"seed {min(seen)} was also a trial's: not fresh")
     return found
@@ -240,7 +252,7 @@ def searched(report: Report, table: Table) -> list[Searched]:
     """Return the tunings of a workload whose learner has runs there, in the order of the learners."""
     found = [one for one in report.tunings if one.workload == table.workload and one.learner is not None]
     made = [
-        Searched(tuning, report.by_name[str(tuning.learner)], best_of_k([score(table, t.run) for t in tuning.trials]))
+        Searched(tuning, report.by_name[str(tuning.learner)], best_of_k([score(table, *t.runs) for t in tuning.trials]))
         for tuning in found
     ]
     return sorted(made, key=lambda one: one.learner.index)
@@ -284,11 +296,12 @@ def caveats(report: Report, table: Table) -> list[str]:
         )
     defaults = {name: default_of(report, table, name, block) for name, block in tuned.items()}
     found = []
-    if len({block.trials for block in tuned.values()}) == 1:
-        trials = plural(next(iter(tuned.values())).trials, "trial")
+    if len({(block.trials, block.seeds) for block in tuned.values()}) == 1:
+        one = next(iter(tuned.values()))
+        trials = plural(one.trials, "trial") + (f" of {one.seeds} seeds" if one.seeds > 1 else "")
         found.append(f"Tuned with {trials} each: an equal number for {plural(len(tuned), 'tuned learner')}.")
     else:
-        listed = ", ".join(f"{name} {block.trials}" for name, block in tuned.items())
+        listed = ", ".join(f"{name} {block.effort}" for name, block in tuned.items())
         found.append(
             f"Tuned with unequal numbers of trials: {listed}. A longer search finds more: compare them in section 6 at "
             f"a number of trials that all had."

@@ -81,7 +81,7 @@ def sensitivity(table: Table, found: Sequence[Searched]) -> list[Figure]:
 
 
 def _value_axis(table: Table, found: Sequence[Searched]) -> Axis:
-    scores = [score(table, trial.run) for one in found for trial in one.tuning.trials]
+    scores = [score(table, *trial.runs) for one in found for trial in one.tuning.trials]
     values = [in_metric(value, table.sign) for value in scores if math.isfinite(value)]
     values += [at for one in found if (at := _at_default(table, one.learner)) is not None]
     return spanning(values, log=table.sign < 0 and needs_log(values), margin=0.06)
@@ -158,7 +158,7 @@ def _sensitivity(
             xs = [
                 scale.at(t.values[path], shift)
                 for t in one.tuning.trials
-                if t.values.get(path) is not None and math.isinf(score(table, t.run))
+                if t.values.get(path) is not None and math.isinf(score(table, *t.runs))
             ]
             places, _ = edge.at(xs, [0.5] * len(xs))
             down = edge.top + 4 + 6.0 * (failed.index(one) + 0.5)
@@ -176,7 +176,7 @@ def _trials(table: Table, path: str, one: Searched, panel: Panel, scale: OptionS
     """Draw one learner's trials, and its default."""
     style = one.learner.style
     points = sorted(
-        (scale.at(trial.values[path], shift), score(table, trial.run))
+        (scale.at(trial.values[path], shift), score(table, *trial.runs))
         for trial in one.tuning.trials
         if trial.values.get(path) is not None
     )

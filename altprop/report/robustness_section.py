@@ -97,7 +97,7 @@ def _beside(row: Beside) -> Cells:
         *right(str(row.seeds)),
         Cell(fair.brief if fair else "–", tested, "v"),
         Cell("\n".join(choices) or "nothing declared", kind="o", flags=row.flags),
-        Cell(str(row.tuned.trials), "not all here" if row.failed is None else f"{row.failed} failed", "r"),
+        Cell(row.tuned.effort, "not all here" if row.failed is None else f"{row.failed} failed", "r"),
         Cell(count(row.tuned.flops), "" if row.multiple is None else f"× {row.multiple:.3g}", "r"),
     ]
 
@@ -148,12 +148,13 @@ def _trials(table: Table, found: Sequence[Searched]) -> Fold:
             short(row.tuning.label, 40),
             *right(str(trial.index)),
             Cell(", ".join(f"{path} {short(setting(at), 20)}" for path, at in trial.values.items()), kind="o"),
-            *right(number(trial.run.value("validation"), 4), count(trial.run.spent("flops"))),
-            trial.run.status.replace("_", " "),
-            trial.run.record.key[:12],
+            *right(number(run.value("validation"), 4), count(run.spent("flops"))),
+            run.status.replace("_", " "),
+            run.record.key[:12],
         ]
         for row in found
         for trial in row.tuning.trials
+        for run in trial.runs
     ]
     head: Cells = ["learner", *right("trial"), "options", *right("validation", "FLOPs"), "ended", "key"]
     title = f"All trials on {table.workload}"

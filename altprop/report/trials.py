@@ -1,6 +1,7 @@
 """Tuning as the records have it: trials, tunings of trials, and what a tuned run says about its choice.
 
-A *trial* is a run with searched options, on one seed, seen on validation only: it never becomes a row of a table. A
+A *trial* is a run with searched options, or several on a seed each, seen on validation only: it never becomes a row of
+a table. A
 *tuning* holds the trials of one learner on one workload over one declared search space. Tunings of different length
 share their trials, for quasi-random points are nested: trial 3 of 8 is trial 3 of 16.
 """
@@ -11,6 +12,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from altprop.records.record import Record
@@ -40,6 +42,7 @@ def tuned_block(record: Record) -> Tuned | None:
         options=_options(data),
         validation=as_number(data.get("validation")),
         flops=as_number(data.get("flops")),
+        seeds=int(as_number(data.get("seeds")) or 1),
     )
 
 
@@ -61,12 +64,15 @@ def tunings(records: Sequence[Record]) -> tuple[list[Tuning], list[Record]]:
         groups[record.workload, record.label, json.dumps(same, sort_keys=True, default=str)][place].append(record)
     found, left = [], []
     for (workload, label, _), places in sorted(groups.items()):
-        trials = []
+        trials: list[Trial] = []
         for (index, _), group in sorted(places.items()):
             ordered = sorted(group, key=lambda record: (str(record.measured.get("finished") or ""), record.key))
             left += ordered[:-1]
-            values = _mapping(_block(ordered[-1], "trial").get("values"))
-            trials.append(Trial(Run(ordered[-1], label), -1 if math.isinf(index) else int(index), values))
+            run, number = Run(ordered[-1], label), -1 if math.isinf(index) else int(index)
+            if number >= 0 and trials and trials[-1].index == number:  # another seed of the same point
+                trials[-1] = replace(trials[-1], more=(*trials[-1].more, run))
+            else:
+                trials.append(Trial(run, number, _mapping(_block(run.record, "trial").get("values"))))
         found.append(Tuning(workload, label, _options(_block(trials[0].run.record, "trial")), trials))
     return found, left
 

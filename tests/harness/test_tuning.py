@@ -116,7 +116,9 @@ def test_where_every_trial_fails_nothing_is_chosen(run: Callable[..., Any], tmp_
     [
         (("+tune=0",), "tune must be a whole number of at least 1"),
         (("+tune=2", "task.validation=none"), "chooses on validation data"),
-        (("+tune=2", "seeds=[10000]"), "seed 10000 is the seed of trials"),
+        (("+tune=2", "seeds=[10000]"), "seed 10000 is a seed of trials"),
+        (("+tune=2", "tune_seeds=3", "seeds=[10002]"), "seed 10002 is a seed of trials"),
+        (("+tune=2", "tune_seeds=0"), "tune_seeds must be a whole number of at least 1"),
         (
             ("+tune=2", "+optimizer.search.momentm={low:0,high:1}"),
             "optimizer.momentm: there is no such option",
@@ -156,10 +158,43 @@ def test_the_python_door_and_the_columns(run: Callable[..., Any], tuned: list[di
     assert frame[frame["role"] != "trial"]["trial"].isna().all()
 
 
+def test_several_seeds_a_trial_are_judged_by_their_mean(
+    run: Callable[..., Any], tuned: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """The first seed's trials are those of a tuning with one; the choice says how many seeds it was made on."""
+    frame = run(QUIET, "+tune=4", "tune_seeds=3", "seeds=2")
+    found = records(tmp_path / "runs")
+    trials = [r for r in found if r["role"] == "trial"]
+    assert [(r["trial"]["index"], r["seed"]) for r in trials] == [(i, 10_000 + k) for i in range(4) for k in range(3)]
+    assert {r["key"] for r in tuned if r["role"] == "trial"} <= {r["key"] for r in trials}
+    means = [sum(r["result"]["validation"] for r in trials[3 * i : 3 * i + 3]) / 3 for i in range(4)]
+    about = next(r for r in found if r["role"] == "tuned" and "seeds" in r["tuned"])["tuned"]
+    assert (about["trials"], about["seeds"], about["index"]) == (4, 3, means.index(max(means)))
+    assert about["validation"] == pytest.approx(max(means), rel=1e-15)
+    assert about["flops"] == sum(r["result"]["ledger"]["flops"] for r in trials)
+    assert len(frame) == 2 + 12 + 2
+    assert "tune" not in next(r["rerun"] for r in found if r["role"] == "tuned")
+
+
+def test_a_trial_fails_with_one_of_its_seeds_and_the_mean_decides() -> None:
+    def seeds(*values: float | None) -> Any:
+        return [
+            SimpleNamespace(
+                status=RunStatus.DIVERGED if value is None else RunStatus.COMPLETED,
+                result={"validation": value, "higher_is_better": True},
+                data={},
+            )
+            for value in values
+        ]
+
+    assert choose([seeds(0.99, None), seeds(0.9, 0.2), seeds(0.6, 0.7), seeds(0.5, 0.5)]) == 2
+    assert choose([seeds(None, None), seeds(0.1, None)]) is None
+
+
 @pytest.mark.parametrize(("higher", "best"), [(True, 1), (False, 2)])
 def test_the_best_trial_is_the_lowest_where_lower_is_better(higher: bool, best: int) -> None:
     records: Any = [
-        SimpleNamespace(status=RunStatus.COMPLETED, result={"validation": value, "higher_is_better": higher}, data={})
+        [SimpleNamespace(status=RunStatus.COMPLETED, result={"validation": value, "higher_is_better": higher}, data={})]
         for value in (0.5, 0.9, 0.1, 0.9)
     ]
     assert choose(records) == best

@@ -407,17 +407,17 @@ def configure(run: dict[str, Any], values: dict[str, Any]) -> None:
             config["algorithm"].setdefault("optimizer", {})[option] = value
 
 
-def trial(task: Task, learner: Learner, index: int, **more: Any) -> dict[str, Any]:
-    """One trial of tuning, as `store` takes it; `more` goes into its `trial` block."""
+def trial(task: Task, learner: Learner, index: int, seed: int = 10_000, **more: Any) -> dict[str, Any]:
+    """One trial of tuning on one seed, as `store` takes it; `more` goes into its `trial` block."""
     values = drawn(learner, task, index)
     factor, diverged = fitness(learner, values)
     run = record(
         task,
         replace(learner, share=learner.share * 1.03 * factor),
-        10_000 + index,
+        seed + index,
         "diverged" if diverged else "completed",
     )
-    run["record"] |= {"role": "trial", "seed": 10_000, "cell": _digest(task.name, learner.name, values)[:16]}
+    run["record"] |= {"role": "trial", "seed": seed, "cell": _digest(task.name, learner.name, values)[:16]}
     run["record"]["result"] |= {"test": None, "test_best": None, "test_metrics": {}}
     run["trace"] = [row for row in run["trace"] if row.get("split") not in ("test", "test_best")]
     defaults = {path: learner.defaults[path] for path in learner.search}

@@ -189,6 +189,41 @@ def test_missing_trials_are_flagged(synthetic: ModuleType, tmp_path: Path) -> No
     assert row.failed is None
 
 
+def test_seeds_of_one_trial_are_one_trial_of_their_mean(synthetic: ModuleType, tmp_path: Path) -> None:
+    learner, task = synthetic.SEARCHED[0], synthetic.TASKS[0]
+
+    def three(data: dict[str, Any], *_: Any) -> None:
+        if "tuned" in data:
+            data["tuned"]["seeds"] = 3
+
+    synthetic.tune(tmp_path, [learner], [task], 4, 2, three)
+    for index in range(4):
+        for seed in (10_100, 10_200):
+            synthetic.store(tmp_path, synthetic.trial(task, learner, index, seed))
+    made = read([tmp_path], "x")
+    (tuning,), (one,) = made.tunings, made.tables
+    assert [(trial.index, [run.seed for run in trial.runs]) for trial in tuning.trials] == [
+        (index, [10_000, 10_100, 10_200]) for index in range(4)
+    ]
+    expected = []
+    for trial in tuning.trials:
+        ended = all(run.status == "completed" for run in trial.runs)
+        expected.append(np.mean([run.value("validation") for run in trial.runs]) if ended else -math.inf)
+    (found,), (row,) = searched(made, one), beside(made, one)
+    assert found.curves.expected[-1] == pytest.approx(max(expected))
+    assert row.failed == sum(map(math.isinf, expected))
+    assert "Tuned with 4 trials of 3 seeds each" in " ".join(caveats(made, one))
+    page = build([tmp_path], tmp_path / "out").read_text()
+    assert "4 × 3 seeds" in page
+
+    for path in tmp_path.glob("*/record.json"):
+        data = json.loads(path.read_text())
+        data.get("tuned", {})["seeds"] = 4
+        path.write_text(json.dumps(data))
+    made = read([tmp_path], "x")
+    assert "0 of 4 trials among the records" in beside(made, made.tables[0])[0].flags
+
+
 def test_caveats_say_who_was_tuned(report: Report, synthetic: ModuleType, tmp_path: Path) -> None:
     said = " ".join(caveats(report, table(report, "digits")))
     assert "Tuned with 8 trials each: an equal number for 3 tuned learners." in said
