@@ -177,18 +177,18 @@ def test_several_seeds_a_trial_are_judged_by_their_mean(
 
 
 def test_a_trial_fails_with_one_of_its_seeds_and_the_mean_decides() -> None:
-    def seeds(*values: float | None) -> Any:
+    def seeds(*values: float) -> Any:
         return [
             SimpleNamespace(
-                status=RunStatus.DIVERGED if value is None else RunStatus.COMPLETED,
+                status=RunStatus.DIVERGED if value > 1 else RunStatus.COMPLETED,
                 result={"validation": value, "higher_is_better": True},
                 data={},
             )
             for value in values
         ]
 
-    assert choose([seeds(0.99, None), seeds(0.9, 0.2), seeds(0.6, 0.7), seeds(0.5, 0.5)]) == 2
-    assert choose([seeds(None, None), seeds(0.1, None)]) is None
+    assert choose([seeds(0.99, 2), seeds(0.9, 0.2), seeds(0.6, 0.7), seeds(0.5, 0.5)]) == 2
+    assert choose([seeds(2, 2), seeds(0.1, 2)]) is None
 
 
 @pytest.mark.parametrize(("higher", "best"), [(True, 1), (False, 2)])

@@ -199,7 +199,10 @@ def test_seeds_of_one_trial_are_one_trial_of_their_mean(synthetic: ModuleType, t
     synthetic.tune(tmp_path, [learner], [task], 4, 2, three)
     for index in range(4):
         for seed in (10_100, 10_200):
-            synthetic.store(tmp_path, synthetic.trial(task, learner, index, seed))
+            again = synthetic.trial(task, learner, index, seed)
+            if (index, seed) == (2, 10_200):
+                again["record"]["status"] = "diverged"
+            synthetic.store(tmp_path, again)
     made = read([tmp_path], "x")
     (tuning,), (one,) = made.tunings, made.tables
     assert [(trial.index, [run.seed for run in trial.runs]) for trial in tuning.trials] == [
@@ -211,7 +214,7 @@ def test_seeds_of_one_trial_are_one_trial_of_their_mean(synthetic: ModuleType, t
         expected.append(np.mean([run.value("validation") for run in trial.runs]) if ended else -math.inf)
     (found,), (row,) = searched(made, one), beside(made, one)
     assert found.curves.expected[-1] == pytest.approx(max(expected))
-    assert row.failed == sum(map(math.isinf, expected))
+    assert row.failed == sum(map(math.isinf, expected)) >= 1
     assert "Tuned with 4 trials of 3 seeds each" in " ".join(caveats(made, one))
     page = build([tmp_path], tmp_path / "out").read_text()
     assert "4 × 3 seeds" in page
