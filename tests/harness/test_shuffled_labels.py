@@ -118,7 +118,8 @@ def test_it_is_refused_without_labels() -> None:
 def test_controls_end_at_chance_and_are_flagged(run: Callable[..., Any], tmp_path: Path) -> None:
     """Real runs on digits: backprop far above chance and unflagged, the three controls at chance and flagged."""
     for algorithm in ("backprop", *SUITE):
-        run("budget.amount=200", "optimizer.lr=0.01", f"algorithm={algorithm}", "seeds=6")
+        rate = () if algorithm == "null" else ("optimizer.lr=0.01",)
+        run("budget.amount=200", *rate, f"algorithm={algorithm}", "seeds=6")
     report = read([tmp_path / "runs"], "controls")
     (table,) = report.tables
     found = {row.learner.name.partition("+")[0].partition("·")[0]: row for row in rows(report, table)}
