@@ -220,7 +220,7 @@ class StackedLearners:
         if isinstance(first, Tensor):
             if len({(one.shape, one.dtype) for one in values}) > 1:
                 raise Unstackable(f"{name} has other shapes in other members")
-            return Stacked(torch.stack([one.detach() for one in values]))
+            return Stacked(_stacked(values))
         if isinstance(first, Updater):
             module = next((m for m in self._modules if m.serves(first)), None)
             if module is not None:
@@ -233,6 +233,16 @@ class StackedLearners:
         if isinstance(first, (bool, int, float, str)):
             return common(values, name)
         return first
+
+
+def _stacked(values: Sequence[Tensor]) -> Tensor:
+    """Stack tensors in their own order in memory, (S, ...).
+
+    A resumed group multiplies as an undisturbed one: matrices that lie by columns, as eigenvectors do, have other bits.
+    """
+    order = sorted(range(values[0].dim()), key=values[0].stride, reverse=True)
+    whole = torch.stack([one.detach().permute(order) for one in values])
+    return whole.permute(0, *(1 + order.index(dim) for dim in range(len(order))))
 
 
 def _is_bound(value: Any) -> bool:

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from altprop.optim.updater import Updater
 from altprop.vectorized import Members, Unstackable
 
+COUNTS = frozenset({"step", "mu_product", "eta", "mu"})
+"""State of element-wise optimizers that is one number for a whole parameter, and the same in all members."""
+
 
 class StackedUpdater:
     """What steps the parameters of all members at once, in the place of the first member's updater.
@@ -97,15 +100,18 @@ def _stack(updaters: Sequence[Updater], whole: Updater) -> None:
         each = [updater._parts[number] for updater in updaters]
         for name, p in part.params.items():
             states = [one.optimizer.state.get(one.params[name], {}) for one in each]
-            part.optimizer.state[p] = {key: _stacked([s[key] for s in states], p) for key in states[0]}
+            part.optimizer.state[p] = {key: _stacked(key, [s[key] for s in states]) for key in states[0]}
 
 
-def _stacked(values: Sequence[object], p: Tensor) -> object:
-    """Return a piece of state on stacked parameters: what has a parameter's shape is stacked, the rest is common."""
+def _stacked(key: str, values: Sequence[object]) -> object:
+    """Return a piece of state on stacked parameters: what is there for each element is stacked, the rest is common.
+
+    The name tells, not the shape: for a parameter that is a scalar, as a learned rate is, all state is a scalar.
+    """
     first = values[0]
     if not isinstance(first, Tensor):
         return first
-    return torch.stack(values) if first.shape == p.shape[1:] else first.clone()  # type: ignore[arg-type]
+    return first.clone() if key in COUNTS else torch.stack(values)  # type: ignore[arg-type]
 
 
 def _share(whole: Updater, place: int, updater: Updater) -> None:
