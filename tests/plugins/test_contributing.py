@@ -26,7 +26,7 @@ def blocks() -> dict[str, list[str]]:
 def test_a_task_a_model_and_a_noise(bare: Any, tmp_path: Path) -> None:
     section = (ROOT / "CONTRIBUTING.md").read_text().split("## A model, a task, a noise")[1].split("\n## ")[0]
     code = [(language, text) for language, text in BLOCK.findall(section)]
-    names = re.findall(r"`(\w+)\.py`", section)
+    names = re.findall(r"`(\w+)\.py`", section.split("Here is one of each.")[1])
     groups = re.findall(r"`conf/(\w+)/\w+\.yaml`", section.split("The yaml files are")[1])
     sources = [text for language, text in code if language == "python"]
     files = [text for language, text in code if language == "yaml"]
