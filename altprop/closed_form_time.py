@@ -24,7 +24,6 @@ from altprop.closed_form import parameters
 from altprop.data import Batch
 from altprop.derivatives import Grads
 from altprop.models.parts import Activation
-from altprop.models.recurrent import Readout, RecurrentModel, RNNCell
 from altprop.recurrence import Window
 from altprop.vectorized import Members
 
@@ -59,18 +58,9 @@ class Pass(NamedTuple):
 
 
 def applies(model: nn.Module) -> bool:
-    """Return whether a model is one plain layer and its readout, without noise, and nobody watches it by a hook."""
-    if type(model) is not RecurrentModel or model.noise is not None:
-        return False
-    watched = (
-        one._forward_hooks
-        or one._forward_pre_hooks
-        or one._backward_hooks
-        or one._backward_pre_hooks
-        or any(p._backward_hooks for p in one.parameters(recurse=False))
-        for one in (model, model.cell, model.readout)
-    )
-    return type(model.cell) is RNNCell and type(model.readout) is Readout and not any(watched)
+    """Return whether a model says that it is `plain`: one layer and its readout, and nobody looks on."""
+    plain: Callable[[], bool] | None = getattr(model, "plain", None)
+    return plain is not None and plain()
 
 
 def gradient(problem: Workspace, batch: Batch, window: Window, piece: Batch, h: Tensor) -> tuple[Tensor, Grads, Tensor]:

@@ -396,6 +396,20 @@ class RecurrentModel(nn.Module):
         if cell in ("rnn", "leaky_rnn") and make_activation(activation).flat:
             withhold_derivatives(self)
 
+    def plain(self) -> bool:
+        """Return whether it is one vanilla layer and its readout, without noise, and nobody watches it by a hook."""
+        if type(self) is not RecurrentModel or self.noise is not None:
+            return False
+        watched = (
+            one._forward_hooks
+            or one._forward_pre_hooks
+            or one._backward_hooks
+            or one._backward_pre_hooks
+            or any(p._backward_hooks for p in one.parameters(recurse=False))
+            for one in (self, self.cell, self.readout)
+        )
+        return type(self.cell) is RNNCell and type(self.readout) is Readout and not any(watched)
+
     def initial_state(self, rows: int) -> Tensor:
         """Return the state (B, S) before the first time: zeros."""
         return self.readout.weight.new_zeros(rows, self.cell.state_size)
