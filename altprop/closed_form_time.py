@@ -58,9 +58,8 @@ class Pass(NamedTuple):
 
 
 def applies(model: nn.Module) -> bool:
-    """Return whether a model says that it is `plain`: one layer and its readout, and nobody looks on."""
-    plain: Callable[[], bool] | None = getattr(model, "plain", None)
-    return plain is not None and plain()
+    """Return whether a model says that it is one layer and its readout, on which nobody looks."""
+    return bool(getattr(model, "plain_recurrence", False))
 
 
 def gradient(problem: Workspace, batch: Batch, window: Window, piece: Batch, h: Tensor) -> tuple[Tensor, Grads, Tensor]:

@@ -396,8 +396,9 @@ class RecurrentModel(nn.Module):
         if cell in ("rnn", "leaky_rnn") and make_activation(activation).flat:
             withhold_derivatives(self)
 
-    def plain(self) -> bool:
-        """Return whether it is one vanilla layer and its readout, without noise, and nobody watches it by a hook."""
+    @property
+    def plain_recurrence(self) -> bool:
+        """Whether it is one vanilla layer and its readout, without noise, and nobody watches it by a hook."""
         if type(self) is not RecurrentModel or self.noise is not None:
             return False
         watched = (
