@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ from altprop.records.status import RunStatus
 from altprop.report.blocks import Block, Cell, Code, Fold, Points, Text, note
 from altprop.report.format import plural
 from altprop.report.model import ENDED, Learner, Report, Run, Table
+
+_PLACE = re.compile(r'(?<=File ")[^"\n]*?/(?:site-packages/|python3\.\d+/(?!site-packages/)|(?=altprop/))')
+"""The folders in front of a package's name in a line of a traceback."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,17 @@ def failures(report: Report) -> list[Failure]:
     return found
 
 
+def _portable(traceback: str) -> str:
+    """Return a traceback without the folders in which altprop and libraries lie on the machine that ran.
+
+    >>> _portable('File "/home/me/.venv/lib/python3.11/site-packages/torch/x.py", line 1')
+    'File "torch/x.py", line 1'
+    >>> _portable('File "/home/me/altprop/rule.py", line 1, File "/usr/lib/python3.11/json/a.py"')
+    'File "altprop/rule.py", line 1, File "json/a.py"'
+    """
+    return _PLACE.sub("", traceback)
+
+
 def _failure(table: Table, learner: str, status: str, reason: str, runs: list[Run]) -> Failure:
     tracebacks = [str(run.record.data.get("traceback") or "") for run in runs]
     last = runs[0].value("last_finite_step")
@@ -114,7 +129,7 @@ def _failure(table: Table, learner: str, status: str, reason: str, runs: list[Ru
         reason=reason,
         seeds=("seed " if len(runs) == 1 else "seeds ") + ", ".join(str(run.seed) for run in runs),
         last=None if last is None else int(last),
-        traceback=next((text for text in tracebacks if text), ""),
+        traceback=next((_portable(text) for text in tracebacks if text), ""),
         commands=[str(run.record.data.get("rerun") or "") for run in runs],
         runs=runs,
     )
