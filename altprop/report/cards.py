@@ -11,10 +11,10 @@ from altprop.report.oracle_checks import Verified
 
 _INTRODUCTION = (
     "Cards, measured by intervention in a running learner on a small net: steps are taken from the same state with the "
-    "same draws while one thing is changed that does not show in a forward pass, and the first layer's update is "
-    "compared with the one without the change. The weights above: those of the way back are others than those of the "
-    "forward pass. The slope: activations have twice their derivative. The last layer: it has other weights; whoever "
-    "does not notice can update a layer without waiting for those above."
+    "same draws while one thing is changed, and the first layer's update is compared with the one without the change. "
+    "The weights above: those of the way back are others than those of the forward pass. The slope: activations have "
+    "twice their derivative. Neither shows in a forward pass. The last layer: it has other weights; whoever does not "
+    "notice can update a layer without waiting for those above."
 )
 
 
