@@ -12,7 +12,7 @@ from altprop import catalogue
 from altprop.capabilities import Capability, PredictorKind
 from altprop.errors import AltpropError, Refused
 
-POINTS = {"quadratic", "rosenbrock", "classical"}
+POINTS = {"quadratic", "rosenbrock", "classical", "multimodal"}
 LANGUAGE = {"char_lm", "nettalk", "nettalk_sequence"}
 
 
