@@ -86,7 +86,8 @@ def _noticed(target: Target, change: Change, count: int) -> bool | None:
     except Refused:  # it brings formulas of its own for the activations that it knows
         return None
     if update is None:
-        return None
+        # Not in the first steps, perhaps: what teaches the first layer may have to learn itself.
+        return None if count >= COUNTED else _noticed(target, change, COUNTED)
     return other is None or float((update - other).norm()) > SAME * float(update.norm())
 
 

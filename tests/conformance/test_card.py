@@ -22,6 +22,7 @@ KNOWN = {
     "target_propagation": (True, True, True),
     "equilibrium_propagation": (True, False, True),
     "local_losses": (False, True, False),
+    "synthetic_gradients": (True, True, True),
     "node_perturbation": (False, False, True),
     "forward_gradient": (False, True, True),
     "openai_es": (False, False, True),
