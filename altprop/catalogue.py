@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from altprop.capabilities import Capability, PredictorKind, evaluated_as, kind_refusal, refusal, together
+from altprop.capabilities import DERIVATIVES, Capability, PredictorKind, evaluated_as, kind_refusal, refusal, together
 from altprop.checks import LEAST_SQUARES_LOSSES
 from altprop.declared import Unknown, find_class
 from altprop.errors import AltpropError
@@ -233,7 +233,9 @@ def refusal_of(
     kind, needed, offered = predictor_kind(algorithm), requires(algorithm), offers(task, model)
     kinds = evaluated_kinds(task)
     hint = ""
-    if suggesting and needed - offered == {Capability.LEAST_SQUARES} and Capability.SUPERVISED in offered:
+    if suggesting and needed - offered and needed - offered <= DERIVATIVES and declares(model, "differentiable_with"):
+        hint = declares(model, "differentiable_with")
+    elif suggesting and needed - offered == {Capability.LEAST_SQUARES} and Capability.SUPERVISED in offered:
         hint = f"task.loss={'one_hot_squared_error' if Capability.CLASSES in offered else 'half_squared_error'}"
     elif suggesting and (needed - offered or evaluated_as(kind, kinds) is None):
         hint = suggest(needed, extra, kind)

@@ -21,12 +21,17 @@ class Physics(Environment, ABC):
     those that have ended anew. Here each start is drawn from the episode's own seed, as a distribution it is
     gymnasium's, and the physics alone are theirs; a test compares whole episodes with their single environments.
 
+    Class attributes:
+        bounds: half the width of the cube in which episodes start, for each of the S variables.
+        centre: of that cube; by default 0.
+
     Attributes:
         place: (S, N) float64 on the CPU, the S variables of each episode's state.
     """
 
     state: ClassVar[tuple[str, ...]] = ("place",)
     bounds: ClassVar[tuple[float, ...]]
+    centre: ClassVar[tuple[float, ...]] = (0.0,)
     place: Tensor
 
     @abstractmethod
@@ -39,8 +44,9 @@ class Physics(Environment, ABC):
 
     @final
     def _reset(self) -> Tensor:
-        width = torch.tensor(self.bounds, dtype=torch.float64, device="cpu")
-        self.place = ((2 * self._uniform(len(self.bounds)).cpu().double() - 1) * width).T.contiguous()
+        width, centre = (torch.tensor(of, dtype=torch.float64, device="cpu") for of in (self.bounds, self.centre))
+        share = 2 * self._uniform(len(self.bounds)).cpu().double() - 1
+        self.place = (centre + share * width).T.contiguous()
         return self._observed()
 
     @final

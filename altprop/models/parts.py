@@ -113,7 +113,8 @@ def make_activation(name: str) -> Activation:
 def withhold_derivatives(model: nn.Module) -> None:
     """Let a model with flat activations offer no derivative, and name what would: `Problem.refuse_unless` says it."""
     vars(model)["offers"] = model.offers - DERIVATIVES  # type: ignore[operator]
-    vars(model)["differentiable_with"] = "model.activation=tanh"
+    if not hasattr(model, "differentiable_with"):  # a class of thresholds alone names another model
+        vars(model)["differentiable_with"] = "model.activation=tanh"
 
 
 Initialiser = Callable[[Tensor, int, int, float, torch.Generator], None]

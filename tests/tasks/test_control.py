@@ -11,10 +11,20 @@ import torch
 import altprop
 from altprop.errors import AltpropError
 from altprop.randomness import Random
-from altprop.tasks import acrobot, cartpole, control, pendulum
+from altprop.tasks import acrobot, cartpole, control, mountain_car, pendulum
 
-NAMES = {"cartpole": "CartPole-v1", "acrobot": "Acrobot-v1", "pendulum": "Pendulum-v1"}
-TASKS = {"cartpole": cartpole.CartPole, "acrobot": acrobot.Acrobot, "pendulum": pendulum.Pendulum}
+NAMES = {
+    "cartpole": "CartPole-v1",
+    "acrobot": "Acrobot-v1",
+    "pendulum": "Pendulum-v1",
+    "mountain_car": "MountainCar-v0",
+}
+TASKS = {
+    "cartpole": cartpole.CartPole,
+    "acrobot": acrobot.Acrobot,
+    "pendulum": pendulum.Pendulum,
+    "mountain_car": mountain_car.MountainCar,
+}
 
 
 @pytest.fixture
@@ -49,6 +59,9 @@ def test_episodes_are_gymnasiums(gymnasium, which: str) -> None:
         elif which == "cartpole":  # towards where the pole leans and how it moves, so that some stand to the end
             actions = (seen[:, 2] + 0.5 * seen[:, 3] > 0).long()
             actions[0] = 1
+        elif which == "mountain_car":  # along the speed, so that some arrive; the first rolls into the left wall
+            actions = (seen[:, 1] > 0).long() * 2
+            actions[0] = 0
         else:
             actions = torch.from_numpy(draws.integers(0, 3, count))
         seen, rewards, terminated, truncated = ours.step(actions)
@@ -59,12 +72,16 @@ def test_episodes_are_gymnasiums(gymnasium, which: str) -> None:
             action = actions[place].numpy() if which == "pendulum" else int(actions[place])
             found, reward, ended, cut, _ = env.step(action)
             np.testing.assert_allclose(seen[place].numpy(), found, rtol=1e-4, atol=1e-4)
-            assert float(rewards[place]) == pytest.approx(float(reward), rel=1e-5)
+            paid = float(ended) if which == "mountain_car" else float(reward)
+            assert float(rewards[place]) == pytest.approx(paid, rel=1e-5)
             assert (bool(terminated[place]), bool(truncated[place])) == (ended, cut)
             over[place] = ended or cut
         if over.all():
             break
     assert bool(over.any()) == (which != "acrobot")
+    if which == "mountain_car":
+        assert bool(ours.running.any()) is False
+        assert ours._elapsed == ours.horizon  # the first never arrives
     if which == "cartpole":
         assert ours._elapsed == ours.horizon  # one stood to the end, one fell
 
@@ -76,7 +93,7 @@ def test_an_episode_depends_on_its_own_seed(gymnasium, which: str) -> None:
     assert torch.equal(together.reset(seeds)[2], alone.reset(seeds[2:3])[0])
     bounds = torch.tensor(together.bounds, dtype=torch.float64)
     together.reset(Random(2).integers(0, 2**62, 4000))
-    spread = together.place / bounds[:, None]
+    spread = (together.place - torch.tensor(together.centre)[:, None])[bounds > 0] / bounds[bounds > 0, None]
     assert float(spread.abs().max()) <= 1
     assert spread.mean(1).abs().max() < 4 / (3 * 4000) ** 0.5
     assert (spread.var(1) - 1 / 3).abs().max() < 4 * (4 / 45 / 4000) ** 0.5
