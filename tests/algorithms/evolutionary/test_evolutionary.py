@@ -48,9 +48,9 @@ def largest_z(centres: Tensor) -> float:
 
 
 def width_z(make: Any) -> float:
-    """Return the z-score of the change of log sigma on a constant fitness, over 150 seeds, after 30 generations."""
+    """Return the z-score of the change of log sigma on a constant fitness, over 60 seeds, after 30 generations."""
     changes = []
-    for seed in range(150):
+    for seed in range(60):
         problem, batch = toy_point([0.0] * 5, [0.0] * 5, seed=seed)
         problem.population_objective = lambda flat, batch: torch.zeros(len(flat), dtype=flat.dtype)
         learner = make(10, 0.5)
@@ -110,8 +110,8 @@ def test_stale_fitness_is_detected(monkeypatch):
 
 @pytest.mark.parametrize("make", [EvolutionStrategy, lambda: Genetic(elites=0)], ids=["es", "ga"])
 def test_flat_fitness_is_neutral_drift(make):
-    """200 seeds: the centre moves without direction (|z| < 4 in each of 5 dimensions) but it does move."""
-    centres = flat_drift(make, 20, 200)
+    """80 seeds: the centre moves without direction (|z| < 4 in each of 5 dimensions) but it does move."""
+    centres = flat_drift(make, 12, 80)
     assert largest_z(centres) < 4
     assert float(centres.std(0).min()) > 0.01
 
