@@ -1,11 +1,11 @@
 """Acrobot: swing a chain of two links up by a torque at the joint between them."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from altprop.tasks.common import Array
-from altprop.tasks.control import ControlTask, Physics
+from altprop.tasks.control import GymnasiumTask, Physics
 
 
 class AcrobotEnvironment(Physics):
@@ -18,7 +18,7 @@ class AcrobotEnvironment(Physics):
     """
 
     horizon = 500
-    bounds: ClassVar[tuple[float, ...]] = (0.1, 0.1, 0.1, 0.1)
+    bounds = (0.1, 0.1, 0.1, 0.1)
 
     def __init__(self, physics: Any) -> None:
         self._chain = physics.AcrobotEnv()
@@ -54,7 +54,7 @@ def _wrapped(angle: Array) -> Array:
     return turned
 
 
-class Acrobot(ControlTask):
+class Acrobot(GymnasiumTask):
     """Swing up: sines, cosines and speeds of two angles are seen, the torque is -1, 0 or 1.
 
     The return is minus the number of steps; solved is -100 over 100 episodes. A reward is sparse: who never swings up

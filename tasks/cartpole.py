@@ -1,11 +1,11 @@
 """Cart and pole: keep a pole upright by pushes to the left and to the right."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from altprop.tasks.common import Array
-from altprop.tasks.control import ControlTask, Physics
+from altprop.tasks.control import GymnasiumTask, Physics
 
 
 class CartPoleEnvironment(Physics):
@@ -16,7 +16,7 @@ class CartPoleEnvironment(Physics):
     """
 
     horizon = 500
-    bounds: ClassVar[tuple[float, ...]] = (0.05, 0.05, 0.05, 0.05)
+    bounds = (0.05, 0.05, 0.05, 0.05)
 
     def __init__(self, physics: Any) -> None:
         self._class = physics.CartPoleVectorEnv
@@ -31,7 +31,7 @@ class CartPoleEnvironment(Physics):
         return self._carts.state, rewards, ended
 
 
-class CartPole(ControlTask):
+class CartPole(GymnasiumTask):
     """Balance a pole: positions and speeds of cart and pole are seen, and pushed is to the left or to the right.
 
     The return is the number of steps that it stands, at most 500; solved is 475 over 100 episodes. Needs the extra

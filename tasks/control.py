@@ -1,4 +1,4 @@
-"""The base of tasks on gymnasium's classic control: its physics on many episodes, each with a seed of its own."""
+"""The base of control tasks: physics on many episodes, each with a seed of its own; gymnasium's among them."""
 
 from abc import ABC, abstractmethod
 from functools import cache
@@ -15,23 +15,21 @@ EPISODES = 16
 
 
 class Physics(Environment, ABC):
-    """Abstract environment whose physics gymnasium has, on arrays of N episodes; it must be the one that they describe.
+    """Abstract environment whose physics are arrays of N episodes.
 
     gymnasium starts episodes side by side from one generator, so that one depends on how many there are, and starts
     those that have ended anew. Here each start is drawn from the episode's own seed, as a distribution it is
     gymnasium's, and the physics alone are theirs; a test compares whole episodes with their single environments.
 
-    Class attributes:
+    Attributes:
         bounds: half the width of the cube in which episodes start, for each of the S variables.
         centre: of that cube; by default 0.
-
-    Attributes:
         place: (S, N) float64 on the CPU, the S variables of each episode's state.
     """
 
     state: ClassVar[tuple[str, ...]] = ("place",)
-    bounds: ClassVar[tuple[float, ...]]
-    centre: ClassVar[tuple[float, ...]] = (0.0,)
+    bounds: tuple[float, ...]
+    centre: tuple[float, ...] = (0.0,)
     place: Tensor
 
     @abstractmethod
@@ -74,9 +72,12 @@ class ControlTask(Task, ABC):
     metrics: ClassVar[dict[str, bool]] = {"return_std": False}
     offers: ClassVar[frozenset[Capability]] = frozenset({Capability.ENVIRONMENT})
     kinds: ClassVar[tuple[PredictorKind, ...]] = (PredictorKind.POLICY,)
-    packages: ClassVar[dict[str, str]] = {"gymnasium": "pip install 'altprop[rl]'"}
-    module: ClassVar[str]
-    shapes: ClassVar[tuple[int, int]]
+    shapes: tuple[int, int]
+    """How many numbers are seen, and how many a model puts out."""
+
+    @abstractmethod
+    def _physics_named(self) -> str:
+        """Return what the physics are, in words that a record keeps."""
 
     @property
     @final
@@ -85,9 +86,20 @@ class ControlTask(Task, ABC):
 
     @final
     def _load(self) -> Source:
-        self._physics()
         rows = self.batch_size if isinstance(self.batch_size, int) else EPISODES
-        return _source(self.spec, self.module, rows)
+        return _source(self.spec, self._physics_named(), rows)
+
+
+class GymnasiumTask(ControlTask, ABC):
+    """Abstract control task on the physics of a module of gymnasium's classic control."""
+
+    packages: ClassVar[dict[str, str]] = {"gymnasium": "pip install 'altprop[rl]'"}
+    module: ClassVar[str]
+
+    @final
+    def _physics_named(self) -> str:
+        self._physics()
+        return f"gymnasium's {self.module}"
 
     @final
     def _physics(self) -> Any:
@@ -98,4 +110,4 @@ class ControlTask(Task, ABC):
 
 @cache
 def _source(spec: ModelSpec, name: str, rows: int) -> Source:
-    return Source.without_data(spec, f"gymnasium's {name}", rows)
+    return Source.without_data(spec, name, rows)

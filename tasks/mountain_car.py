@@ -1,11 +1,11 @@
 """Mountain car: drive out of a valley with a motor too weak to climb it at once, paid at the goal alone."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from altprop.tasks.common import Array
-from altprop.tasks.control import ControlTask, Physics
+from altprop.tasks.control import GymnasiumTask, Physics
 
 
 class MountainCarEnvironment(Physics):
@@ -18,8 +18,8 @@ class MountainCarEnvironment(Physics):
     """
 
     horizon = 200
-    bounds: ClassVar[tuple[float, ...]] = (0.1, 0.0)
-    centre: ClassVar[tuple[float, ...]] = (-0.5, 0.0)
+    bounds = (0.1, 0.0)
+    centre = (-0.5, 0.0)
 
     def __init__(self, physics: Any) -> None:
         self._car = physics.MountainCarEnv()
@@ -34,7 +34,7 @@ class MountainCarEnvironment(Physics):
         return np.stack([position, speed]), np.where(ended, 1.0, 0.0), ended
 
 
-class MountainCar(ControlTask):
+class MountainCar(GymnasiumTask):
     """Rock a car out of a valley: position and speed are seen, pushed is to the left, not at all or to the right.
 
     The return is the share of episodes that reach the goal: a sparse reward, so that all who never arrive are equal,

@@ -1,13 +1,13 @@
 """Pendulum: swing up and hold a pendulum by a torque too weak to lift it at once."""
 
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from altprop.tasks.common import Array
-from altprop.tasks.control import ControlTask, Physics
+from altprop.tasks.control import GymnasiumTask, Physics
 
 
 class PendulumEnvironment(Physics):
@@ -20,7 +20,7 @@ class PendulumEnvironment(Physics):
     """
 
     horizon = 200
-    bounds: ClassVar[tuple[float, ...]] = (math.pi, 1.0)
+    bounds = (math.pi, 1.0)
 
     def __init__(self, physics: Any) -> None:
         self._pendulum = physics.PendulumEnv()
@@ -40,7 +40,7 @@ class PendulumEnvironment(Physics):
         return self._pendulum.state, rewards, np.zeros(place.shape[1], dtype=bool)
 
 
-class Pendulum(ControlTask):
+class Pendulum(GymnasiumTask):
     """Swing up and stand: cosine, sine and speed of the angle are seen, the torque is a number.
 
     The return is minus the cost of 200 steps: about -1200 for random torques, -150 for good policies (no bound is
