@@ -2,30 +2,24 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from ..forked import Command
 
 BASE = ["probes=off", "report=false", "model.hidden=[8]", "dropout=standard"]
 SHORT = ["budget.currency=steps", "budget.amount=40", "budget.grid=4", "budget.block=10"]
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str) -> Command:
     """Start a command in a folder; learners of `rules` are found by their name."""
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "altprop.cli.run", *arguments],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return Command([sys.executable, "-m", "altprop.cli.run", *arguments], folder, environment)
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+def finish(process: Command) -> tuple[int, str, str]:
     """Wait for a command; returns its exit code and what it printed."""
     out, err = process.communicate(timeout=240)
     return process.returncode, out, err

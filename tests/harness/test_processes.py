@@ -24,6 +24,8 @@ PLUGINS = {"joblib": "hydra_joblib_launcher", "slurm": "hydra_submitit_launcher"
 
 
 SWEEP = ["-m", *BASE, *SHORT, "algorithm=backprop,dfa", "optimizer=sgd,adam", "seeds=2"]
+# Under slurm each cell is a process that imports torch: two of the four cells.
+PART = {"slurm": ["algorithm=dfa"]}
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +41,15 @@ def serial(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.parametrize("extra", LAUNCHERS)
 def test_two_workers_give_the_bits_of_one(tmp_path: Path, serial: Any, extra: str) -> None:
     pytest.importorskip(f"hydra_plugins.{PLUGINS[extra]}", reason=f"extra `{extra}` is not installed")
-    code, out, err = finish(start(tmp_path, *SWEEP, "runs_dir=parallel", *LAUNCHERS[extra]))
+    code, out, err = finish(start(tmp_path, *SWEEP, *PART.get(extra, ()), "runs_dir=parallel", *LAUNCHERS[extra]))
     assert code == 0, err
-    assert "8 runs, 8 executed" in out
-    assert "[4/4] " in err, "the progress of workers without a terminal did not arrive"
-    assert len(serial) == 8
-    assert serial == results(tmp_path / "parallel")
+    found, cells = results(tmp_path / "parallel"), 2 if extra in PART else 4
+    assert f"{2 * cells} runs, {2 * cells} executed" in out
+    assert f"[{cells}/{cells}] " in err, "the progress of workers without a terminal did not arrive"
+    assert (len(serial), len(found)) == (8, 2 * cells)
+    assert found == {key: serial[key] for key in found}
     assert {path.name for path in tmp_path.iterdir()} == {"parallel"}
-    beside = {*results(tmp_path / "parallel"), "data_digests"}
+    beside = {*found, "data_digests"}
     assert {path.name for path in (tmp_path / "parallel").iterdir()} == beside
 
 

@@ -12,8 +12,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from .. import forked
+
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
+TRAIN = ("altprop", "altprop-check")
+"""Scripts that import torch, and start faster as forks."""
 
 
 class Environment(NamedTuple):
@@ -34,10 +38,14 @@ class Environment(NamedTuple):
     def run(self, folder: Path, *command: str, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         """Run one of its console scripts in a folder."""
         outside = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "COV_", "HYDRA_"))}
+        environment = {**outside, "OMP_NUM_THREADS": "1"}
+        called = [self.bin / "python", *python, self.bin / command[0], *command[1:]]
+        if command[0] in TRAIN:
+            return forked.run(called, folder, environment)
         return subprocess.run(
-            [self.bin / "python", *python, self.bin / command[0], *command[1:]],
+            called,
             cwd=folder,
-            env={**outside, "OMP_NUM_THREADS": "1"},
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ..forked import run
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("altprop", "algorithms", "conf", "tasks")
 MODULE = '''"""The sign of the gradient (Bernstein et al. 2018)."""
@@ -50,8 +52,7 @@ search: {}
 
 def python(copy: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    return run([sys.executable, "-m", module, *arguments], copy, environment)
 
 
 @pytest.mark.slow
