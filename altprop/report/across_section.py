@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from altprop.report.across import Across, Pooled
 from altprop.report.blocks import Block, Cell, Cells, Fold, Grid, Text, drawings, right
-from altprop.report.crossing import over_examples
 from altprop.report.draw import Figure
 from altprop.report.format import percent, plural
+from altprop.report.gains_section import over_quantities
 from altprop.report.model import CROWD, Learner, Report
 
 _WINS = (
@@ -21,9 +21,9 @@ _WINS = (
 def across_section(report: Report, found: Across | None, maps: Sequence[Figure]) -> list[Block]:
     """Return what holds across tasks, and the map of one task's workloads; of one data set the latter alone.
 
-    Below stands what a data set shows that was given in several sizes.
+    Below stands what a data set shows that was given in several sizes or depths.
     """
-    return [*_across(report, found, maps), *over_examples(report)]
+    return [*_across(report, found, maps), *over_quantities(report)]
 
 
 def _across(report: Report, found: Across | None, maps: Sequence[Figure]) -> list[Block]:

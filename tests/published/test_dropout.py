@@ -10,7 +10,7 @@ import yaml
 
 from altprop.records.compare import compare
 from altprop.records.frame import load
-from altprop.report.crossing import gains
+from altprop.report.gains import gains
 from altprop.report.reading import read
 
 FOLDER = Path(__file__).parents[2] / "reports" / "dropout"
