@@ -177,6 +177,8 @@ def _report(runs: Path, keys: Sequence[str], settings: Mapping[str, Any]) -> Non
     from altprop.errors import AltpropError
     from altprop.report.standing import place_for, present, standing
 
+    if settings.get("claims"):
+        keep_claims(runs, settings["claims"])
     out = Path(str(settings.get("report_dir") or place_for(runs, keys)))
     title, reference = str(settings.get("title") or "altprop report"), settings.get("reference")
     options: dict[str, Any] = {"title": title, "reference": None if reference is None else str(reference)}
@@ -193,6 +195,16 @@ def _report(runs: Path, keys: Sequence[str], settings: Mapping[str, Any]) -> Non
         print(f"report: {page}{larger}")
     except AltpropError as error:
         print(f"altprop: the runs are safe, but no report was built: {error}", file=sys.stderr)
+
+
+def keep_claims(runs: Path, claims: Sequence[Mapping[str, Any]]) -> None:
+    """Put the claims that an experiment tests beside its runs, unless they are there."""
+    from datetime import UTC, datetime
+
+    from altprop.records.claims import load_claims, write_claims
+
+    if [one.data["claims"] for one in load_claims(runs)[0]] != [list(claims)]:
+        write_claims(runs, claims, datetime.now(UTC).isoformat(timespec="seconds"))
 
 
 def counted(outcomes: Sequence[Any]) -> str:

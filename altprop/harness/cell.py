@@ -69,7 +69,18 @@ class Cell:
 
     def rerun(self, seed: int) -> str:
         """Return the command that runs one seed again."""
-        left = ("seeds", "runs_dir", "report", "report_dir", "title", "reference", "tune", "+tune", "tune_seeds")
+        left = (
+            "seeds",
+            "runs_dir",
+            "report",
+            "report_dir",
+            "title",
+            "reference",
+            "claims",
+            "tune",
+            "+tune",
+            "tune_seeds",
+        )
         kept = [o for o in self.overrides if o.split("=")[0] not in left and o not in self.unread]
         folders = [f"--config-dir={folder}" for folder in self.folders]
         return shlex.join(["altprop", *folders, *kept, f"seeds=[{seed}]"])

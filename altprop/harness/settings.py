@@ -11,6 +11,7 @@ from typing import Any
 from altprop.checks import check_flag, check_name, check_number, check_whole
 from altprop.errors import AltpropError
 from altprop.harness.memory import read_bytes
+from altprop.records.claims import read_claims
 
 CURRENCIES = ("steps", "epochs", "samples", "episodes", "evaluations", "forward_equivalents", "flops", "seconds")
 TIERS = ("off", "basic", "standard", "full")
@@ -104,6 +105,7 @@ class Settings:
         timeout, memory = config.get("timeout"), read_bytes(config.get("memory"))
         isolate = check_flag(config.get("isolate", False), "isolate")
         check_flag(config.get("report", True), "report")
+        read_claims(config.get("claims"))
         task = config.get("task") or {}
         if task.get("validation") == "none" and (config.get("budget") or {}).get("stop_at_target"):
             raise AltpropError("budget.stop_at_target needs a validation split; task.validation=none has none")

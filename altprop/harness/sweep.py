@@ -16,7 +16,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from altprop.harness.planning import Outcome
 from altprop.records import files, process
@@ -246,4 +246,6 @@ def _end_settings(config: DictConfig) -> dict[str, Any]:
     """Return what the end of a command needs of its configuration, even where a cell's own is broken."""
     names = ("runs_dir", "report", "report_dir", "title", "reference")
     found = {name: config.get(name) for name in names if name in config}
-    return {name: value for name, value in found.items() if value is None or isinstance(value, (str, bool))}
+    kept = {name: value for name, value in found.items() if value is None or isinstance(value, (str, bool))}
+    claims = config.get("claims")
+    return kept | ({} if claims is None else {"claims": OmegaConf.to_container(claims)})

@@ -20,6 +20,7 @@ from typing import Any
 from altprop.errors import AltpropError
 from altprop.records import columns, encode
 from altprop.records.cards import load_cards
+from altprop.records.claims import load_claims
 from altprop.records.folders import LEFT_OUT, SUFFIX, Folders, left_out, record_folders
 from altprop.records.frame import read_all
 from altprop.records.oracle_checks import load_oracle_checks
@@ -135,8 +136,9 @@ def _beside(runs: Sequence[_Run]) -> Iterator[tuple[str, bytes]]:
 
 
 def _documents(folders: list[Path]) -> Iterator[tuple[str, bytes]]:
-    """Yield oracle checks, cards and timing passes; of several folders, two files can have one name."""
-    documents = [*load_oracle_checks(folders)[0], *load_cards(folders)[0], *load_timings(folders)[0]]
+    """Yield oracle checks, cards, claims and timing passes; of several folders, two files can have one name."""
+    loaders = (load_oracle_checks, load_cards, load_claims, load_timings)
+    documents = [one for load in loaders for one in load(folders)[0]]
     taken = set()
     for one in documents:
         name = f"{one.folder}/{one.path.name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from bisect import bisect_left
 from collections import defaultdict
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 
 _AXES = ("algorithm", "optimizer", "dropout", "task", "model")
+_OF_ONE_DATA = ("examples", "hidden")
+"""Options of a task that make workloads of one data set: how many rows are kept, and the widths of its own net."""
 _COUNTS = ("steps", "samples", "forwards", "backwards", "hvps", "evaluations")
 _MORE_COUNTS = ("updates", "jvps", "environment_steps", "episodes")
 # Column -> where its value lies in the record, and its kind. The first 24 are a promise to scripts: append only.
@@ -177,8 +180,9 @@ def load_trace(runs: Folders = "runs") -> pd.DataFrame:
 def read_all(runs: Folders = "runs") -> tuple[list[Record], list[str]]:
     """Return the merged records of `runs`, in the order of `load`, and a sentence for each unreadable one.
 
-    A workload that was run on several data sets, as after a change of its file, is as many workloads: each is named by
-    the options of its task that tell them apart, or else by its data, so that nothing pools them.
+    A workload that was run on several data sets, as after a change of its file, or with several nets of its task's own,
+    is as many workloads: each is named by the options of its task that tell them apart, or else by its data, so that
+    nothing pools them.
     """
     merged: dict[str, Record] = {}
     unreadable: list[str] = []
@@ -211,27 +215,43 @@ def _by_data(records: Collection[Record]) -> list[Record]:
 
 
 def _rows(record: Record) -> str:
-    """Return what tells which rows a record was trained on: its data, and how many of them were kept."""
-    kept = ((record.data.get("config") or {}).get("task") or {}).get("examples")
-    return record.data_digest if kept is None else f"{record.data_digest} {kept}"
+    """Return what tells which workload a record is of: its data, how many rows were kept, and the task's own net."""
+    task = _task(record)
+    kept = {name: task[name] for name in _OF_ONE_DATA if task.get(name) is not None}
+    return f"{record.data_digest} {json.dumps(kept, sort_keys=True)}"
 
 
 def _told_apart(found: Mapping[str, Record]) -> dict[str, str]:
-    """Return digest -> what is said of the data: "[length=50, quiet=20]", or a part of the digest."""
-    if len({record.data_digest for record in found.values()}) == 1:
-        kept = {rows: rows.partition(" ")[2] or "all" for rows in found}
-        return {rows: f"[examples={number}]" for rows, number in kept.items()}
-    options = {digest: _task_options(record) for digest, record in found.items()}
+    """Return rows -> what is said of them: "[length=50, quiet=20]", "[hidden=4x32]", or a part of the data's digest."""
+    one_data = len({record.data_digest for record in found.values()}) == 1
+    options = {
+        rows: {name: _task(record).get(name) for name in _OF_ONE_DATA} if one_data else _task_options(record)
+        for rows, record in found.items()
+    }
     names = sorted({name for each in options.values() for name in each})
     differing = [name for name in names if len({repr(each.get(name)) for each in options.values()}) > 1]
-    said = {d: f"[{', '.join(f'{n}={each[n]}' for n in differing if n in each)}]" for d, each in options.items()}
+    said = {
+        rows: f"[{', '.join(f'{name}={_written(name, each[name])}' for name in differing if name in each)}]"
+        for rows, each in options.items()
+    }
     told = bool(differing) and len(set(said.values())) == len(said)
-    return said if told else {digest: f" (data {digest[:8]})" for digest in found}
+    return said if told else {rows: f" (data {record.data_digest[:8]})" for rows, record in found.items()}
+
+
+def _written(name: str, value: Any) -> str:
+    """Return an option as it stands in a name: equal widths as "4x32", all rows as "all"."""
+    if name == "hidden" and isinstance(value, list) and len(value) > 1 and len(set(value)) == 1:
+        return f"{len(value)}x{value[0]}"
+    return "all" if name == "examples" and value is None else str(value)
+
+
+def _task(record: Record) -> dict[str, Any]:
+    return (record.data.get("config") or {}).get("task") or {}
 
 
 def _task_options(record: Record) -> dict[str, Any]:
     """Return the options of a record's task that may change its data."""
-    task = (record.data.get("config") or {}).get("task") or {}
+    task = _task(record)
     irrelevant = {"name", "irrelevant", *(task.get("irrelevant") or ())}
     return {name: value for name, value in task.items() if name not in irrelevant}
 

@@ -18,6 +18,8 @@ from altprop.report.answer import answer, ranking
 from altprop.report.blocks import Block, Section, Switch, Task, Text, figures_of
 from altprop.report.canvas import SIGNATURE
 from altprop.report.cards import card_section
+from altprop.report.claims import outcomes
+from altprop.report.claims_section import claims_section
 from altprop.report.compared import compared
 from altprop.report.convergence import INTRODUCTION as ABOUT_CONVERGENCE
 from altprop.report.convergence import NO_CURVE, convergence
@@ -151,7 +153,15 @@ def assemble(report: Report) -> Page:
     costs = tasks(lambda one: cost_section(report, one.table), "No run left a ledger behind.")
     trials = tasks(lambda one: robustness_section(report, one.table, one.tuned, one.searched))
     sections = [
-        Section("verdict", "Answer", answer(report, results, pooled, cells, unfair) + verdicts),
+        Section(
+            "verdict",
+            "Answer",
+            [
+                *answer(report, results, pooled, cells, unfair),
+                *claims_section(outcomes(report, report.claims)),
+                *verdicts,
+            ],
+        ),
         Section("compared", "What was compared", compared(report, cells), "Compared"),
         Section("convergence", "Convergence", [Text(ABOUT_CONVERGENCE), switch, *curves]),
         Section("across", "Across tasks", across_section(report, pooled, reached(report))),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from altprop.records.cards import CardRecord
+from altprop.records.claims import Claim
 from altprop.records.oracle_checks import OracleCheck
 from altprop.records.record import Record, UnreadableRecordError
 from altprop.report.canvas import Array
@@ -339,6 +340,7 @@ class Report:
     tunings: list[Tuning] = field(default_factory=list)
     oracle_checks: list[OracleCheck] = field(default_factory=list)
     cards: list[CardRecord] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
     timing_notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     drawn: int = CROWD

@@ -10,6 +10,7 @@ from typing import Any
 
 from altprop.errors import AltpropError, near
 from altprop.records.cards import load_cards
+from altprop.records.claims import load_claims, read_claims
 from altprop.records.folders import left_out
 from altprop.records.frame import read_all
 from altprop.records.oracle_checks import load_oracle_checks
@@ -54,15 +55,17 @@ def read(runs: Sequence[Path], title: str, keys: Collection[str] | None = None, 
     placed = [replace(tuning, learner=_searched(tuning, tables)) for tuning in found]
     oracle_checks, broken = load_oracle_checks(list(runs))
     cards, torn = load_cards(list(runs))
+    claims, worn = load_claims(list(runs))
     report = Report(
         title,
         learners,
         tables,
-        unreadable + broken + torn,
+        unreadable + broken + torn + worn,
         superseded + older,
         placed,
         oracle_checks,
         cards,
+        [claim for one in claims for claim in read_claims(one.data["claims"])],
         left_out=left_out(runs),
     )
     return attach(report, runs)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from altprop.records.cards import CardRecord
+from altprop.records.claims import ClaimsRecord
 from altprop.records.oracle_checks import OracleCheck
 from altprop.records.timing import Timing
 from altprop.version import __version__
@@ -61,7 +62,7 @@ def present(runs: Path, keys: Collection[str], options: dict[str, Any]) -> Stand
 def _files(runs: Path, keys: Collection[str]) -> Iterator[Path]:
     yield from (path for path in sorted(Path(__file__).parent.rglob("*")) if path.suffix in (".py", ".js", ".css"))
     yield from (path for key in sorted(keys) if (path := runs / key / "record.json").is_file())
-    for folder in (OracleCheck.folder, CardRecord.folder, Timing.folder):
+    for folder in (OracleCheck.folder, CardRecord.folder, ClaimsRecord.folder, Timing.folder):
         yield from sorted((runs / folder).glob("*.json"))
 
 

@@ -250,3 +250,15 @@ def test_workloads_of_other_rows_are_told_apart_by_how_many_were_kept(store, put
         put(store, name, workload="digits", config={"task": task}, provenance={"sources": {"data": "d" * 64}})
     found = load(store.runs_dir).set_index("key")["workload"].to_dict()
     assert sorted(found.values()) == ["digits[examples=100]", "digits[examples=100]", "digits[examples=all]"]
+
+
+def test_workloads_of_other_nets_of_the_task_are_told_apart_by_their_widths(store, put):
+    for name, kept, hidden in (("a", None, [32, 32]), ("b", None, [32] * 8), ("c", 100, [32, 16])):
+        task = {"name": "digits", "examples": kept, "hidden": hidden}
+        put(store, name, workload="digits", config={"task": task}, provenance={"sources": {"data": "d" * 64}})
+    found = load(store.runs_dir).set_index("key")["workload"].to_dict()
+    assert sorted(found.values()) == [
+        "digits[examples=100, hidden=[32, 16]]",
+        "digits[examples=all, hidden=2x32]",
+        "digits[examples=all, hidden=8x32]",
+    ]

@@ -1,0 +1,156 @@
+"""Claims put to the test: the comparisons that a claim speaks of, with intervals, and what they make of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from altprop.records.claims import Claim
+from altprop.report.data_sets import data_sets
+from altprop.report.gains import LAYERS, MIN_VALUES, gains, series
+from altprop.report.model import Report, Table
+from altprop.report.paired import CLAIM_SEEDS, Comparison, compare, holm, sign_flip_p
+from altprop.report.statistics import t_interval
+
+LEVEL = 0.05
+HELD, FELL, OPEN = "held", "did not hold", "not to be told here"
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One learner beside another on one workload, as a claim speaks of them.
+
+    Attributes:
+        comparison: of scores where more is what is claimed to be better: final metric, negative log cost, or slope.
+        verdict: held, did not hold, or not to be told here.
+    """
+
+    learner: str
+    than: str
+    workload: str
+    comparison: Comparison
+    verdict: str = OPEN
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A claim with its comparisons and what they make of it; `missing` names what did not run."""
+
+    claim: Claim
+    tested: list[Tested]
+    missing: list[str]
+
+    @property
+    def needed(self) -> int:
+        """Comparisons of which it must hold."""
+        return self.claim.at_least or len(self.tested) + len(self.missing)
+
+    @property
+    def verdict(self) -> str:
+        """Held where enough comparisons show it; fallen where so many show the contrary that not enough are left."""
+        held = sum(one.verdict == HELD for one in self.tested)
+        fell = sum(one.verdict == FELL for one in self.tested)
+        if held >= self.needed > 0:
+            return HELD
+        return FELL if len(self.tested) + len(self.missing) - fell < self.needed else OPEN
+
+
+def outcomes(report: Report, claims: Sequence[Claim]) -> list[Outcome]:
+    """Return what runs make of claims; p-values are Holm-adjusted over all comparisons of all claims."""
+    raw = [_outcome(report, claim) for claim in claims]
+    every = [one.comparison for outcome in raw for one in outcome.tested]
+    adjusted = iter(holm([one.p for one in every]))
+    alike = iter(holm([1.0 if one.equivalence is None else one.equivalence for one in every]))
+    return [
+        replace(
+            outcome,
+            tested=[_judged(outcome.claim, one, next(adjusted), next(alike), len(every)) for one in outcome.tested],
+        )
+        for outcome in raw
+    ]
+
+
+def _judged(claim: Claim, one: Tested, adjusted: float, alike: float, family: int) -> Tested:
+    """Return a comparison with its adjusted p-values and its verdict, which takes as many seeds as any claim does."""
+    known = replace(
+        one.comparison,
+        adjusted=adjusted,
+        family=family,
+        equivalence=None if one.comparison.equivalence is None else alike,
+    )
+    return replace(one, comparison=known, verdict=_verdict(claim, known))
+
+
+def _verdict(claim: Claim, known: Comparison) -> str:
+    if known.seeds < CLAIM_SEEDS:
+        return OPEN
+    differs = known.adjusted < LEVEL
+    if claim.says == "equivalent":
+        outside = known.difference is not None and known.margin is not None and _outside(known, known.margin)
+        return HELD if known.equivalent else FELL if differs and outside else OPEN
+    wanted = -1 if claim.says in ("worse", "falls_with_depth") else 1
+    if differs:
+        return HELD if known.direction == wanted else FELL
+    return FELL if known.equivalent else OPEN
+
+
+def _outside(known: Comparison, margin: float) -> bool:
+    found = known.difference
+    if found is None or found.low is None or found.high is None:
+        return False
+    return found.low > margin or found.high < -margin
+
+
+def _outcome(report: Report, claim: Claim) -> Outcome:
+    tested, missing = [], []
+    for learner in claim.learners:
+        found = list(
+            _trends(report, claim, learner) if claim.says == "falls_with_depth" else _pairs(report, claim, learner)
+        )
+        tested += found
+        if not found:
+            missing.append(learner)
+    return Outcome(claim, tested, missing)
+
+
+def _pairs(report: Report, claim: Claim, learner: str) -> Iterator[Tested]:
+    for table in report.tables:
+        than = claim.than or table.reference
+        if than is None or (claim.on and table.workload not in claim.on):
+            continue
+        margin = table.margin
+        ours, theirs = (_scores(table, claim, name) for name in (learner, than))
+        if ours and theirs:
+            if claim.says == "sooner":
+                margin = None
+            yield Tested(learner, than, table.workload, compare(ours, theirs, margin))
+
+
+def _scores(table: Table, claim: Claim, learner: str) -> Mapping[int, float]:
+    """Return seed -> final score, or minus the binary logarithm of the cost of a target: a doubling is 1."""
+    if claim.says != "sooner":
+        return table.scores(learner)
+    hits = {run.seed: run.hit(claim.target, claim.currency) for run in table.tried(learner)}
+    return {seed: -math.inf if hit is None else -math.log2(hit[1]) for seed, hit in hits.items()}
+
+
+def _trends(report: Report, claim: Claim, learner: str) -> Iterator[Tested]:
+    """Yield the slope of a learner's gain on the reference over depth, of each data set given at several depths."""
+    for by_depth in (one for tables in data_sets(report.tables) for one in series(tables, LAYERS)):
+        first = next(iter(by_depth.values()))
+        task = first.workload.partition("[")[0]
+        if claim.on and task not in claim.on:
+            continue
+        for gain in gains(report, by_depth):
+            if gain.learner.name == learner and len(gain.values) >= MIN_VALUES and gain.slopes.size:
+                slopes = gain.slopes
+                yield Tested(learner, str(first.reference), task, _of_slopes(slopes))
+
+
+def _of_slopes(slopes: np.ndarray) -> Comparison:
+    wins, losses = int((slopes > 0).sum()), int((slopes < 0).sum())
+    ties = slopes.size - wins - losses
+    return Comparison(slopes.size, wins, losses, ties, t_interval(slopes), "sign-flip", sign_flip_p(slopes))
