@@ -96,6 +96,7 @@ MISTAKES = [
     ("task=adding model=leaky_rnn model.leak=2", "model.leak must be a number above 0 and at most 1; got 2"),
     ("budget.currency=episodes", "task=digits has no environment to have episodes in"),
     ("isolate=perhaps", "isolate must be true or false; got 'perhaps'"),
+    ("claims=[{claim:So.}]", "claims[0] lacks source"),
     ("budget.stop_at_target=maybe", "budget.stop_at_target must be true or false; got 'maybe'"),
     ("stack_seeds=nein", "stack_seeds must be true or false; got 'nein'"),
     ("trainer.threads=0", "trainer.threads must be a whole number of at least 1; got 0"),

@@ -47,6 +47,10 @@ def test_a_page_is_built_again_where_something_changed(tmp_path: Path, capsys: p
     os.utime(page, (1, 1))
     go(runs, "algorithm=dfa", "seeds=2", "title=Another")
     assert page.stat().st_mtime > 1
+    os.utime(page, (1, 1))
+    claim = "claims=[{claim:Nobody is ahead.,source:Someone,learners:[dfa+sgd],than:dfa+sgd}]"
+    go(runs, "algorithm=dfa", "seeds=2", "title=Another", claim)
+    assert "Nobody is ahead." in page.read_text()  # kept beside the runs, from where any page of them has it
 
 
 def test_what_stands_there_is_told_by_the_note_and_the_page(tmp_path: Path) -> None:
