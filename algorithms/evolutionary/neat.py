@@ -15,6 +15,7 @@ from torch.func import vmap
 from altprop import (
     Algorithm,
     Batch,
+    Capability,
     Oracle,
     PredictorKind,
     Problem,
@@ -42,7 +43,8 @@ class NEAT(Algorithm):
 
     A genome joins the first species whose representative, a random member of the generation before, is nearer than
     `threshold`. Shares of the next generation are proportional to the species' mean fitness exp(-L), L the loss on the
-    step's batch (fitness sharing: a common factor exp(min L) changes no share). A species without a better value for
+    step's batch (fitness sharing: a common factor exp(min L) changes no share). In an environment L is minus the
+    return, and fitness is the return, less the lowest one where that is negative. A species without a better value for
     `patience` generations gets none, unless it has the best genome. In each, the best fifth are parents; a champion of
     more than five is copied. A child comes from one parent (`mutation_only`) or from two: matching genes at random,
     the others from the fitter one (equal: both), and where either gene is disabled the child's is with probability
@@ -68,10 +70,11 @@ class NEAT(Algorithm):
 
     Paper: Stanley and Miikkulainen 2002, Evolving neural networks through augmenting topologies. As there: all
     parameters but `power`, which is that of the authors' code. Other than there: an innovation keeps its number for the
-    whole run and not for a generation; no mating between species; fitness is exp(-L) and not a task's own.
+    whole run and not for a generation; no mating between species; where there are targets fitness is exp(-L) and not
+    a task's own.
     """
 
-    kind: ClassVar[PredictorKind] = PredictorKind.OUTPUT
+    kind: ClassVar[PredictorKind] = PredictorKind.MODEL
     trains_model: ClassVar[bool | None] = False
     not_stacked: ClassVar[str] = "its networks grow, each in its own way"
     state: ClassVar[tuple[str, ...]] = ("genomes", "species", "champion", "numbers", "splits", "units")
@@ -144,16 +147,35 @@ class NEAT(Algorithm):
         return StepResult(None, told)
 
     def _losses(self, batch: Batch) -> list[float]:
-        """Return the loss of each genome; what is no number is infinite."""
+        """Return the loss of each genome, in an environment minus its mean return; what is no number is infinite."""
         problem, ledger, rows = self.problem, self.problem.ledger, batch.rows
         count = len(self.genomes)
         network = self.network(self.genomes)
+        if Capability.ENVIRONMENT in problem.offers:
+            return self._played(network, rows)
         with torch.no_grad(), ledger.primitive("population", rows * count, count):
             ledger.charge("population", network.flops(rows))
             with ledger.charged("population"):
                 outputs = network(batch.inputs)
                 losses = vmap(lambda own: problem.output_loss(own, batch))(outputs)
         return torch.nan_to_num(losses, nan=torch.inf, posinf=torch.inf).tolist()
+
+    def _played(self, network: Network, episodes: int) -> list[float]:
+        """Return minus the mean return of each network on this step's episodes."""
+        environment, ledger, count = self.problem.environment, self.problem.ledger, len(self.genomes)
+        calls = count
+
+        def policy(seen: Tensor) -> Tensor:
+            nonlocal calls
+            with ledger.primitive("population", len(seen), calls):
+                ledger.charge("population", network.flops(episodes))
+                with ledger.charged("population"):
+                    outputs = network(seen.reshape(count, episodes, -1))
+            calls = 0
+            return environment.act(outputs.flatten(0, 1))
+
+        played = environment.rollout(policy, environment.seeds(episodes).repeat(count))
+        return (-played.returns.reshape(count, episodes).mean(1)).tolist()
 
     def network(self, genomes: Sequence[Genome]) -> Network:
         """Return the networks of some genomes, which are evaluated as one."""
@@ -196,12 +218,11 @@ class NEAT(Algorithm):
         """Return the genomes of the next generation."""
         best = min(losses)
         least = [min(losses[place] for place in group) for group in groups]
+        fitness = self._fitness(losses, best)
         ages = [0 if low < kept else age + 1 for low, (_, kept, age) in zip(least, self.species, strict=True)]
         leading = least.index(best)
         shares = [
-            sum(_fitness(losses[place], best) for place in group) / len(group)
-            if i == leading or age < self.patience
-            else 0.0
+            sum(fitness[place] for place in group) / len(group) if i == leading or age < self.patience else 0.0
             for i, (group, age) in enumerate(zip(groups, ages, strict=True))
         ]
         self.species = [
@@ -211,6 +232,14 @@ class NEAT(Algorithm):
         for group, count in zip(groups, apportioned(shares, self.population), strict=True):
             made += self._offspring(sorted(group, key=losses.__getitem__), count, losses, random)
         return made
+
+    def _fitness(self, losses: list[float], best: float) -> list[float]:
+        """Return the fitness of each genome, by which species share; a generation in which all are alike is flat."""
+        if Capability.ENVIRONMENT in self.problem.offers:
+            lowest = min(0.0, -max(losses))
+            found = [-loss - lowest for loss in losses]
+            return found if max(found) > 0 else [1.0] * len(losses)
+        return [1.0 if math.isinf(best) else math.exp(best - loss) for loss in losses]
 
     def _offspring(self, ranked: list[int], count: int, losses: list[float], random: PythonRandom) -> list[Genome]:
         """Return so many children of a species, whose members come with the best first."""
@@ -289,13 +318,6 @@ class NEAT(Algorithm):
         )
 
 
-def _fitness(loss: float, best: float) -> float:
-    """Return exp(best - loss); a generation in which no loss is a number is flat."""
-    if math.isinf(best):
-        return 1.0
-    return math.exp(best - loss)
-
-
 def apportioned(shares: Sequence[float], seats: int) -> list[int]:
     """Return whole numbers in proportion to the shares that sum to `seats`, by largest remainders.
 
@@ -371,9 +393,9 @@ class Network:
         return 2.0 * count * (size - self.inputs) * size * rows * self.depth
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Return 4.9 times the weighted sums of the outputs, (B, F) -> (P, B, C)."""
+        """Return 4.9 times the weighted sums of the outputs, (B, F) or (P, B, F) -> (P, B, C)."""
         weights = self.weights.to(inputs)
-        given = torch.cat([inputs, torch.ones_like(inputs[:, :1])], 1).T.expand(len(weights), -1, -1)
+        given = torch.cat([inputs, torch.ones_like(inputs[..., :1])], -1).mT.expand(len(weights), -1, -1)
         kept = self.inputs
         states = torch.cat([given, given.new_zeros(len(weights), weights.shape[1] - kept, given.shape[2])], 1)
         sums = weights[:, kept:] @ states

@@ -6,14 +6,18 @@ from random import Random
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from altprop import Batch, Problem
+from altprop import Batch, PredictorKind, Problem
 from altprop.algorithms.evolutionary import neat
 from altprop.algorithms.evolutionary.neat import NEAT
 from altprop.data import ModelSpec
 from altprop.errors import AltpropError, Refused
+from altprop.harness.building import Parts, build_parts
+from altprop.harness.cell import make_cell
+from altprop.harness.composition import compose_cell
 from altprop.models.mlp import MLP
 from altprop.testing import make_problem, set_up, toy
 
@@ -176,3 +180,50 @@ def test_what_has_no_single_inputs_is_refused() -> None:
         set_up(NEAT(), problem)
     with pytest.raises(AltpropError, match=r"algorithm.add_unit"):
         NEAT(add_unit=2.0)
+
+
+def acting(*options: str) -> Parts:
+    given = ("algorithm=neat", "algorithm.population=12", "task=double_pole", "dtype=float64", *options)
+    plain = OmegaConf.to_container(compose_cell(given), resolve=True)
+    return build_parts(make_cell(plain, given), 0)  # type: ignore[arg-type]
+
+
+def test_networks_act_at_once_as_each_by_itself() -> None:
+    parts = acting("task.spread=0.5", "task.batch_size=3", "task.horizon=30")
+    learner, problem, batch = parts.algorithm, parts.problem, parts.feed.batch(0)
+    assert isinstance(learner, NEAT)
+    learner.add_unit = learner.add_connection = 0.5
+    for step in range(4):
+        problem.begin_step(step)
+        learner.step(batch)
+    assert problem.ledger.summary()["evaluations"] == 4 * 12
+    assert problem.ledger.episodes == 4 * 12 * 3
+    environment = problem.environment
+    found = learner._losses(batch)
+    assert len(set(found)) > 4
+    for genome, loss in zip(learner.genomes, found, strict=True):
+        network = learner.network([genome])
+        played = environment.rollout(
+            lambda seen, network=network: environment.act(network(seen)[0]),
+            environment.seeds(3),
+        )
+        assert -float(played.returns.mean()) == pytest.approx(loss)
+
+
+def test_fitness_in_an_environment_is_the_return_less_a_negative_lowest_one() -> None:
+    learner = acting().algorithm
+    assert isinstance(learner, NEAT)
+    assert learner._fitness([-5.0, -1.0, -0.0], -5.0) == [5.0, 1.0, 0.0]
+    assert learner._fitness([5.0, 1.0], 1.0) == [0.0, 4.0]
+    assert learner._fitness([0.0, 0.0], 0.0) == learner._fitness([7.0, 7.0], 7.0) == [1.0, 1.0]
+
+
+def test_it_balances_two_poles() -> None:
+    parts = acting("algorithm.population=150", "task.horizon=100")
+    for generation in range(30):
+        parts.problem.begin_step(generation)
+        told = parts.algorithm.step(parts.feed.batch(generation)).scalars
+        if told["best_fitness"] == -100:
+            break
+    with parts.algorithm.predictor() as predict:
+        assert parts.task.evaluate(predict, parts.data.train, PredictorKind.MODEL)["return"] == 100
