@@ -145,7 +145,7 @@ class _Watch:
             self.passed += call.when == "call"
         elif call.excinfo.errisinstance((AssertionError, pytest.fail.Exception)):
             self.failed = self.failed or item.nodeid
-            item.session.shouldstop = "a check failed"
+            item.session.shouldfail = "a check failed"
         elif not call.excinfo.errisinstance(pytest.skip.Exception):
             self.crashed = self.crashed or f"{item.nodeid}: {_told(call.excinfo.value)}"
 
@@ -157,7 +157,9 @@ class _Watch:
 def _tests(nodes: Sequence[str]) -> Outcome:
     """Run the tests of some ids, without the doctests, which read the source on the disk."""
     watch = _Watch()
+    # Nobody reads how a check failed: pytest's own tracebacks took longer than the checks.
     options = ["-o", "addopts=", "--import-mode=importlib", "-p", "no:cacheprovider", "--disable-plugin-autoload"]
+    options += ["--tb=native"]
     code = pytest.main([*options, f"--rootdir={ROOT}", *(str(ROOT / node) for node in nodes)], plugins=[watch])
     if watch.failed:
         return Outcome("killed", watch.failed)
