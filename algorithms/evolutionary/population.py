@@ -5,6 +5,8 @@ an individual is a class of our own, a row of a stack with the fitness that it h
 evaluated as one, on one batch and under one noise. DEAP's own draws come from the run's stream (`Random.as_global`).
 """
 
+from collections.abc import Sequence
+
 import torch
 from deap import base
 from torch import Tensor
@@ -16,6 +18,12 @@ class Minimised(base.Fitness):  # type: ignore[misc]
     """DEAP's fitness of one objective that is minimised."""
 
     weights = (-1.0,)
+
+
+class LossAndSize(base.Fitness):  # type: ignore[misc]
+    """DEAP's fitness of two objectives that are minimised."""
+
+    weights = (-1.0, -1.0)
 
 
 class Individual:
@@ -63,6 +71,19 @@ def centred_ranks(values: Tensor) -> Tensor:
     below, level = values[None, :] < values[:, None], values[None, :] == values[:, None]
     rank = below.sum(1, dtype=values.dtype) + (level.sum(1, dtype=values.dtype) - 1) / 2
     return rank / (len(values) - 1) - 0.5
+
+
+def pareto(points: Sequence[tuple[float, int, str]]) -> list[tuple[float, int, str]]:
+    """Return those that nobody beats in loss at their size or below, the smallest first.
+
+    >>> pareto([(3.0, 1, "a"), (2.0, 5, "b"), (2.5, 7, "c"), (2.0, 5, "d")])
+    [(3.0, 1, 'a'), (2.0, 5, 'b')]
+    """
+    front: list[tuple[float, int, str]] = []
+    for loss, size, text in sorted(points, key=lambda point: (point[1], point[0], point[2])):
+        if not front or loss < front[-1][0]:
+            front.append((loss, size, text))
+    return front
 
 
 def refuse_dense(problem: Problem, size: int, most: int, *, matrices: int, instead: str) -> None:

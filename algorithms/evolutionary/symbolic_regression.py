@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
-from deap import base, gp, tools
+from deap import gp, tools
 from torch import Tensor
 
 from altprop import (
@@ -25,16 +25,10 @@ from altprop import (
     check_number,
     check_whole,
 )
-from altprop.algorithms.evolutionary.population import Minimised
+from altprop.algorithms.evolutionary.population import LossAndSize, Minimised, pareto
 from altprop.testing import set_up, toy
 
 SELECTIONS = ("tournament", "nsga2")
-
-
-class LossAndSize(base.Fitness):  # type: ignore[misc]
-    """DEAP's fitness of two objectives that are minimised."""
-
-    weights = (-1.0, -1.0)
 
 
 class Tree(gp.PrimitiveTree):  # type: ignore[misc]
@@ -245,19 +239,6 @@ def _kind(values: Sequence[Any]) -> dict[str, Any]:
     return next(
         ({"dtype": one.dtype, "device": one.device} for one in tensors), {"dtype": torch.float64, "device": "cpu"}
     )
-
-
-def pareto(points: Sequence[tuple[float, int, str]]) -> list[tuple[float, int, str]]:
-    """Return those that nobody beats in loss at their size or below, the smallest first.
-
-    >>> pareto([(3.0, 1, "a"), (2.0, 5, "b"), (2.5, 7, "c"), (2.0, 5, "d")])
-    [(3.0, 1, 'a'), (2.0, 5, 'b')]
-    """
-    front: list[tuple[float, int, str]] = []
-    for loss, size, text in sorted(points, key=lambda point: (point[1], point[0], point[2])):
-        if not front or loss < front[-1][0]:
-            front.append((loss, size, text))
-    return front
 
 
 def _posed(learner: SymbolicRegression, seed: int = 0) -> tuple[SymbolicRegression, Batch]:
