@@ -64,6 +64,7 @@ def test_there_are_reports() -> None:
         "alternatives",
         "credit_horizon",
         "dropout",
+        "evolution",
         "first_order",
         "second_order",
         "through_time",
