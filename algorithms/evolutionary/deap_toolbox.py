@@ -178,7 +178,8 @@ class Search:
         self.toolbox = toolbox
         self.population = toolbox.population(n=size) if hasattr(toolbox, "population") else []
         self.stats = getattr(toolbox, "stats", None) or _statistics()
-        self.hall = getattr(toolbox, "halloffame", None) or tools.HallOfFame(1, similar=_alike)
+        hall = getattr(toolbox, "halloffame", None)  # an empty one is false
+        self.hall = tools.HallOfFame(1, similar=_alike) if hall is None else hall
         # The strategy of a loop that generates and updates: what its `update` is a method of.
         update = getattr(toolbox, "update", None)
         self.strategy = getattr(getattr(update, "func", update), "__self__", None)

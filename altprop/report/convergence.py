@@ -26,6 +26,7 @@ from altprop.report.draw import (
     together,
 )
 from altprop.report.format import count, percent, quantity, seconds, short
+from altprop.report.front_panels import front_panels
 from altprop.report.horizon_panels import horizon_panels
 from altprop.report.leading import leading, undrawn
 from altprop.report.model import CURRENCIES, Curve, Learner, Report, Table
@@ -63,8 +64,9 @@ def convergence(report: Report, table: Table, rows: Sequence[Row]) -> list[Block
     blocks.append(Drawings(overview, main=True, chart=report.tables.index(table)))
     blocks += [View(one, _times(table, one, rows), one == first) for one in known]
     blocks += drawings(incidence)
-    for panel in [*task_panels(report, table), *signal_panels(table), *horizon_panels(report, table)]:
-        main = any(figure.name.startswith(("signal", "horizon")) for figure in panel.figures)
+    measured = [*signal_panels(table), *horizon_panels(report, table), *front_panels(report, table)]
+    for panel in [*task_panels(report, table), *measured]:
+        main = any(figure.name.startswith(("signal", "horizon", "front")) for figure in panel.figures)
         blocks += [Text(panel.title, "h4"), Text(panel.caption, "note")]
         blocks += drawings(panel.figures, "grid" if panel.grid else "pair", main)
     return blocks

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from deap import algorithms
+from deap import algorithms, tools
 
 import altprop
 from altprop.algorithms.evolutionary.deap_toolbox import DeapToolbox
@@ -15,17 +15,21 @@ from altprop.errors import AltpropError, Refused
 from altprop.testing import set_up, toy, toy_point
 
 THEIRS = """
+import functools
+import math
 import operator
 import random
 
 import numpy
-from deap import base, cma, creator, gp, tools
+from deap import base, benchmarks, cma, creator, gp, tools
 
 creator.create("Most", base.Fitness, weights=(1.0,))
 creator.create("Least", base.Fitness, weights=(-1.0,))
 creator.create("Bits", list, fitness=creator.Most)
 creator.create("Point", list, fitness=creator.Least)
 creator.create("Array", numpy.ndarray, fitness=creator.Least)
+creator.create("Two", base.Fitness, weights=(-1.0, -1.0))
+creator.create("Both", list, fitness=creator.Two)
 creator.create("Tree", gp.PrimitiveTree, fitness=creator.Least)
 
 
@@ -74,6 +78,92 @@ def trees():
     return box
 
 
+def quartic():
+    # examples/gp/symbreg.py: x^4 + x^3 + x^2 + x at 20 places.
+    grammar = gp.PrimitiveSet("MAIN", 1)
+    for function, arity in ((operator.add, 2), (operator.sub, 2), (operator.mul, 2), (protected, 2)):
+        grammar.addPrimitive(function, arity)
+    for function in (operator.neg, math.cos, math.sin):
+        grammar.addPrimitive(function, 1)
+    grammar.addEphemeralConstant("theirs101", functools.partial(random.randint, -1, 1))
+    grammar.renameArguments(ARG0="x")
+    box = base.Toolbox()
+    box.register("expr", gp.genHalfAndHalf, pset=grammar, min_=1, max_=2)
+    box.register("individual", tools.initIterate, creator.Tree, box.expr)
+    box.register("population", tools.initRepeat, list, box.individual)
+
+    def error(tree):
+        found = gp.compile(tree, grammar)
+        squares = ((found(x) - x**4 - x**3 - x**2 - x) ** 2 for x in (i / 10.0 for i in range(-10, 10)))
+        return (math.fsum(squares) / 20,)
+
+    box.register("evaluate", error)
+    box.register("select", tools.selTournament, tournsize=3)
+    box.register("mate", gp.cxOnePoint)
+    box.register("expr_mut", gp.genFull, min_=0, max_=2)
+    box.register("mutate", gp.mutUniform, expr=box.expr_mut, pset=grammar)
+    box.decorate("mate", gp.staticLimit(operator.attrgetter("height"), 17))
+    box.decorate("mutate", gp.staticLimit(operator.attrgetter("height"), 17))
+    return box
+
+
+def protected(one, other):
+    try:
+        return one / other
+    except ZeroDivisionError:
+        return 1
+
+
+def rastrigin():
+    # examples/es/cma_minfct.py: CMA-ES on Rastrigin's function in 30 dimensions.
+    box = base.Toolbox()
+    box.strategy = cma.Strategy(centroid=[5.0] * 30, sigma=5.0, lambda_=20 * 30)
+    box.register("evaluate", benchmarks.rastrigin)
+    box.register("generate", box.strategy.generate, creator.Point)
+    box.register("update", box.strategy.update)
+    return box
+
+
+def zdt1():
+    # examples/ga/nsga2.py: two objectives of 30 variables.
+    box = base.Toolbox()
+    box.register("individual", tools.initRepeat, creator.Both, random.random, 30)
+    box.register("population", tools.initRepeat, list, box.individual)
+    box.register("evaluate", benchmarks.zdt1)
+    box.register("mate", tools.cxSimulatedBinaryBounded, low=0.0, up=1.0, eta=20.0)
+    box.register("mutate", tools.mutPolynomialBounded, low=0.0, up=1.0, eta=20.0, indpb=1.0 / 30)
+    box.register("select", tools.selNSGA2)
+    box.halloffame = tools.ParetoFront()
+    return box
+
+
+def crowded(population, toolbox, ngen, stats=None, halloffame=None, verbose=False):
+    # The loop of that example, from its population on; a user's own loop.
+    book = tools.Logbook()
+
+    def judged(ones):
+        fresh = [one for one in ones if not one.fitness.valid]
+        for one, values in zip(fresh, toolbox.map(toolbox.evaluate, fresh)):
+            one.fitness.values = values
+        return len(fresh)
+
+    if judged(population):
+        population = toolbox.select(population, len(population))
+    for generation in range(1, ngen + 1):
+        children = [toolbox.clone(one) for one in tools.selTournamentDCD(population, len(population))]
+        for one, other in zip(children[::2], children[1::2]):
+            if random.random() <= 0.9:
+                toolbox.mate(one, other)
+            toolbox.mutate(one)
+            toolbox.mutate(other)
+            del one.fitness.values, other.fitness.values
+        count = judged(children)
+        population = toolbox.select(population + children, len(population))
+        halloffame.update(population)
+        book.record(gen=generation, nevals=count, **stats.compile(population))
+    return population, book
+
+
 def weights(size):
     box = base.Toolbox()
     box.register("gene", random.gauss, 0.0, 0.3)
@@ -117,7 +207,7 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     made = __import__("my_toolboxes")
     yield made
-    for name in ("Most", "Least", "Bits", "Point", "Array", "Tree"):
+    for name in ("Most", "Least", "Bits", "Point", "Array", "Tree", "Two", "Both"):
         delattr(made.creator, name)
     del sys.modules["my_toolboxes"]
 
@@ -169,6 +259,39 @@ def test_a_loop_gives_what_it_gives_by_itself(theirs, name, loop, options) -> No
     assert [one["min"] for one in ours] == [one["min"] for one in alone]
     assert [one["avg"] for one in ours] == [one["avg"] for one in alone]
     assert len({one["min"] for one in ours}) > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "loop", "population", "seed", "options"),
+    [
+        ("quartic", "deap.algorithms.eaSimple", 300, 318, {"cxpb": 0.5, "mutpb": 0.1}),
+        ("rastrigin", "deap.algorithms.eaGenerateUpdate", 1, 128, {}),
+        ("zdt1", "my_toolboxes.crowded", 100, 64, {}),
+    ],
+)
+def test_deaps_example_programs_give_their_own_figures(theirs, name, loop, population, seed, options) -> None:
+    """Symbolic regression, CMA-ES and NSGA-II on ZDT1 with the seeds of the examples: every number of ten generations.
+
+    Alone they run as their author runs them, from `random.seed`, all generations in one call.
+    """
+    problem, batch = toy()
+    run = set_up(
+        learner(name, loop=loop, options=options, population=population, seed=seed, keep_fitness=True), problem
+    )
+    ours = [run.step(batch).scalars for _ in range(10)]
+    python, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
+    random.seed(seed), np.random.seed(seed)  # noqa: NPY002
+    box = getattr(theirs, name)()
+    begun = [] if name == "rastrigin" else [box.population(n=population)]
+    function = theirs.crowded if name == "zdt1" else getattr(algorithms, loop.rpartition(".")[2])
+    hall = tools.ParetoFront() if name == "zdt1" else tools.HallOfFame(1)
+    ended, book = function(*begun, box, ngen=10, stats=run.search.stats, halloffame=hall, verbose=False, **options)
+    random.setstate(python), np.random.set_state(numbers)  # noqa: NPY002
+    figures = ("avg", "std", "min", "max")
+    assert [[one[key] for key in figures] for one in ours] == [[one[key] for key in figures] for one in book[-10:]]
+    assert [str(one) for one in run.search.population] == [str(one) for one in ended]
+    assert run.artefacts()["hall_of_fame"]["individual"] == [str(one) for one in hall]
+    assert len({one["avg"] for one in ours}) == 10
 
 
 @pytest.mark.parametrize(
