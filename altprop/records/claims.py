@@ -24,7 +24,7 @@ class Claim:
         source: where it is said.
         learners: of whom, by their names on the page.
         than: beside whom; None for the report's reference.
-        on: workloads by their names on the page; of a trend with depth, tasks. Empty for all where both ran.
+        workloads: by their names on the page; of a trend with depth, tasks. Empty for all where both ran.
         says: one of `SAYS`.
         at_least: of how many comparisons it must be so; None for all.
         target: of `sooner`: one that the task declares.
@@ -36,7 +36,7 @@ class Claim:
     source: str
     learners: tuple[str, ...]
     than: str | None = None
-    on: tuple[str, ...] = ()
+    workloads: tuple[str, ...] = ()
     says: str = "better"
     at_least: int | None = None
     target: str = "90%"
@@ -69,7 +69,7 @@ def _claim(place: int, given: Any) -> Claim:
         if not given.get(name):
             raise AltpropError(f"claims[{place}] lacks {name}")
     values = {name: value for name, value in given.items() if value is not None}
-    for name in ("learners", "on"):
+    for name in ("learners", "workloads"):
         values[name] = _names(values.get(name, ()))
     found = Claim(**values)
     if found.says not in SAYS:

@@ -119,7 +119,7 @@ def _outcome(report: Report, claim: Claim) -> Outcome:
 def _pairs(report: Report, claim: Claim, learner: str) -> Iterator[Tested]:
     for table in report.tables:
         than = claim.than or table.reference
-        if than is None or (claim.on and table.workload not in claim.on):
+        if than is None or (claim.workloads and table.workload not in claim.workloads):
             continue
         margin = table.margin
         ours, theirs = (_scores(table, claim, name) for name in (learner, than))
@@ -142,7 +142,7 @@ def _trends(report: Report, claim: Claim, learner: str) -> Iterator[Tested]:
     for by_depth in (one for tables in data_sets(report.tables) for one in series(tables, LAYERS)):
         first = next(iter(by_depth.values()))
         task = first.workload.partition("[")[0]
-        if claim.on and task not in claim.on:
+        if claim.workloads and task not in claim.workloads:
             continue
         for gain in gains(report, by_depth):
             if gain.learner.name == learner and len(gain.values) >= MIN_VALUES and gain.slopes.size:

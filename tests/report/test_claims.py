@@ -87,7 +87,7 @@ def test_few_seeds_claim_nothing(runs: Callable[..., Path]) -> None:
 
 
 def test_a_workload_that_is_named_is_the_only_one(report: Report) -> None:
-    there, elsewhere = outcomes(report, [Claim("c", "s", ("ahead",), on=(name,)) for name in ("digits", "iris")])
+    there, elsewhere = outcomes(report, [Claim("c", "s", ("ahead",), workloads=(name,)) for name in ("digits", "iris")])
     assert (there.verdict, elsewhere.verdict, elsewhere.missing) == (HELD, OPEN, ["ahead"])
 
 
