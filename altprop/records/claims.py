@@ -11,8 +11,9 @@ from altprop.errors import AltpropError, near
 from altprop.records.documents import Document, load_documents, write_document
 from altprop.records.folders import Folders
 
-SAYS = ("better", "worse", "equivalent", "sooner", "falls_with_depth")
-"""What a claim can say of a learner beside another: of the final metric, of the cost to a target, of the trend."""
+SAYS = ("better", "worse", "equivalent", "as_good", "sooner", "falls_with_depth")
+"""What a claim can say of a learner beside another: of the final metric (`as_good`: equivalent or better), of the cost to
+a target, of the trend."""
 
 
 @dataclass(frozen=True)

@@ -88,18 +88,19 @@ def _verdict(claim: Claim, known: Comparison) -> str:
     if known.seeds < CLAIM_SEEDS:
         return OPEN
     differs = known.adjusted < LEVEL
-    if claim.says == "equivalent":
-        outside = known.difference is not None and known.margin is not None and _outside(known, known.margin)
-        return HELD if known.equivalent else FELL if differs and outside else OPEN
+    if claim.says in ("equivalent", "as_good"):
+        ahead = differs and known.direction > 0 and claim.says == "as_good"
+        return HELD if known.equivalent or ahead else FELL if differs and _outside(known) else OPEN
     wanted = -1 if claim.says in ("worse", "falls_with_depth") else 1
     if differs:
         return HELD if known.direction == wanted else FELL
     return FELL if known.equivalent else OPEN
 
 
-def _outside(known: Comparison, margin: float) -> bool:
-    found = known.difference
-    if found is None or found.low is None or found.high is None:
+def _outside(known: Comparison) -> bool:
+    """Return whether the interval of the difference lies outside the margin of equivalence."""
+    found, margin = known.difference, known.margin
+    if margin is None or found is None or found.low is None or found.high is None:
         return False
     return found.low > margin or found.high < -margin
 

@@ -62,6 +62,7 @@ def test_a_published_report_is_small_and_holds_nothing_else(report: Path) -> Non
 def test_there_are_reports() -> None:
     assert {report.name for report in REPORTS} >= {
         "alternatives",
+        "conv_alternatives",
         "credit_horizon",
         "dropout",
         "evolution",
