@@ -12,8 +12,8 @@ from altprop.records.documents import Document, load_documents, write_document
 from altprop.records.folders import Folders
 
 SAYS = ("better", "worse", "equivalent", "as_good", "sooner", "falls_with_depth")
-"""What a claim can say of a learner beside another: of the final metric (`as_good`: equivalent or better), of the cost to
-a target, of the trend."""
+"""What a claim can say of a learner beside another: of the final metric (`as_good` is equivalent or better), of the
+cost of a target, of the trend."""
 
 
 @dataclass(frozen=True)
