@@ -20,7 +20,7 @@ COLUMNS = (
     ("mnist1d[hidden=2x32]", "mnist1d[hidden=4x32]", "mnist1d[hidden=8x32]"),
     ("conv_digits", "digits"),
 )
-"""Workloads of the columns of the table in the README; the fifth of the digits is alone in its study, and so unnamed."""
+"""Workloads of the columns of the table in the README; the fifth of the digits stands alone in its study, unnamed."""
 
 
 @pytest.fixture(scope="module")
