@@ -12,7 +12,7 @@ from altprop.records.claims import Claim
 from altprop.report.data_sets import data_sets
 from altprop.report.gains import LAYERS, MIN_VALUES, gains, series
 from altprop.report.model import Report, Table
-from altprop.report.paired import CLAIM_SEEDS, Comparison, compare, holm, sign_flip_p
+from altprop.report.paired import CLAIM_SEEDS, Comparison, compare, holm, sign_flip_p, sign_test_p
 from altprop.report.statistics import t_interval
 
 LEVEL = 0.05
@@ -24,7 +24,7 @@ class Tested:
     """One learner beside another on one workload, as a claim speaks of them.
 
     Attributes:
-        comparison: of scores where more is what is claimed to be better: final metric, negative log cost, or slope.
+        comparison: of final metrics, of when a target was met, or of slopes; more, or sooner, is ahead.
         verdict: held, did not hold, or not to be told here.
     """
 
@@ -122,20 +122,32 @@ def _pairs(report: Report, claim: Claim, learner: str) -> Iterator[Tested]:
         than = claim.than or table.reference
         if than is None or (claim.workloads and table.workload not in claim.workloads):
             continue
-        margin = table.margin
-        ours, theirs = (_scores(table, claim, name) for name in (learner, than))
-        if ours and theirs:
-            if claim.says == "sooner":
-                margin = None
-            yield Tested(learner, than, table.workload, compare(ours, theirs, margin))
+        if not (table.tried(learner) and table.tried(than)):
+            continue
+        found = (
+            _sooner(_hits(table, claim, learner), _hits(table, claim, than))
+            if claim.says == "sooner"
+            else compare(table.scores(learner), table.scores(than), table.margin)
+        )
+        yield Tested(learner, than, table.workload, found)
 
 
-def _scores(table: Table, claim: Claim, learner: str) -> Mapping[int, float]:
-    """Return seed -> final score, or minus the binary logarithm of the cost of a target: a doubling is 1."""
-    if claim.says != "sooner":
-        return table.scores(learner)
-    hits = {run.seed: run.hit(claim.target, claim.currency) for run in table.tried(learner)}
-    return {seed: -math.inf if hit is None else -math.log2(hit[1]) for seed, hit in hits.items()}
+def _hits(table: Table, claim: Claim, learner: str) -> dict[int, tuple[float, float]]:
+    """Return seed -> between which two evaluations the target was met, in the claim's currency; never is infinite."""
+    found = {run.seed: run.hit(claim.target, claim.currency) for run in table.tried(learner)}
+    return {seed: (math.inf, math.inf) if hit is None else hit for seed, hit in found.items()}
+
+
+def _sooner(ours: Mapping[int, tuple[float, float]], theirs: Mapping[int, tuple[float, float]]) -> Comparison:
+    """Compare by seed when a target was met: who met it by the evaluation before which the other did not.
+
+    Evaluations lie on a grid, so that intervals which overlap tell nothing and are a tie.
+    """
+    seeds = ours.keys() & theirs.keys()
+    wins = sum(ours[seed][1] <= theirs[seed][0] and ours[seed] != theirs[seed] for seed in seeds)
+    losses = sum(theirs[seed][1] <= ours[seed][0] and ours[seed] != theirs[seed] for seed in seeds)
+    ties = len(seeds) - wins - losses
+    return Comparison(len(seeds), wins, losses, ties, None, "sign", sign_test_p(wins, losses))
 
 
 def _trends(report: Report, claim: Claim, learner: str) -> Iterator[Tested]:

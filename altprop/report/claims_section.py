@@ -14,10 +14,7 @@ _ABOUT = (
     "adjusted by Holm over all comparisons of this table."
 )
 _MARKS = {HELD: "✓ ", FELL: "✗ "}
-_UNITS = {
-    "sooner": "doublings of the cost saved",
-    "falls_with_depth": "change of the gap a doubling of depth",
-}
+_UNITS = {"sooner": "by when it met the target", "falls_with_depth": "change of the gap a doubling of depth"}
 
 
 def claims_section(found: Sequence[Outcome]) -> list[Block]:

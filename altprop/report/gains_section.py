@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -126,6 +127,8 @@ def _figures(report: Report, found: Sequence[Gain], task: str, table: Table, qua
     if not known:
         return []
     drawn = foremost(report, [one.learner for one in known.values()], lambda one: float(known[one.index].means.max()))
+    shared = _shared_end([one.name for one in drawn])
+    drawn = [replace(one, name=one.name.removesuffix(shared)) for one in drawn]
     values = sorted({value for one in drawn for value in known[one.index].values})
     x = replace(
         spanning(values, quantity.name, log=True),
@@ -147,3 +150,14 @@ def _figures(report: Report, found: Sequence[Gain], task: str, table: Table, qua
     title = f"{table.quality} {table.metric} less that of {table.reference}, {task}"
     label = f"{title}, over the number of {quantity.name}"
     return together(slug(quantity.short, task), title, label, drawn, (x, y), draw, "", zero)
+
+
+def _shared_end(names: Sequence[str]) -> str:
+    """Return the parts that all names end with, which tell none of them from the others.
+
+    >>> _shared_end(["dfa+adam·tuned", "drtp+adam·tuned"]), _shared_end(["dfa+adam", "dfa+sgd"])
+    ('+adam·tuned', '')
+    """
+    end = os.path.commonprefix([name[::-1] for name in names])[::-1]
+    places = [place for place, letter in enumerate(end) if letter in "+·"]
+    return end[places[0] :] if places and len(names) > 1 else ""

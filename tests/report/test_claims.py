@@ -35,7 +35,7 @@ def runs(synthetic: ModuleType, tmp_path: Path) -> Callable[..., Path]:
             record["result"]["test"] = 0.5 + gain + wave + 0.01 * seed
             cost = 2e9 if gain == 0 else 1e9 if gain > 0.05 else None
             record["result"]["hits"] = (
-                {} if cost is None else {"90%": {"flops": [0.5 * cost, cost + seed], "step": [1, 2]}}
+                {} if cost is None else {"90%": {"flops": [cost - 1e8, cost + seed], "step": [1, 2]}}
             )
             record["config"].setdefault("task", {})["equivalence_margin"] = 0.01
 
@@ -67,13 +67,20 @@ def report(runs: Callable[..., Path]) -> Report:
         (("ahead", "absent"), "better", None, OPEN),
         (("ahead",), "sooner", None, HELD),
         (("level",), "sooner", None, OPEN),
-        (("behind",), "sooner", None, FELL),  # never reaches the target, and a failure loses
+        (("behind",), "sooner", None, FELL),  # never meets the target
     ],
 )
 def test_a_verdict_follows_from_the_runs(report: Report, learners: Any, says: str, at_least: Any, verdict: str) -> None:
     (found,) = outcomes(report, [Claim("c", "s", learners, says=says, at_least=at_least)])
     assert found.verdict == verdict
     assert found.missing == [name for name in learners if name == "absent"]
+
+
+def test_evaluations_that_overlap_tell_nothing(report: Report) -> None:
+    """By steps everybody meets the target between the first evaluation and the second."""
+    (found,) = outcomes(report, [Claim("c", "s", ("ahead",), says="sooner", currency="steps")])
+    assert found.verdict == OPEN
+    assert found.tested[0].comparison.ties == 12
 
 
 def test_p_values_are_adjusted_over_all_comparisons_of_all_claims(report: Report) -> None:
