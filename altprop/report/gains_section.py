@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -158,6 +158,7 @@ def _shared_end(names: Sequence[str]) -> str:
     >>> _shared_end(["dfa+adam·tuned", "drtp+adam·tuned"]), _shared_end(["dfa+adam", "dfa+sgd"])
     ('+adam·tuned', '')
     """
-    end = os.path.commonprefix([name[::-1] for name in names])[::-1]
+    alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*map(reversed, names), strict=False))
+    end = "".join(letters[0] for letters in alike)[::-1]
     places = [place for place, letter in enumerate(end) if letter in "+·"]
     return end[places[0] :] if places and len(names) > 1 else ""
