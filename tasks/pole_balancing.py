@@ -99,7 +99,8 @@ class PoleEnvironment(Physics):
         moved, force = place[: self.size], actions.astype(np.float64)
         for _ in range(STEPS):
             moved = advanced(moved, force)
-        ended = (np.abs(moved[0]) > TRACK) | (np.abs(moved[2::2]) > self.limit).any(0)
+        # Asked so that no number ends it too.
+        ended = ~((np.abs(moved[0]) <= TRACK) & (np.abs(moved[2::2]) <= self.limit).all(0))
         return np.concatenate([moved, remembered]), np.ones(place.shape[1]), ended
 
 

@@ -37,11 +37,11 @@ class Cosyne(Algorithm):
         x_ij is marked with probability 1 - ((P - 1 - j) / (P - 1))^(1 / D)
         within each column the marked weights change places at random
 
-    so that the best network stays whole, the worst row is new in every place, and of the others some -ln((P - 1 - j) /
-    (P - 1)) weights move. The paper takes the share of fitness between the least and the largest where we take that of
-    ranks, as EvoTorch does: only ranks count then. `permutation` all marks every weight. Mutation adds to a gene, with
-    probability `mutation_rate`, a Cauchy draw of scale sigma (1 - progress): it narrows with the budget, as in
-    `genetic`.
+    so that the best network stays whole, the worst row is marked in every place, and of the others some
+    -ln((P - 1 - j) / (P - 1)) weights are; a weight that is alone in its column stays where it is. The paper takes the
+    share of fitness between the least and the largest where we take that of ranks, as EvoTorch does: only ranks count
+    then. `permutation` all marks every weight. Mutation adds to a gene, with probability `mutation_rate`, a Cauchy draw
+    of scale sigma (1 - progress): it narrows with the budget, as in `genetic`.
 
     The model is the best network on the latest batch. With ranks it is the first row of the next generation, so its
     objective on the next batch before the update is known and is the step's `loss`, and on full batches the best

@@ -16,6 +16,9 @@ SAYS = ("better", "worse", "equivalent", "as_good", "sooner", "falls_with_depth"
 cost of a target, of the trend."""
 
 
+CURRENCIES = ("flops", "steps", "forward_equivalents", "cpu_seconds")
+
+
 @dataclass(frozen=True)
 class Claim:
     """What a paper says of some learners beside another.
@@ -72,9 +75,20 @@ def _claim(place: int, given: Any) -> Claim:
     values = {name: value for name, value in given.items() if value is not None}
     for name in ("learners", "workloads"):
         values[name] = _names(values.get(name, ()))
+    for name in sorted({"claim", "source", "than", "target", "remark"} & values.keys()):
+        if not isinstance(values[name], str):
+            raise AltpropError(f"claims[{place}].{name} must be text; got {values[name]!r}")
     found = Claim(**values)
     if found.says not in SAYS:
         raise AltpropError(f"claims[{place}].says={found.says!r} cannot be tested; {near(str(found.says), SAYS)}")
+    if found.currency not in CURRENCIES:
+        raise AltpropError(
+            f"claims[{place}].currency={found.currency!r} is none; {near(str(found.currency), CURRENCIES)}"
+        )
+    if found.than is not None and found.says == "falls_with_depth":
+        raise AltpropError(
+            f"claims[{place}] says falls_with_depth, which is beside the report's reference; leave than out"
+        )
     if found.at_least is not None and (type(found.at_least) is not int or found.at_least < 1):
         raise AltpropError(f"claims[{place}].at_least must be a whole number of at least 1")
     return found

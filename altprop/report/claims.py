@@ -12,8 +12,9 @@ from altprop.records.claims import Claim
 from altprop.report.data_sets import data_sets
 from altprop.report.gains import LAYERS, MIN_VALUES, gains, series
 from altprop.report.model import Report, Table
-from altprop.report.paired import CLAIM_SEEDS, Comparison, compare, holm, sign_flip_p, sign_test_p
+from altprop.report.paired import CLAIM_SEEDS, Comparison, beyond_p, compare, holm, sign_flip_p, sign_test_p
 from altprop.report.statistics import t_interval
+from altprop.report.target import CENSORED
 
 LEVEL = 0.05
 HELD, FELL, OPEN = "held", "did not hold", "not to be told here"
@@ -25,6 +26,7 @@ class Tested:
 
     Attributes:
         comparison: of final metrics, of when a target was met, or of slopes; more, or sooner, is ahead.
+        beyond: p of a difference outside the margin of equivalence; None where none is declared or a run failed.
         verdict: held, did not hold, or not to be told here.
     """
 
@@ -32,12 +34,13 @@ class Tested:
     than: str
     workload: str
     comparison: Comparison
+    beyond: float | None = None
     verdict: str = OPEN
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A claim with its comparisons and what they make of it; `missing` names what did not run."""
+    """A claim with its comparisons and what they make of it; `missing` names what could not be compared."""
 
     claim: Claim
     tested: list[Tested]
@@ -55,54 +58,55 @@ class Outcome:
         fell = sum(one.verdict == FELL for one in self.tested)
         if held >= self.needed > 0:
             return HELD
-        return FELL if len(self.tested) + len(self.missing) - fell < self.needed else OPEN
+        return FELL if fell > max(len(self.tested) + len(self.missing) - self.needed, 0) else OPEN
 
 
 def outcomes(report: Report, claims: Sequence[Claim]) -> list[Outcome]:
     """Return what runs make of claims; p-values are Holm-adjusted over all comparisons of all claims."""
     raw = [_outcome(report, claim) for claim in claims]
-    every = [one.comparison for outcome in raw for one in outcome.tested]
-    adjusted = iter(holm([one.p for one in every]))
-    alike = iter(holm([1.0 if one.equivalence is None else one.equivalence for one in every]))
+    every = [one for outcome in raw for one in outcome.tested]
+    family = zip(
+        holm([one.comparison.p for one in every]),
+        holm([_or_one(one.comparison.equivalence) for one in every]),
+        holm([_or_one(one.beyond) for one in every]),
+        strict=True,
+    )
     return [
-        replace(
-            outcome,
-            tested=[_judged(outcome.claim, one, next(adjusted), next(alike), len(every)) for one in outcome.tested],
-        )
+        replace(outcome, tested=[_judged(outcome.claim, one, next(family), len(every)) for one in outcome.tested])
         for outcome in raw
     ]
 
 
-def _judged(claim: Claim, one: Tested, adjusted: float, alike: float, family: int) -> Tested:
+def _or_one(p: float | None) -> float:
+    return 1.0 if p is None else p
+
+
+def _judged(claim: Claim, one: Tested, adjusted: tuple[float, float, float], family: int) -> Tested:
     """Return a comparison with its adjusted p-values and its verdict, which takes as many seeds as any claim does."""
+    p, alike, beyond = adjusted
     known = replace(
         one.comparison,
-        adjusted=adjusted,
+        adjusted=p,
         family=family,
         equivalence=None if one.comparison.equivalence is None else alike,
     )
-    return replace(one, comparison=known, verdict=_verdict(claim, known))
+    found = replace(one, comparison=known, beyond=None if one.beyond is None else beyond)
+    return replace(found, verdict=_verdict(claim, found))
 
 
-def _verdict(claim: Claim, known: Comparison) -> str:
+def _verdict(claim: Claim, one: Tested) -> str:
+    known = one.comparison
     if known.seeds < CLAIM_SEEDS:
         return OPEN
     differs = known.adjusted < LEVEL
     if claim.says in ("equivalent", "as_good"):
         ahead = differs and known.direction > 0 and claim.says == "as_good"
-        return HELD if known.equivalent or ahead else FELL if differs and _outside(known) else OPEN
+        apart = differs if one.beyond is None else one.beyond < LEVEL
+        return HELD if known.equivalent or ahead else FELL if apart else OPEN
     wanted = -1 if claim.says in ("worse", "falls_with_depth") else 1
     if differs:
         return HELD if known.direction == wanted else FELL
     return FELL if known.equivalent else OPEN
-
-
-def _outside(known: Comparison) -> bool:
-    """Return whether the interval of the difference lies outside the margin of equivalence."""
-    found, margin = known.difference, known.margin
-    if margin is None or found is None or found.low is None or found.high is None:
-        return False
-    return found.low > margin or found.high < -margin
 
 
 def _outcome(report: Report, claim: Claim) -> Outcome:
@@ -112,8 +116,8 @@ def _outcome(report: Report, claim: Claim) -> Outcome:
             _trends(report, claim, learner) if claim.says == "falls_with_depth" else _pairs(report, claim, learner)
         )
         tested += found
-        if not found:
-            missing.append(learner)
+        absent = [name for name in claim.workloads if name not in {one.workload for one in found}]
+        missing += [f"{learner} on {name}" for name in absent] if claim.workloads else [learner] * (not found)
     return Outcome(claim, tested, missing)
 
 
@@ -124,18 +128,33 @@ def _pairs(report: Report, claim: Claim, learner: str) -> Iterator[Tested]:
             continue
         if not (table.tried(learner) and table.tried(than)):
             continue
-        found = (
-            _sooner(_hits(table, claim, learner), _hits(table, claim, than))
-            if claim.says == "sooner"
-            else compare(table.scores(learner), table.scores(than), table.margin)
-        )
-        yield Tested(learner, than, table.workload, found)
+        if claim.says != "sooner":
+            ours, theirs = table.scores(learner), table.scores(than)
+            yield Tested(
+                learner, than, table.workload, compare(ours, theirs, table.margin), _beyond(ours, theirs, table)
+            )
+        elif claim.target in table.targets:
+            met = _sooner(_hits(table, claim, learner), _hits(table, claim, than))
+            yield Tested(learner, than, table.workload, met)
+
+
+def _beyond(ours: Mapping[int, float], theirs: Mapping[int, float], table: Table) -> float | None:
+    differences = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
+    known = table.margin is not None and all(map(math.isfinite, differences))
+    return beyond_p(differences, table.margin) if known and table.margin is not None else None
 
 
 def _hits(table: Table, claim: Claim, learner: str) -> dict[int, tuple[float, float]]:
-    """Return seed -> between which two evaluations the target was met, in the claim's currency; never is infinite."""
-    found = {run.seed: run.hit(claim.target, claim.currency) for run in table.tried(learner)}
-    return {seed: (math.inf, math.inf) if hit is None else hit for seed, hit in found.items()}
+    """Return seed -> between which two evaluations the target was met, in the claim's currency.
+
+    A run that came to its end without may have met it later, from where it ended on; one that broke off never does.
+    """
+    found = {}
+    for run in table.tried(learner):
+        hit = run.hit(claim.target, claim.currency)
+        ended = run.spent(claim.currency) if run.ended or run.status in CENSORED else None
+        found[run.seed] = hit or ((math.inf if ended is None else ended), math.inf)
+    return found
 
 
 def _sooner(ours: Mapping[int, tuple[float, float]], theirs: Mapping[int, tuple[float, float]]) -> Comparison:
@@ -158,7 +177,7 @@ def _trends(report: Report, claim: Claim, learner: str) -> Iterator[Tested]:
         if claim.workloads and task not in claim.workloads:
             continue
         for gain in gains(report, by_depth):
-            if gain.learner.name == learner and len(gain.values) >= MIN_VALUES and gain.slopes.size:
+            if gain.learner.name == learner and len(gain.values) >= MIN_VALUES and gain.slopes.size and not gain.failed:
                 slopes = gain.slopes
                 yield Tested(learner, str(first.reference), task, _of_slopes(slopes))
 

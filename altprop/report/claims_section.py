@@ -11,7 +11,8 @@ from altprop.report.format import plural
 _ABOUT = (
     "A claim held where at least as many comparisons as it speaks of show it, did not hold where too many show the "
     "contrary or equivalence, and is not to be told here otherwise. Comparisons are paired by seed; p-values are "
-    "adjusted by Holm over all comparisons of this table."
+    "adjusted by Holm over all comparisons of this table. Where a task declares no margin of equivalence, a difference "
+    "that is shown is one."
 )
 _MARKS = {HELD: "✓ ", FELL: "✗ "}
 _UNITS = {"sooner": "by when it met the target", "falls_with_depth": "change of the gap a doubling of depth"}
@@ -53,7 +54,7 @@ def _row(one: Outcome) -> Cells:
     fell = sum(test.verdict == FELL for test in one.tested)
     total = len(one.tested) + len(one.missing)
     count = f"{held} of {total}, the contrary of {fell}" if fell else f"{held} of {total}"
-    missing = (f"Did not run: {', '.join(one.missing)}.",) if one.missing else ()
+    missing = (f"Could not be compared: {', '.join(one.missing)}.",) if one.missing else ()
     return [
         Cell(one.claim.claim, one.claim.source, "t"),
         Cell(_MARKS.get(one.verdict, "") + one.verdict, kind="t"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -42,12 +42,14 @@ class Gain:
         crossing: value at which the mean difference last changes its sign, with its 95 % interval; None where it does
             not, or the interval leaves the values.
         falls: whether it is ahead before, and behind from there on.
+        failed: value -> seeds of which a run failed, where there are any: no interval and no slope is of the others.
     """
 
     learner: Learner
     by_value: Mapping[int, Mapping[int, float]]
     crossing: Interval | None = None
     falls: bool = True
+    failed: Mapping[int, int] = field(default_factory=dict)
 
     @cached_property
     def values(self) -> list[int]:
@@ -86,6 +88,11 @@ def _layers(table: Table) -> int:
     return _one({len(_hidden(run.record.data["config"])) for run in table.everything})
 
 
+def _widths(table: Table) -> tuple[int, ...]:
+    """Return the widths that occur in a workload's nets, each once."""
+    return tuple(sorted({width for run in table.everything for width in _hidden(run.record.data["config"])}))
+
+
 def _hidden(config: Mapping[str, Any]) -> Sequence[int]:
     return (config.get("model") or {}).get("hidden") or ()
 
@@ -109,7 +116,7 @@ def series(tables: Sequence[Table], quantity: Quantity) -> list[dict[int, Table]
     alike: dict[tuple[Any, ...], list[Table]] = {}
     for table in tables:
         others = tuple(other.of(table) for other in QUANTITIES if other is not quantity)
-        alike.setdefault((*others, (table.facts.get("axes") or {}).get("model")), []).append(table)
+        alike.setdefault((*others, (table.facts.get("axes") or {}).get("model"), _widths(table)), []).append(table)
     found = [{value: table for table in group if (value := quantity.of(table))} for group in alike.values()]
     whole = [one for one, group in zip(found, alike.values(), strict=True) if MIN_VALUES <= len(one) == len(group)]
     return [dict(sorted(one.items())) for one in whole]
@@ -124,23 +131,21 @@ def gains(report: Report, by_value: Mapping[int, Table]) -> list[Gain]:
     """
     found = []
     for learner in shown(report, list(by_value.values())):
-        known = {
-            value: paired
-            for value, table in by_value.items()
-            if learner.name != table.reference and len(paired := _paired(table, learner)) >= MIN_VALUES
-        }
+        every = {value: _paired(table, learner) for value, table in by_value.items() if learner.name != table.reference}
+        finite = {value: {s: x for s, x in each.items() if math.isfinite(x)} for value, each in every.items()}
+        known = {value: each for value, each in finite.items() if len(each) >= MIN_VALUES}
+        failed = {value: lost for value, each in every.items() if (lost := len(each) - len(finite[value]))}
         if len(known) > 1:
-            found.append(_crossed(Gain(learner, known), list(by_value)))
+            found.append(_crossed(Gain(learner, known, failed=failed), list(by_value)))
     return found
 
 
 def _paired(table: Table, learner: Learner) -> dict[int, float]:
-    """Return seed -> difference to the reference, of the seeds that both completed."""
+    """Return seed -> difference to the reference, no number where a run failed."""
     if table.reference is None:
         return {}
     ours, theirs = table.scores(learner.name), table.scores(table.reference)
-    each = {seed: ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())}
-    return {seed: value for seed, value in each.items() if math.isfinite(value)}
+    return {seed: ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())}
 
 
 def _crossed(gain: Gain, every: Sequence[int]) -> Gain:

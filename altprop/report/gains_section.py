@@ -15,7 +15,7 @@ from altprop.report.format import MISSING
 from altprop.report.gains import EXAMPLES, LAYERS, MIN_VALUES, Gain, Quantity, gains, series
 from altprop.report.leading import foremost
 from altprop.report.model import Learner, Report, Table
-from altprop.report.paired import holm, sign_flip_p
+from altprop.report.paired import CLAIM_SEEDS, holm, sign_flip_p
 from altprop.report.panel import Panel, spanning
 from altprop.report.statistics import Interval, t_interval
 
@@ -27,7 +27,7 @@ _CROSSES = (
 )
 _FALLS = (
     "A doubling: the slope of a seed's differences over the binary logarithm of the number of {name}, of the seeds "
-    "that ended at all of them; sign-flip test, Holm over the learners."
+    "that ended at all of them, and of learners of whom no seed failed; sign-flip test, Holm over the learners."
 )
 
 
@@ -70,7 +70,10 @@ def _blocks(report: Report, by_value: Mapping[int, Table], quantity: Quantity) -
 
 def _cell(gain: Gain, value: int) -> Cell:
     if value not in gain.by_value:
-        return Cell(MISSING, kind="r")
+        return Cell(f"{gain.failed[value]} failed" if value in gain.failed else MISSING, kind="r")
+    if value in gain.failed:
+        mean = float(gain.means[gain.values.index(value)])
+        return Cell(f"{mean:+.3g}".replace("-", "−"), f"{gain.failed[value]} failed", "r", sort=mean)
     return difference(t_interval(gain.differences[gain.values.index(value)]))
 
 
@@ -87,7 +90,7 @@ def _doubling(gain: Gain) -> Cell:
 
 
 def _slope(gain: Gain) -> Interval | None:
-    enough = len(gain.values) >= MIN_VALUES and gain.slopes.size >= MIN_VALUES
+    enough = len(gain.values) >= MIN_VALUES and gain.slopes.size >= MIN_VALUES and not gain.failed
     return t_interval(gain.slopes) if enough else None
 
 
@@ -104,13 +107,15 @@ def _crossings(found: Sequence[Gain], quantity: Quantity) -> list[Block]:
 def _trends(found: Sequence[Gain]) -> list[Block]:
     """Say who falls behind with depth, who catches up, and of whom neither is shown."""
     known = [one for one in found if _slope(one) is not None]
-    told = dict(zip((one.learner.name for one in known), holm([sign_flip_p(one.slopes) for one in known]), strict=True))
-    sure = {name for name, p in told.items() if p <= ALPHA}
+    told = zip(known, holm([sign_flip_p(one.slopes) for one in known]), strict=True)
+    sure = {one.learner.name for one, p in told if p < ALPHA and one.slopes.size >= CLAIM_SEEDS}
     kinds = {
         "Falls further behind, or loses its lead, as layers are added": [
             one for one in known if one.learner.name in sure and one.slopes.mean() < 0
         ],
-        "Gains as layers are added": [one for one in known if one.learner.name in sure and one.slopes.mean() > 0],
+        "Gains on the reference as layers are added": [
+            one for one in known if one.learner.name in sure and one.slopes.mean() > 0
+        ],
         "Neither is shown of": [one for one in known if one.learner.name not in sure],
     }
     sentences = [

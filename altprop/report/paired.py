@@ -61,6 +61,16 @@ def equivalence_p(differences: Sequence[float] | Floats, margin: float) -> float
     return max(_one_sided_p(d + margin), _one_sided_p(margin - d))
 
 
+def beyond_p(differences: Sequence[float] | Floats, margin: float) -> float:
+    """Return the two-sided p of sign-flip tests: whether the mean difference lies outside plus or minus `margin`.
+
+    >>> beyond_p([0.5] * 5, 0.1), beyond_p([-0.5] * 5, 0.1), beyond_p([0.0] * 5, 0.1)
+    (0.0625, 0.0625, 1.0)
+    """
+    d = np.asarray(differences, dtype=float)
+    return min(1.0, 2 * min(_one_sided_p(d - margin), _one_sided_p(-margin - d)))
+
+
 def _one_sided_p(d: Floats) -> float:
     """Return the share of sign patterns whose sum is as large as the observed one, drawn where there are too many."""
     threshold = float(d.sum()) - 1e-9 * float(np.abs(d).sum())

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 
 from altprop.errors import AltpropError
 from altprop.records.archive import pack
@@ -16,7 +17,8 @@ from altprop.report.claims import FELL, HELD, OPEN, outcomes
 from altprop.report.model import Report
 from altprop.report.reading import read
 
-GAINS = {"ahead": 0.1, "behind": -0.1, "level": 0.0, "near": 0.004}
+EXPERIMENTS = Path(__file__).parents[2] / "conf" / "experiment"
+GAINS = {"ahead": 0.1, "behind": -0.1, "level": 0.0, "near": 0.004, "failing": 0.0}
 SAID: dict[str, Any] = {"claim": "Ahead is ahead.", "source": "Nobody 2020", "learners": ["ahead"]}
 
 
@@ -37,6 +39,7 @@ def runs(synthetic: ModuleType, tmp_path: Path) -> Callable[..., Path]:
             record["result"]["hits"] = (
                 {} if cost is None else {"90%": {"flops": [cost - 1e8, cost + seed], "step": [1, 2]}}
             )
+            record["status"] = "diverged" if record["axes"]["algorithm"] == "failing" else record["status"]
             record["config"].setdefault("task", {})["equivalence_margin"] = 0.01
 
         return synthetic.write(tmp_path / "runs", [reference, *others], [task], seeds=seeds, change=change)
@@ -65,6 +68,9 @@ def report(runs: Callable[..., Path]) -> Report:
         (("ahead", "behind"), "better", None, FELL),
         (("ahead", "behind"), "better", 1, HELD),
         (("ahead", "absent"), "better", None, OPEN),
+        (("ahead",), "better", 3, OPEN),  # too few comparisons to show it, and none shows the contrary
+        (("absent",), "better", 1, OPEN),
+        (("failing",), "as_good", None, FELL),
         (("ahead",), "sooner", None, HELD),
         (("level",), "sooner", None, OPEN),
         (("behind",), "sooner", None, FELL),  # never meets the target
@@ -97,8 +103,10 @@ def test_few_seeds_claim_nothing(runs: Callable[..., Path]) -> None:
 
 
 def test_a_workload_that_is_named_is_the_only_one(report: Report) -> None:
-    there, elsewhere = outcomes(report, [Claim("c", "s", ("ahead",), workloads=(name,)) for name in ("digits", "iris")])
-    assert (there.verdict, elsewhere.verdict, elsewhere.missing) == (HELD, OPEN, ["ahead"])
+    named = (("digits",), ("iris",), ("digits", "iris"))
+    there, elsewhere, both = outcomes(report, [Claim("c", "s", ("ahead",), workloads=names) for names in named])
+    assert (there.verdict, elsewhere.verdict, elsewhere.missing) == (HELD, OPEN, ["ahead on iris"])
+    assert (both.verdict, both.needed, both.missing) == (OPEN, 2, ["ahead on iris"])
 
 
 def test_the_list_travels_with_the_runs_and_stands_in_the_answer(runs: Callable[..., Path], tmp_path: Path) -> None:
@@ -130,8 +138,16 @@ def test_without_claims_nothing_is_said_of_them(runs: Callable[..., Path], tmp_p
         ([SAID, {**SAID, "source": ""}], r"claims\[1\] lacks source"),
         ([{**SAID, "says": "beter"}], "'beter' cannot be tested; did you mean better"),
         ([{**SAID, "at_least": 0}], "at_least must be a whole number"),
+        ([{**SAID, "currency": "flop"}], "currency='flop' is none; did you mean flops"),
+        ([{**SAID, "target": 90}], "target must be text"),
+        ([{**SAID, "says": "falls_with_depth", "than": "x"}], "leave than out"),
     ],
 )
 def test_a_mistake_in_the_list_says_what_to_do(given: Any, words: str) -> None:
     with pytest.raises(AltpropError, match=words):
         read_claims(given)
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_claims_of_an_experiment_can_be_read(path: Path) -> None:
+    read_claims(yaml.safe_load(path.read_text()).get("claims"))

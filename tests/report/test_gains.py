@@ -1,6 +1,7 @@
 """Gains over the number of training examples or hidden layers: paired, by hand, where they cross 0, how they fall."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -97,7 +98,7 @@ def test_workloads_of_one_size_are_no_axis(of: Callable[..., Report]) -> None:
 def deep(synthetic: ModuleType, tmp_path: Path) -> Callable[..., Report]:
     """Write a reference and a learner whose gain at 2, 4 and 8 hidden layers is given, spread over seeds."""
 
-    def make(*means: float, spread: float = 0.01) -> Report:
+    def make(*means: float, spread: float = 0.01, failing: int = -1) -> Report:
         one = synthetic.TASKS[0]
         tasks = [replace(one, name=f"digits[hidden={depth}]") for depth in DEPTHS]
 
@@ -107,6 +108,8 @@ def deep(synthetic: ModuleType, tmp_path: Path) -> Callable[..., Report]:
             record["result"]["test"] = 0.5 + gain + 0.02 * seed
             record["result"]["identity"]["data"] = "same"
             record["config"]["model"] = {"hidden": [32] * DEPTHS[place]}
+            if seed == failing and place == 2 and not record["reference"]:
+                record["status"] = "diverged"
             record["axes"]["task"] = "digits"
 
         return read([synthetic.write(tmp_path, synthetic.LEARNERS[:2], tasks, seeds=12, change=change)], "x")
@@ -130,8 +133,17 @@ def test_depth_is_an_axis_and_falling_behind_is_told(deep: Callable[..., Report]
     assert "Over the number of hidden layers: digits" in markdown(blocks)
 
 
-@pytest.mark.parametrize(("means", "words"), [((-0.04, -0.02, 0.0), "Gains as"), ((0.0, 0.0, 0.0), "Neither is shown")])
+@pytest.mark.parametrize(("means", "words"), [((-0.04, -0.02, 0.0), "Gains on"), ((0.0, 0.0, 0.0), "Neither is shown")])
 def test_a_gain_and_no_trend_are_told_apart(deep: Callable[..., Report], means: Any, words: str) -> None:
     (said,) = [block for block in over_quantities(deep(*means)) if isinstance(block, Points)]
     assert len(said.sentences) == 1
     assert said.sentences[0].startswith(words)
+
+
+def test_a_failed_seed_leaves_no_slope(deep: Callable[..., Report]) -> None:
+    """And no interval at that depth: the others are the luckier ones."""
+    blocks = over_quantities(deep(0.0, -0.02, -0.04, failing=3))
+    assert not [block for block in blocks if isinstance(block, Points)]
+    (row,) = re.findall(r"^\| backprop\+sgd .*$", markdown(blocks), re.M)
+    assert "1 failed" in row
+    assert row.rstrip("| ").endswith("–")

@@ -173,3 +173,9 @@ def test_without_speeds_the_last_positions_are_seen_too() -> None:
 def test_what_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(AltpropError, match=message):
         PoleBalancing(batch_size=1, **options)
+
+
+def test_a_force_that_is_no_number_ends_the_episode() -> None:
+    place = np.zeros((6, 2))
+    _, _, ended = PoleEnvironment(2, True, 1, 10, 0.0)._move(place, np.array([0.0, np.nan]))
+    assert ended.tolist() == [False, True]
