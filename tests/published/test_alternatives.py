@@ -44,7 +44,7 @@ def test_every_rule_had_the_same_trials_and_seeds(frame: pd.DataFrame) -> None:
 
 
 def test_the_readmes_table_is_that_of_the_records(frame: pd.DataFrame) -> None:
-    runs = frame[frame.role == "tuned"].set_index(["workload", "label", "seed"]).test.astype(float)
+    runs = frame[frame.role == "tuned"].set_index(["workload", "label", "seed"]).test.astype(float).sort_index()
     text = (ROOT / "README.md").read_text().partition("| tuned rule |")[2].partition("\n\n")[0]
     rows = [[cell.strip().strip("*") for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
     assert {row[0] for row in rows} == set(frame.algorithm) - {"backprop"} - CONTROLS | {"frozen_features"}
