@@ -60,7 +60,7 @@ def test_the_wheel_is_what_is_imported(installed: Any) -> None:
 
 def test_every_config_composes(installed: Any) -> None:
     shutil.copy2(HERE / "compose_everything.py", installed.bin.parent)
-    done = installed.run("python", installed.bin.parent / "compose_everything.py")
+    done = installed.run("python", installed.bin.parent / "compose_everything.py", timeout=400)
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout.splitlines()[-1])
     assert {name: error for name, error in outcome.items() if error is not None} == {}
