@@ -106,6 +106,7 @@ def test_a_workload_that_is_named_is_the_only_one(report: Report) -> None:
     named = (("digits",), ("iris",), ("digits", "iris"))
     there, elsewhere, both = outcomes(report, [Claim("c", "s", ("ahead",), workloads=names) for names in named])
     assert (there.verdict, elsewhere.verdict, elsewhere.missing) == (HELD, OPEN, ["ahead on iris"])
+    assert elsewhere.tested == []
     assert (both.verdict, both.needed, both.missing) == (OPEN, 2, ["ahead on iris"])
 
 
