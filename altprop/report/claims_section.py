@@ -22,7 +22,7 @@ def claims_section(found: Sequence[Outcome]) -> list[Block]:
     """Return the table of claims and, folded away, each comparison; [] without a claim."""
     if not found:
         return []
-    head: Cells = ["claim", "here", "shown of", "what differs here"]
+    head: Cells = ["claim, and what differs here", "here"]
     return [
         Text("Claims put to the test", "h4"),
         Text(_ABOUT, "note"),
@@ -55,11 +55,10 @@ def _row(one: Outcome) -> Cells:
     total = len(one.tested) + len(one.missing)
     count = f"{held} of {total}, the contrary of {fell}" if fell else f"{held} of {total}"
     missing = (f"Could not be compared: {', '.join(one.missing)}.",) if one.missing else ()
+    verdict = f"{_MARKS.get(one.verdict, '')}{one.verdict}: {count}, {one.needed} needed"
     return [
-        Cell(one.claim.claim, one.claim.source, "t"),
-        Cell(_MARKS.get(one.verdict, "") + one.verdict, kind="t"),
-        Cell(count, f"{one.needed} needed", "t", flags=missing),
-        Cell(one.claim.remark, kind="t"),
+        Cell(one.claim.claim, f"{one.claim.source}. {one.claim.remark}".strip(), "t"),
+        Cell(verdict, kind="t", flags=missing),
     ]
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from altprop.report.blocks import Block, Cell, Grid, Points, Text, difference, drawings, right
+from altprop.report.blocks import Block, Cell, Fold, Grid, Points, Text, difference, drawings, right
 from altprop.report.data_sets import data_sets
 from altprop.report.draw import Figure, end_of, levels, slug, together
 from altprop.report.format import MISSING
@@ -60,10 +60,16 @@ def _blocks(report: Report, by_value: Mapping[int, Table], quantity: Quantity) -
         Text(note, "note"),
         *(_trends(found) if trend else _crossings(found, quantity)),
         *drawings(_figures(report, found, task, first, quantity), main=True),
-        Grid(
-            f"Gains over the number of {quantity.name} of {task}".replace("training ", ""),
-            [*head, *right("a doubling" if trend else "crosses 0 at")],
-            rows,
+        Fold(
+            f"Every learner over the number of {quantity.name}",
+            [
+                Grid(
+                    f"Gains over the number of {quantity.name} of {task}".replace("training ", ""),
+                    [*head, *right("a doubling" if trend else "crosses 0 at")],
+                    rows,
+                ),
+            ],
+            written=True,
         ),
     ]
 
