@@ -13,6 +13,7 @@ import functools
 import gc
 import importlib
 import json
+import multiprocessing.util
 import os
 import runpy
 import select
@@ -175,6 +176,8 @@ def _become(command: Sequence[str], cwd: str, env: Mapping[str, str], standard: 
     os.environ.clear()
     os.environ.update(env)
     sys.executable, sys.prefix, sys.exec_prefix = python, str(prefix), str(prefix)
+    # What this process was started with is not for the interpreters that the command starts.
+    subprocess._args_from_interpreter_flags = multiprocessing.util._args_from_interpreter_flags = list  # type: ignore[attr-defined]
     added = env.get("PYTHONPATH", "")
     sys.path[:] = [*(added.split(os.pathsep) if added else ()), *standard]
     sys.path_importer_cache.clear()

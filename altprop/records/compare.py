@@ -151,7 +151,7 @@ class Comparison:
 
 
 def compare(published: Folders, here: Folders) -> Comparison:
-    """Compare two sets of records, matched by label, workload and seed (and configuration, where that is not enough).
+    """Compare two sets of records, matched by configuration and seed, or else by label, workload and seed.
 
     Args:
         published: The folders of the published records.
@@ -181,7 +181,31 @@ def compare(published: Folders, here: Folders) -> Comparison:
 def _matched(
     theirs: list[Record], ours: list[Record]
 ) -> tuple[list[tuple[Record, Record]], list[Record], list[Record]]:
-    """Return the pairs, what only the published side has, and what only the rerun has."""
+    """Return the pairs, what only the published side has, and what only the rerun has.
+
+    Configurations come first: alone in its folder, a workload may have a shorter name than among others of its kind.
+    """
+    known, fresh = _by_configuration(theirs), _by_configuration(ours)
+    same = {which for which in known if len(known[which]) == len(fresh.get(which, ())) == 1}
+    pairs = [(known[which][0], fresh[which][0]) for which in known if which in same]
+    left = ([run for which, runs in side.items() if which not in same for run in runs] for side in (known, fresh))
+    more, missing, extra = _matched_by_name(*left)
+    return pairs + more, missing, extra
+
+
+def _by_configuration(records: list[Record]) -> dict[str, list[Record]]:
+    """Return axes, label, seed and all options on which a result depends -> the records with them."""
+    found: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        trial = (record.data.get("trial") or {}).get("values")
+        options = [record.data["axes"], record.label, record.seed, trial, relevant(record.data["config"])]
+        found[canonical_json(options)].append(record)
+    return found
+
+
+def _matched_by_name(
+    theirs: list[Record], ours: list[Record]
+) -> tuple[list[tuple[Record, Record]], list[Record], list[Record]]:
     old, new = _by_name(theirs), _by_name(ours)
     pairs, missing = [], []
     for name, settings in old.items():

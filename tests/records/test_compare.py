@@ -126,6 +126,20 @@ def test_cells_that_share_a_label_are_told_apart_by_configuration(tmp_path, put)
     assert compare(published.runs_dir, here.runs_dir).missing == ("digits backprop+adam seed 0",)
 
 
+def test_a_rerun_of_one_net_is_compared_with_that_net(tmp_path, put):
+    """Among nets of several depths a workload is named with its depth, alone it is not."""
+    published, here = RunStore(tmp_path / "published"), RunStore(tmp_path / "here")
+    sources = {"sources": {"data": "a" * 64}}
+    for depth, stores in ((2, (published,)), (4, (published, here))):
+        for store in stores:
+            config = {"task": {"name": "digits", "hidden": [32] * depth}}
+            put(store, f"{depth}-{store.runs_dir.name}", config=config, result={"test": depth / 8}, provenance=sources)
+    comparison = compare(published.runs_dir, here.runs_dir)
+    assert [(run.workload, run.bitwise) for run in comparison.runs] == [("digits[hidden=4x32]", True)]
+    assert comparison.missing == ("digits[hidden=2x32] backprop+adam seed 0",)
+    assert not comparison.extra
+
+
 def test_refused_cells_compare_by_their_status(tmp_path, make):
     stores = RunStore(tmp_path / "published"), RunStore(tmp_path / "here")
     for store in stores:
