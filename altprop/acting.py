@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -101,24 +102,31 @@ class TrainingEnvironment:
             raise Refused("populations that act in an environment take no noise; use dropout=none")
         problem.refuse_batch_norm("policies of a population")
         individuals, params = len(flat), problem.unflatten(flat)
-        buffers = dict(problem.model.named_buffers())
-
-        def one(own: dict[str, Tensor], seen: Tensor) -> Tensor:
-            found: Tensor = functional_call(problem.model, {**buffers, **own}, (seen,))
-            return found
-
-        calls = individuals
+        calls, models = individuals, self._models(chunk)
 
         def policy(observations: Tensor) -> Tensor:
             nonlocal calls
             seen = observations.reshape(individuals, episodes, *observations.shape[1:])
             with problem.ledger.primitive("population", len(observations), calls):
-                outputs = vmap(one, chunk_size=chunk)(params, seen)
+                outputs = models(seen, params)
             calls = 0
             return self.act(outputs.flatten(0, 1))
 
         played = self.rollout(policy, self.seeds(episodes).repeat(individuals))
         return -played.returns.reshape(individuals, episodes).mean(1)
+
+    def _models(self, chunk: int) -> Callable[[Tensor, dict[str, Tensor]], Tensor]:
+        """Return what gives outputs (P, B, C) of what each model sees (P, B, F) at its parameters, name -> (P, ...)."""
+        model = self._problem.model
+        if getattr(model, "batched", False):
+            return partial(model.population, shared_input=False)
+        buffers = dict(model.named_buffers())
+
+        def one(seen: Tensor, own: dict[str, Tensor]) -> Tensor:
+            found: Tensor = functional_call(model, {**buffers, **own}, (seen,))
+            return found
+
+        return vmap(one, chunk_size=chunk)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the episodes at hand in weights_only-safe types."""

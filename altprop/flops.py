@@ -5,12 +5,12 @@ registry, and below formulas for what it leaves at 0. Every other operation that
 """
 
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -117,7 +117,7 @@ class CountingMode(TorchDispatchMode):
         self.uncounted: dict[str, int] = {}
         self.peak_bytes = 0
         self.section = "other"
-        self._live: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._live: dict[int, weakref.ref[Any]] = {}
         self._total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -148,19 +148,17 @@ class CountingMode(TorchDispatchMode):
         if tensor.device.type == "meta":
             return
         storage = tensor.untyped_storage()
-        reference = StorageWeakRef(storage)
-        if reference.cdata in self._live:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._live:
             return
-        self._live[reference.cdata] = (reference, storage.nbytes())
-        self._total += storage.nbytes()
-        if self._total > self.peak_bytes:
-            self._prune()
-            self.peak_bytes = max(self.peak_bytes, self._total)
 
-    def _prune(self) -> None:
-        dead = [key for key, (reference, _) in self._live.items() if reference.expired()]
-        for key in dead:
-            self._total -= self._live.pop(key)[1]
+        def end(_: Any) -> None:
+            del self._live[key]
+            self._total -= size
+
+        self._live[key] = weakref.ref(storage, end)
+        self._total += size
+        self.peak_bytes = max(self.peak_bytes, self._total)
 
 
 def count_flops(function: Callable[[], Any]) -> int:

@@ -80,7 +80,15 @@ def run(arguments: Sequence[str]) -> int:
                 leftovers.callback(shutil.rmtree, log.path.parent, ignore_errors=True)
             os.environ.pop(SWEEP_VARIABLE, None)
             os.environ.pop(SCRATCH_VARIABLE, None)
+            _end_workers()
         return _conclude(log, code, time.perf_counter() - started)
+
+
+def _end_workers() -> None:
+    """End the processes that joblib keeps for the next call: they would report to this command's log for ever."""
+    loky = sys.modules.get("joblib.externals.loky")
+    if loky is not None:
+        loky.get_reusable_executor(reuse=True).shutdown()
 
 
 def _run_cells(arguments: Sequence[str], log: SweepLog) -> int:

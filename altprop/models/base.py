@@ -362,21 +362,21 @@ class LayeredModel(nn.Module):
         learned_noise = self.noise is not None and next(self.noise.parameters(), None) is not None
         return not learned_noise and all(getattr(block, "batched", False) for block in self.blocks)
 
-    def population(self, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
-        """Forward P individuals on one batch.
+    def population(self, x: Tensor, params: Mapping[str, Tensor], shared_input: bool = True) -> Tensor:
+        """Forward P individuals, on one batch or each on its own.
 
         Args:
-            x: (B, ...).
+            x: (B, ...) where `shared_input`, else (P, B, ...).
             params: parameter name -> (P, ...).
+            shared_input: whether all individuals see the same input.
 
         Returns:
             (P, B, C).
         """
-        shared = True
         for index, block in enumerate(self.blocks):
             prefix = f"blocks.{index}."
             own = {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}
             population: Any = block.population
-            x = population(x, own, shared)
-            shared = False
+            x = population(x, own, shared_input)
+            shared_input = False
         return x

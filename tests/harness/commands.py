@@ -14,9 +14,18 @@ SHORT = ["budget.currency=steps", "budget.amount=40", "budget.grid=4", "budget.b
 
 def start(folder: Path, *arguments: str) -> Command:
     """Start a command in a folder; learners of `rules` are found by their name."""
+    return _started(folder, "-m", "altprop.cli.run", *arguments)
+
+
+def start_code(folder: Path, code: str, *arguments: str) -> Command:
+    """Start a program in a folder, given as its text and its arguments."""
+    return _started(folder, "-c", code, *arguments)
+
+
+def _started(folder: Path, *arguments: str) -> Command:
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-    return Command([sys.executable, "-m", "altprop.cli.run", *arguments], folder, environment)
+    return Command([sys.executable, *arguments], folder, environment)
 
 
 def finish(process: Command) -> tuple[int, str, str]:

@@ -162,8 +162,10 @@ def test_steps_count_themselves(tmp_path: Path) -> None:
     assert problem.ledger.residual == 0
 
 
-def test_a_population_is_a_loop_over_its_models(tmp_path: Path) -> None:
-    made = parts(tmp_path)
+@pytest.mark.parametrize("model", [[], ["model.normalisation=layer"]])
+def test_a_population_is_a_loop_over_its_models(tmp_path: Path, model: list[str]) -> None:
+    """Dense layers have products for whole populations, with normalised units each model is mapped over."""
+    made = parts(tmp_path, *model)
     problem, batch = made.problem, made.data.train.whole()
     start = problem.flat()
     flat = start + torch.randn(7, len(start), dtype=torch.float64, generator=torch.Generator().manual_seed(0))

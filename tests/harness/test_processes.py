@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .commands import BASE, SHORT, finish, results, start
+from .commands import BASE, SHORT, finish, results, start, start_code
 
 LAUNCHERS = {
     "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
@@ -23,6 +23,11 @@ LAUNCHERS = {
 PLUGINS = {"joblib": "hydra_joblib_launcher", "slurm": "hydra_submitit_launcher", "ray": "hydra_ray_launcher"}
 
 
+TWICE = """
+import sys
+from altprop.cli.run import run
+sys.exit(max(run([*sys.argv[1:], f"runs_dir={folder}"]) for folder in ("first", "second")))
+"""
 SWEEP = ["-m", *BASE, *SHORT, "algorithm=backprop,dfa", "optimizer=sgd,adam", "seeds=2"]
 # Under slurm each cell is a process that imports torch: two of the four cells.
 PART = {"slurm": ["algorithm=dfa"]}
@@ -51,6 +56,16 @@ def test_two_workers_give_the_bits_of_one(tmp_path: Path, serial: Any, extra: st
     assert {path.name for path in tmp_path.iterdir()} == {"parallel"}
     beside = {*found, "data_digests"}
     assert {path.name for path in (tmp_path / "parallel").iterdir()} == beside
+
+
+@pytest.mark.slow
+def test_workers_of_one_command_do_not_report_to_the_next(tmp_path: Path) -> None:
+    sweep = ["-m", *BASE, *SHORT, "optimizer=sgd,adam", *LAUNCHERS["joblib"]]
+    code, out, err = finish(start_code(tmp_path, TWICE, *sweep))
+    assert code == 0, err
+    assert out.count("2 runs, 2 executed") == 2
+    assert "[2/2] backprop" in err
+    assert len(results(tmp_path / "first")) == len(results(tmp_path / "second")) == 2
 
 
 @pytest.mark.slow
