@@ -162,7 +162,7 @@ def test_steps_count_themselves(tmp_path: Path) -> None:
     assert problem.ledger.residual == 0
 
 
-@pytest.mark.parametrize("model", [[], ["model.normalisation=layer"]])
+@pytest.mark.parametrize("model", [[], ["model=mlp", "model.normalisation=layer"]])
 def test_a_population_is_a_loop_over_its_models(tmp_path: Path, model: list[str]) -> None:
     """Dense layers have products for whole populations, with normalised units each model is mapped over."""
     made = parts(tmp_path, *model)
