@@ -28,4 +28,4 @@ def near(name: str, known: Iterable[str]) -> str:
     """
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    return f"did you mean {', '.join(close)}?" if close else f"known are: {', '.join(names)}"
+    return f"did you mean {', '.join(close)}?" if close else f"known are: {', '.join(names) or 'none'}"

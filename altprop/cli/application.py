@@ -14,6 +14,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -53,7 +54,8 @@ def start(arguments: list[str]) -> None:
     register_search_path()
     _refuse_flags(arguments)
     before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [before[0] if before else "altprop", *(spell(a, _config_dirs(arguments)) for a in arguments)]
+    spelled = [spell(a, _config_dirs(arguments)) for a in arguments]
+    sys.argv = [before[0] if before else "altprop", *_for_each_cell(spelled)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, and do not print and exit
     try:
         _application()
@@ -63,6 +65,26 @@ def start(arguments: list[str]) -> None:
         sys.argv = before
         if full is None:
             os.environ.pop("HYDRA_FULL_ERROR", None)
+
+
+def _for_each_cell(arguments: list[str]) -> list[str]:
+    """Write an option of a part as a choice of one in a sweep, so that it is asked of the cells alone.
+
+    Hydra composes a sweep's configuration once without its choices, where `algorithm=genetic,snes algorithm.sigma=1`
+    would be an option that the default algorithm lacks.
+    """
+    if not {"-m", "--multirun"} & set(arguments) or any(a.startswith("hydra/sweeper=") for a in arguments):
+        return arguments
+    return [_of_one(a) if a.partition(".")[0] in PLUGIN_GROUPS else a for a in arguments]
+
+
+def _of_one(argument: str) -> str:
+    name, _, value = argument.partition("=")
+    try:
+        single = bool(value) and not OverridesParser.create().parse_override(argument).is_sweep_override()
+    except HydraException:
+        return argument
+    return f"{name}=choice({value})" if single else argument
 
 
 def _refuse_flags(arguments: Sequence[str]) -> None:
@@ -110,16 +132,22 @@ def _absent(name: str, overrides: Sequence[str]) -> str:
         return unknown_key(group, value)
     if group in HARNESS_GROUPS and option not in known_options(group):
         return unknown_option(group, option, value, known_options(group))
-    whose, taken = _taken(group, overrides)
-    if whose and option.partition(".")[0] not in taken:
-        return unknown_option(group, option, value, taken, whose)
+    for chosen in _chosen(group, overrides):
+        whose, taken = _taken(group, chosen, overrides)
+        if whose and option.partition(".")[0] not in taken:
+            return unknown_option(group, option, value, taken, whose)
     return f"{name} stands in no yaml of this {group}; if it is an option all the same, say +{name}={value}"
 
 
-def _taken(group: str, overrides: Sequence[str]) -> tuple[str, frozenset[str]]:
-    """Return the class of the part that was chosen by name and its options; "" where its source does not tell."""
-    chosen = next((o.partition("=")[2] for o in reversed(overrides) if o.startswith(f"{group}=")), None)
-    entry = catalogue.entries(group, tuple(_config_dirs(overrides))).get(chosen or default_choice(group))
+def _chosen(group: str, overrides: Sequence[str]) -> list[str]:
+    """Return what was chosen of a group: one name, or those of a sweep."""
+    given = next((o.partition("=")[2] for o in reversed(overrides) if o.startswith(f"{group}=")), "")
+    return [name.strip("'\" ") for name in given.split(",")] if given else [default_choice(group)]
+
+
+def _taken(group: str, chosen: str, overrides: Sequence[str]) -> tuple[str, frozenset[str]]:
+    """Return the class of a part by its name and its options; "" where its source does not tell."""
+    entry = catalogue.entries(group, tuple(_config_dirs(overrides))).get(chosen)
     try:
         kind = find_class(entry.values.get("_target_")) if entry is not None and group in PLUGIN_GROUPS else None
         constructor = None if kind is None else kind.constructor()

@@ -32,6 +32,12 @@ def test_an_algorithm_without_optimizer_runs_once_in_a_sweep_over_optimizers(com
     assert "4 runs, 3 executed" in answer.out
 
 
+def test_an_option_that_the_default_algorithm_lacks_is_asked_of_those_of_the_sweep(command: Command) -> None:
+    answer = command("-m", "algorithm=genetic,snes", "algorithm.sigma=0.5", "model.hidden=[4,4]")
+    assert answer.code == 0
+    assert sorted(answer.rows.label) == ["genetic(sigma=0.5)·hidden=[4,4]", "snes(sigma=0.5)·hidden=[4,4]"]
+
+
 def test_the_same_command_again_executes_nothing(command: Command) -> None:
     command("-m", "optimizer=sgd,adam", "seeds=2")
     again = command("-m", "optimizer=sgd,adam", "seeds=2")

@@ -63,6 +63,8 @@ MISTAKES = [
     ("algorithm=dfa algorithm.distribution=cauchy", "unknown algorithm.distribution=cauchy; known are: normal"),
     ("algorithm=genetic algorithm.population=2.5", "algorithm.population must be a whole number of at least 2"),
     ("algorithm=backprop +algorithm.scale=2", "algorithm.scale is no option of Backprop"),
+    ("-m algorithm=genetic,backprop algorithm.sigma=2", "algorithm.sigma is no option of Backprop; known are: none"),
+    ("-m algorithm=genetic,snes algorithm.sigm=2", "algorithm.sigm is no option of Genetic; did you mean sigma?"),
     ("algorithm=custom algorithm._target_=nowhere.Rule", "cannot import nowhere"),
     ("algorithm=custom algorithm._target_=torch.load", "_target_=torch.load is a function; name a class"),
     ("algorithm=custom algorithm._target_=altprop.models.mlp.MLP", "is not a class of altprop.algorithm.Algorithm"),
