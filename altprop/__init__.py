@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from altprop.chain import ChainWalk
     from altprop.checks import check_name, check_number, check_whole
     from altprop.cli.api import load, load_trace, run
-    from altprop.data import Batch, Feed, Ground, ModelSpec, Panel, Reference, Source, Split
+    from altprop.data import Batch, Descriptor, Feed, Ground, ModelSpec, Panel, Reference, Source, Split
     from altprop.derivatives import Grads
     from altprop.direction import DirectionAlgorithm
-    from altprop.environment import Environment
+    from altprop.environment import Environment, Rollout
     from altprop.errors import AltpropError, Refused, UnusableData
     from altprop.losses import Loss
     from altprop.models.base import Block, Dense, LayeredModel
@@ -52,6 +52,7 @@ __all__ = [
     "CircuitModel",
     "Conv",
     "Dense",
+    "Descriptor",
     "DirectionAlgorithm",
     "Environment",
     "Feed",
@@ -74,6 +75,7 @@ __all__ = [
     "RecurrentModel",
     "Reference",
     "Refused",
+    "Rollout",
     "Source",
     "Split",
     "StepResult",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from altprop.data import Batch
+from altprop.data import Batch, Descriptor
 from altprop.environment import Environment, Policy, Rollout, Transition, mixed, roll_out
 from altprop.errors import Refused
 from altprop.randomness import derive_seed
@@ -35,6 +35,11 @@ class TrainingEnvironment:
     def horizon(self) -> int:
         """Steps after which an episode is cut off."""
         return self._inner.horizon
+
+    @property
+    def descriptor(self) -> Descriptor | None:
+        """The numbers that tell how a policy behaves, or None."""
+        return self._inner.descriptor
 
     @property
     def running(self) -> Tensor:
@@ -92,7 +97,19 @@ class TrainingEnvironment:
         return -self.rollout(lambda seen: self.act(self.outputs(seen)), self.seeds(episodes)).returns.mean()
 
     def population_loss(self, flat: Tensor, episodes: int, chunk: int) -> Tensor:
-        """Return minus the mean return (P,) of the models at `flat` (P, D), all on this step's episodes.
+        """Return minus the mean return (P,) of the models at `flat` (P, D), all on this step's episodes."""
+        played = self._population_rollout(flat, episodes, chunk)
+        return -played.returns.reshape(len(flat), episodes).mean(1)
+
+    def population_behaviour(self, flat: Tensor, episodes: int, chunk: int) -> tuple[Tensor, Tensor]:
+        """Return `population_loss` (P,) and how each model behaved, (P, K), the mean over the same episodes."""
+        played = self._population_rollout(flat, episodes, chunk)
+        with self._problem.ledger.work("description", per="example", examples=len(flat) * episodes):
+            behaviour = self._inner.describe(played).reshape(len(flat), episodes, -1).mean(1)
+        return -played.returns.reshape(len(flat), episodes).mean(1), behaviour
+
+    def _population_rollout(self, flat: Tensor, episodes: int, chunk: int) -> Rollout:
+        """Play this step's episodes with each of the models at `flat` (P, D), those of a model one after another.
 
         Raises:
             Refused: under noise or batch normalisation, which tie the models together.
@@ -112,8 +129,7 @@ class TrainingEnvironment:
             calls = 0
             return self.act(outputs.flatten(0, 1))
 
-        played = self.rollout(policy, self.seeds(episodes).repeat(individuals))
-        return -played.returns.reshape(individuals, episodes).mean(1)
+        return self.rollout(policy, self.seeds(episodes).repeat(individuals))
 
     def _models(self, chunk: int) -> Callable[[Tensor, dict[str, Tensor]], Tensor]:
         """Return what gives outputs (P, B, C) of what each model sees (P, B, F) at its parameters, name -> (P, ...)."""

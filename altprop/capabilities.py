@@ -22,6 +22,7 @@ class Capability(StrEnum):
     LEAST_SQUARES = "least_squares"
     POINT = "point"
     ENVIRONMENT = "environment"
+    BEHAVIOUR = "behaviour"
     STREAM = "stream"
     PLAYERS = "players"
     CIRCUIT = "circuit"
@@ -49,6 +50,7 @@ _PHRASES = {
     Capability.LEAST_SQUARES: "a least-squares objective",
     Capability.POINT: "a bare parameter point",
     Capability.ENVIRONMENT: "an environment to act in",
+    Capability.BEHAVIOUR: "a behaviour descriptor",
     Capability.STREAM: "a stream of contexts",
     Capability.PLAYERS: "several players",
     Capability.CIRCUIT: "a quantum circuit",

@@ -374,6 +374,29 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class Descriptor:
+    """The numbers that tell how an individual behaves, apart from how good it is.
+
+    Attributes:
+        names: of the K numbers.
+        low, high: between which each lies, (K,); what lies beyond counts as on the bound.
+
+    Raises:
+        AltpropError: where there are no numbers, or bounds that are none.
+    """
+
+    names: tuple[str, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.names) == len(self.low) == len(self.high) > 0:
+            raise AltpropError(f"a descriptor has as many bounds as names; got {self}")
+        if not all(low < high for low, high in zip(self.low, self.high, strict=True)):
+            raise AltpropError(f"a descriptor lies between low and high; got {self}")
+
+
+@dataclass(frozen=True)
 class Reference:
     """Figures that a task states beforehand.
 

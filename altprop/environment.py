@@ -10,6 +10,9 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self, final
 import torch
 from torch import Tensor
 
+from altprop.data import Descriptor
+from altprop.errors import AltpropError
+
 # observations (N, F) -> actions (N,) or (N, A)
 Policy = Callable[[Tensor], Tensor]
 
@@ -39,6 +42,7 @@ class Environment(ABC):
     Class attributes:
         horizon: steps after which an episode is cut off.
         state: names of the attributes that `_reset` and `_step` set, tensors or numbers, for an exact resume.
+        descriptor: the numbers that `_describe` returns, of a task that offers BEHAVIOUR; None elsewhere.
 
     Attributes:
         seeds: (N,) int64, of the episodes at hand.
@@ -47,6 +51,7 @@ class Environment(ABC):
 
     horizon: int
     state: ClassVar[tuple[str, ...]] = ()
+    descriptor: Descriptor | None = None
 
     device = torch.device("cpu")
     dtype = torch.float32
@@ -68,6 +73,10 @@ class Environment(ABC):
     def act(self, outputs: Tensor) -> Tensor:
         """Return the actions that a model's outputs (N, C) stand for; by default the largest one's place, (N,)."""
         return outputs.argmax(-1)
+
+    def _describe(self, played: Rollout) -> Tensor:
+        """Return how a policy behaved in each episode, apart from its rewards, (N, K), for `descriptor`."""
+        raise AltpropError(f"environment {type(self).__name__} writes no _describe")
 
     # Final.
 
@@ -100,6 +109,19 @@ class Environment(ABC):
     def rollout(self, policy: Policy, seeds: Tensor) -> Rollout:
         """Play an episode for each of the seeds (N,) under a policy, without a graph."""
         return roll_out(self, policy, seeds)
+
+    @final
+    def describe(self, played: Rollout) -> Tensor:
+        """Return how a policy behaved in each of N episodes, (N, K).
+
+        Raises:
+            AltpropError: where that is not what `descriptor` says.
+        """
+        found = self._describe(played)
+        names = () if self.descriptor is None else self.descriptor.names
+        if found.shape != (len(played.returns), len(names)):
+            raise AltpropError(f"{type(self).__name__} describes {tuple(found.shape)} by the names {list(names)}")
+        return found
 
     @final
     def _uniform(self, *shape: int) -> Tensor:
@@ -178,6 +200,10 @@ class Rollout:
     def steps(self) -> int:
         """Steps that were taken in all episodes."""
         return int(self.taken.sum())
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean of some values (T, N) over the steps that each episode took, (N,)."""
+        return values.where(self.taken, 0.0).sum(0) / self.taken.sum(0)
 
     def rewards_to_go(self, discount: float = 1.0) -> Tensor:
         """Return the discounted sum of the rewards from each step on, (T, N)."""

@@ -141,16 +141,23 @@ class Objective:
             batch: that all individuals see.
             chunk: individuals that run at once where the model has no products of its own for populations.
         """
-        size = len(next(iter(params.values())))
+        return self.population_values(self.population_outputs(params, batch, chunk), params, batch)
+
+    def population_outputs(self, params: Params, batch: Batch, chunk: int) -> Tensor:
+        """Return the outputs (P, B, C) of P individuals on one batch, under one noise; see `population`."""
         if getattr(self._model, "batched", False) and batch.mask is None:
-            outputs = self._model.population(batch.inputs, params)
-        else:
-            with self.recorded_draws(batch) as draws, self._clock.replay(draws):
-                # Batch normalisation writes its statistics in place: every individual gets its own.
-                buffers = {n: b.expand(size, *b.shape).clone() for n, b in self._model.named_buffers()}
-                mapped = vmap(lambda own: self.outputs(own, batch), chunk_size=chunk)
-                outputs = mapped({**params, **buffers})
-        targets = batch.targets.expand(size, *batch.targets.shape)
+            outputs: Tensor = self._model.population(batch.inputs, params)
+            return outputs
+        size = len(next(iter(params.values())))
+        with self.recorded_draws(batch) as draws, self._clock.replay(draws):
+            # Batch normalisation writes its statistics in place: every individual gets its own.
+            buffers = {n: b.expand(size, *b.shape).clone() for n, b in self._model.named_buffers()}
+            mapped = vmap(lambda own: self.outputs(own, batch), chunk_size=chunk)
+            return mapped({**params, **buffers})
+
+    def population_values(self, outputs: Tensor, params: Params, batch: Batch) -> Tensor:
+        """Return the objective (P,) of P individuals from their outputs (P, B, C) on a batch."""
+        targets = batch.targets.expand(len(outputs), *batch.targets.shape)
         each = self._loss.per_element(outputs, targets)
         if batch.weights is None and self._loss.is_mean:
             values = each.flatten(1).mean(1)

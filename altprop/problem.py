@@ -19,7 +19,7 @@ from altprop import closed_form, closed_form_time, derivatives, recurrence
 from altprop.acting import TrainingEnvironment
 from altprop.capabilities import DERIVATIVES, Capability, refusal
 from altprop.chain import ChainWalk
-from altprop.data import Batch, ModelSpec
+from altprop.data import Batch, Descriptor, ModelSpec
 from altprop.derivatives import Grads, Pulled
 from altprop.environment import Environment
 from altprop.errors import AltpropError, Refused, near
@@ -61,6 +61,8 @@ class Problem:
     Attributes:
         probe_batch: the frozen probe batch, where runs are probed; `Algorithm.artefacts` may measure on it.
         player_loss: of the task, `(player, model, batch, random) -> scalar`, where the model has players.
+        descriptor: the numbers that tell how an individual behaves, for algorithms that require BEHAVIOUR.
+        describe: of the task, `(outputs (P, B, C), batch) -> (P, K)`, where it has no environment that describes.
         uncounted: the objective as mathematics, outside the ledger: for the primitives here and for probes.
     """
 
@@ -90,6 +92,8 @@ class Problem:
         self.probe_batch: Batch | None = None
         self.ranks = Ranks()
         self.player_loss: PlayerLoss | None = None
+        self.descriptor: Descriptor | None = None
+        self.describe: Callable[[Tensor, Batch], Tensor] | None = None
         self._environment: TrainingEnvironment | None = None
         first = next(model.parameters())
         self.device, self.dtype = first.device, first.dtype
@@ -130,6 +134,7 @@ class Problem:
     def attach(self, environment: Environment) -> None:
         """Take the environment of the task, whose steps are counted from now on."""
         self._environment = TrainingEnvironment(environment, self)
+        self.descriptor = environment.descriptor
 
     @property
     def acts(self) -> bool:
@@ -435,6 +440,28 @@ class Problem:
             values = self.uncounted.population(self.unflatten(flat), batch, chunk)
         self.clock.advance()
         return values
+
+    def population_behaviour(self, flat: Tensor, batch: Batch, chunk: int = 64) -> tuple[Tensor, Tensor]:
+        """Return `population_objective` (P,) and how each individual behaves, (P, K), from the same evaluations.
+
+        For algorithms that require BEHAVIOUR: `descriptor` names the K numbers and the bounds between which they lie.
+        In an environment they are means over this step's episodes, else the task's account of the outputs.
+
+        Raises:
+            Refused: where the task describes nothing.
+        """
+        if self.descriptor is None:
+            raise Refused(f"task {self.names[0]} has no behaviour descriptor")
+        if self._environment is not None:
+            return self._environment.population_behaviour(flat, batch.rows, chunk)
+        assert self.describe is not None
+        individuals, params = flat.shape[0], self.unflatten(flat)
+        with torch.no_grad(), self.ledger.primitive("population", batch.rows * individuals, individuals):
+            outputs = self.uncounted.population_outputs(params, batch, chunk)
+            values = self.uncounted.population_values(outputs, params, batch)
+            behaviour = self.describe(outputs, batch)
+        self.clock.advance()
+        return values, behaviour
 
     def circuit(self, batch: Batch, occurrence: int | None = None, shift: float = 0.0) -> Tensor:
         """Run the circuit of a model that is one, for algorithms that require CIRCUIT; no graph is kept.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from altprop.capabilities import OUTPUT_KINDS, Capability, PredictorKind, evaluated_as
 from altprop.checks import check_batch_size, check_number, check_penalty, check_targets, check_validation, check_whole
-from altprop.data import Batch, Feed, ModelSpec, Panel, Reference, Source, Split, TaskData
+from altprop.data import Batch, Descriptor, Feed, ModelSpec, Panel, Reference, Source, Split, TaskData
 from altprop.errors import AltpropError
 from altprop.losses import LOSSES, CrossEntropy, Loss, NoLoss, SmoothedCrossEntropy, make_loss
 from altprop.monte_carlo import MonteCarlo, spread
@@ -41,6 +41,8 @@ class Task(ABC):
         kinds: what the task evaluates.
         episodes: in which a policy is evaluated.
         panels: what the report draws of its runs beside the leading metric.
+        descriptor: the numbers that `_describe` returns, of a task that offers BEHAVIOUR and has no environment: an
+            environment brings its own.
         packages: name to import -> the command that installs it, of those that altprop itself does not need.
 
     Args:
@@ -70,6 +72,7 @@ class Task(ABC):
     kinds: ClassVar[tuple[PredictorKind, ...]] = OUTPUT_KINDS
     episodes: ClassVar[int] = 100
     panels: tuple[Panel, ...] = ()
+    descriptor: Descriptor | None = None
     packages: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
@@ -164,6 +167,15 @@ class Task(ABC):
     def _environment(self) -> Environment:
         """Return a new environment, for a task that offers ENVIRONMENT."""
         raise AltpropError(f"task {type(self).__name__} offers an environment and writes no _environment")
+
+    def _describe(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Return how P individuals behave, apart from how good they are, (P, K), for `descriptor`.
+
+        Args:
+            outputs: (P, B, C) on the batch.
+            batch: of the training rows.
+        """
+        raise AltpropError(f"task {type(self).__name__} offers a behaviour descriptor and writes no _describe")
 
     def _evaluate_policy(self, policy: Predictor, environment: Environment, seeds: Tensor) -> dict[str, float]:
         """Return the metrics of a POLICY over the episodes of `seeds`: by default the mean return, and its spread."""

@@ -3,7 +3,10 @@
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from altprop import Descriptor, Rollout
 from altprop.tasks.common import Array
 from altprop.tasks.control import GymnasiumTask, Physics
 
@@ -12,6 +15,7 @@ class AcrobotEnvironment(Physics):
     """Acrobot-v1: -1 for each step until the free end stands one link above the joint that is fixed, at most 500 steps.
 
     gymnasium integrates one chain; its derivatives take arrays, the Runge-Kutta step around them is written here.
+    Behaviour is the mean height of the free end over the fixed joint, in links, and the mean size of the torque.
 
     Args:
         physics: gymnasium's module.
@@ -19,9 +23,16 @@ class AcrobotEnvironment(Physics):
 
     horizon = 500
     bounds = (0.1, 0.1, 0.1, 0.1)
+    descriptor = Descriptor(("height", "torque"), (-2.0, 0.0), (2.0, 1.0))
 
     def __init__(self, physics: Any) -> None:
         self._chain = physics.AcrobotEnv()
+
+    def _describe(self, played: Rollout) -> Tensor:
+        cosine, sine, cosine_of_second, sine_of_second = played.observations[..., :4].unbind(-1)
+        height = -cosine - (cosine * cosine_of_second - sine * sine_of_second)
+        torque = (played.actions - 1).abs().to(height.dtype)  # of -1, 0 and 1
+        return torch.stack([played.mean(height), played.mean(torque)], -1)
 
     def _see(self, place: Array) -> Array:
         first, second, *speeds = place

@@ -3,7 +3,10 @@
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from altprop import Descriptor, Rollout
 from altprop.tasks.common import Array
 from altprop.tasks.control import GymnasiumTask, Physics
 
@@ -11,16 +14,23 @@ from altprop.tasks.control import GymnasiumTask, Physics
 class CartPoleEnvironment(Physics):
     """CartPole-v1: 1 for each step until the pole leans by 12 degrees or the cart is 2.4 away, at most 500 steps.
 
+    Behaviour is the mean position of the cart and its mean speed, whichever way.
+
     Args:
         physics: gymnasium's module.
     """
 
     horizon = 500
     bounds = (0.05, 0.05, 0.05, 0.05)
+    descriptor = Descriptor(("position", "speed"), (-2.4, 0.0), (2.4, 2.0))
 
     def __init__(self, physics: Any) -> None:
         self._class = physics.CartPoleVectorEnv
         self._carts = self._class(1)
+
+    def _describe(self, played: Rollout) -> Tensor:
+        position, speed = played.observations[..., 0], played.observations[..., 1].abs()
+        return torch.stack([played.mean(position), played.mean(speed)], -1)
 
     def _move(self, place: Array, actions: Array) -> tuple[Array, Array, Array]:
         count = place.shape[1]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from altprop import Capability, Environment, ModelSpec, PredictorKind, Source, Task
+from altprop import Capability, Descriptor, Environment, ModelSpec, PredictorKind, Source, Task
 from altprop.tasks.common import Array, optional_import
 
 EPISODES = 16
@@ -24,12 +24,14 @@ class Physics(Environment, ABC):
     Attributes:
         bounds: half the width of the cube in which episodes start, for each of the S variables.
         centre: of that cube; by default 0.
+        descriptor: see `Environment`; a behaviour is told by what is seen and done.
         place: (S, N) float64 on the CPU, the S variables of each episode's state.
     """
 
     state: ClassVar[tuple[str, ...]] = ("place",)
     bounds: tuple[float, ...]
     centre: tuple[float, ...] = (0.0,)
+    descriptor: Descriptor
     place: Tensor
 
     @abstractmethod
@@ -70,7 +72,7 @@ class ControlTask(Task, ABC):
     losses: ClassVar[tuple[str, ...]] = ()
     metric: ClassVar[str] = "return"
     metrics: ClassVar[dict[str, bool]] = {"return_std": False}
-    offers: ClassVar[frozenset[Capability]] = frozenset({Capability.ENVIRONMENT})
+    offers: ClassVar[frozenset[Capability]] = frozenset({Capability.ENVIRONMENT, Capability.BEHAVIOUR})
     kinds: ClassVar[tuple[PredictorKind, ...]] = (PredictorKind.POLICY,)
     shapes: tuple[int, int]
     """How many numbers are seen, and how many a model puts out."""

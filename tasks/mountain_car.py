@@ -3,13 +3,17 @@
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
+from altprop import Descriptor, Rollout
 from altprop.tasks.common import Array
 from altprop.tasks.control import GymnasiumTask, Physics
 
 
 class MountainCarEnvironment(Physics):
     """MountainCar-v0 paid otherwise: 1 for reaching the goal, nothing before, within 200 steps.
+
+    Behaviour is where an episode ends: position and speed after the last step.
 
     gymnasium moves one car, by branches; the constants are its own and the three lines around them are written here.
 
@@ -20,9 +24,13 @@ class MountainCarEnvironment(Physics):
     horizon = 200
     bounds = (0.1, 0.0)
     centre = (-0.5, 0.0)
+    descriptor = Descriptor(("position", "speed"), (-1.2, -0.07), (0.6, 0.07))
 
     def __init__(self, physics: Any) -> None:
         self._car = physics.MountainCarEnv()
+
+    def _describe(self, played: Rollout) -> Tensor:
+        return played.last
 
     def _move(self, place: Array, actions: Array) -> tuple[Array, Array, Array]:
         car, (position, speed) = self._car, place

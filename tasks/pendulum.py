@@ -4,8 +4,10 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from altprop import Descriptor, Rollout
 from altprop.tasks.common import Array
 from altprop.tasks.control import GymnasiumTask, Physics
 
@@ -13,7 +15,8 @@ from altprop.tasks.control import GymnasiumTask, Physics
 class PendulumEnvironment(Physics):
     """Pendulum-v1: minus (angle^2 + speed^2 / 10 + torque^2 / 1000) for each of 200 steps; none ends by itself.
 
-    A model's output z is the torque 2 tanh z. gymnasium's step takes arrays as it stands.
+    A model's output z is the torque 2 tanh z. gymnasium's step takes arrays as it stands. Behaviour is the mean height
+    of the free end, -1 to 1, and the mean size of the torque.
 
     Args:
         physics: gymnasium's module.
@@ -21,6 +24,7 @@ class PendulumEnvironment(Physics):
 
     horizon = 200
     bounds = (math.pi, 1.0)
+    descriptor = Descriptor(("height", "torque"), (-1.0, 0.0), (1.0, 2.0))
 
     def __init__(self, physics: Any) -> None:
         self._pendulum = physics.PendulumEnv()
@@ -29,6 +33,10 @@ class PendulumEnvironment(Physics):
         """Return torques (N, 1) between -2 and 2."""
         torques: Tensor = self._pendulum.max_torque * outputs.tanh()
         return torques
+
+    def _describe(self, played: Rollout) -> Tensor:
+        height, torque = played.observations[..., 0], played.actions[..., 0].abs()
+        return torch.stack([played.mean(height), played.mean(torque)], -1)
 
     def _see(self, place: Array) -> Array:
         angle, speed = place

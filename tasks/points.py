@@ -8,7 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from altprop import AltpropError, Capability, Ground, Loss, ModelSpec, Panel, Random, Source, Split, Task
+from altprop import (
+    AltpropError,
+    Batch,
+    Capability,
+    Descriptor,
+    Ground,
+    Loss,
+    ModelSpec,
+    Panel,
+    Random,
+    Source,
+    Split,
+    Task,
+)
 from altprop.tasks.common import sha256_of
 
 View = tuple[tuple[float, float], tuple[float, float]]
@@ -41,6 +54,7 @@ class PointTask(Task, ABC):
     There are no data: one pseudo-row with no inputs trains, guides and tests. The metric is the gap f(theta) - min f.
     Where they are not given, `chance` is the gap at the start, and the targets are 1/2, 1/10 and 1/100 of it and 1e-8.
     In two dimensions every evaluation tells the point, and the report draws its way over contour lines of the gap.
+    Behaviour is the first two coordinates, within what is drawn of the function, else 1.5 times as far as the start.
 
     Args:
         start: theta at the start, (D,).
@@ -54,7 +68,7 @@ class PointTask(Task, ABC):
     losses: ClassVar[tuple[str, ...]] = ()
     metric: ClassVar[str] = "gap"
     higher_is_better: ClassVar[bool] = False
-    offers: ClassVar[frozenset[Capability]] = frozenset()
+    offers: ClassVar[frozenset[Capability]] = frozenset({Capability.BEHAVIOUR})
 
     def __init__(
         self,
@@ -74,6 +88,10 @@ class PointTask(Task, ABC):
         if len(start) == 2:
             ground = None if view is None else self._ground(view)
             self.panels = (Panel("trajectory", ("x", "y"), CAPTION if ground else "", ground),)
+        side = 1.5 * max(abs(value) for value in start) or 1.5
+        spans = ((-side, side), (-side, side)) if view is None else view
+        low, high = zip(*spans[: len(start)], strict=True)
+        self.descriptor = Descriptor(("x", "y")[: len(start)], low, high)
         self._source = self._pseudo_row()
 
     @abstractmethod
@@ -88,6 +106,10 @@ class PointTask(Task, ABC):
     @final
     def _load(self) -> Source:
         return self._source
+
+    @final
+    def _describe(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return outputs[:, 0, :2]
 
     def _pseudo_row(self) -> Source:
         empty = torch.zeros(1, 0, dtype=torch.float64, device="cpu")

@@ -4,9 +4,10 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from altprop import check_number, check_whole
+from altprop import Descriptor, Rollout, check_number, check_whole
 from altprop.tasks.common import Array
 from altprop.tasks.control import ControlTask, Physics
 
@@ -64,7 +65,8 @@ class PoleEnvironment(Physics):
     """1 for each control, every .02 s, until a pole leans too far or the cart leaves 4.8 m of track.
 
     One pole may lean by 12 degrees, two by 36. A model's output z is the force 10 tanh(z / 2) N: its logistic function
-    is the output that the published programs have, 0 for a full push to the left and 1 for one to the right.
+    is the output that the published programs have, 0 for a full push to the left and 1 for one to the right. Behaviour
+    is the mean position of the cart, m, and the mean size of the force, N.
 
     Args:
         poles: 1 or 2.
@@ -74,6 +76,8 @@ class PoleEnvironment(Physics):
         spread: 0 lets all episodes start with the long pole at .07 (4 degrees), all else at 0; 1 uniformly over the
             box that Gruau's 625 starts span; in between, in a box of that share around a start of the remaining share.
     """
+
+    descriptor = Descriptor(("position", "force"), (-TRACK, 0.0), (TRACK, FORCE))
 
     def __init__(self, poles: int, velocities: bool, history: int, horizon: int, spread: float) -> None:
         self.horizon, self.poles = horizon, poles
@@ -90,6 +94,10 @@ class PoleEnvironment(Physics):
         """Return forces (N,), N."""
         forces: Tensor = FORCE * (outputs[:, 0] / 2).tanh()
         return forces
+
+    def _describe(self, played: Rollout) -> Tensor:
+        position = SEEN_AS[0] * played.observations[..., 0]
+        return torch.stack([played.mean(position), played.mean(played.actions.abs())], -1)
 
     def _see(self, place: Array) -> Array:
         return np.concatenate([place[self.seen] / self.units, place[self.size :]])

@@ -128,6 +128,7 @@ def _problem(cell: Cell, task: Task, data: TaskData, model: nn.Module, streams: 
         len(data.train),
     )
     problem.player_loss = task._player_loss
+    problem.descriptor, problem.describe = task.descriptor, task._describe
     problem.uncounted.charge(task.penalty)
     if Capability.ENVIRONMENT in task.offers:
         problem.attach(task._environment())

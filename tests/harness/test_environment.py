@@ -14,8 +14,9 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 import altprop
+from altprop import Descriptor, Rollout
 from altprop.capabilities import PredictorKind
-from altprop.errors import Refused
+from altprop.errors import AltpropError, Refused
 from altprop.harness.building import Parts, build_parts
 from altprop.harness.cell import make_cell
 from altprop.harness.composition import compose_cell
@@ -179,6 +180,57 @@ def test_a_population_is_a_loop_over_its_models(tmp_path: Path, model: list[str]
         )
         assert loss == -greedy.returns.mean()
     assert len(set(found.tolist())) > 1
+
+
+class Described(two_states.TwoStates):
+    """Two states, and the share of steps in which a policy moves and in which it is in state 1."""
+
+    descriptor = Descriptor(("moves", "pays"), (0.0, 0.0), (1.0, 1.0))
+
+    def _describe(self, played: Rollout) -> Tensor:
+        return torch.stack([played.mean(played.actions.double()), played.mean(played.rewards)], -1)
+
+
+def test_behaviour_is_the_mean_over_the_episodes_of_the_same_evaluations(tmp_path: Path) -> None:
+    made, plain = parts(tmp_path), parts(tmp_path / "plain").problem
+    problem, batch = made.problem, made.data.train.whole()
+    problem.attach(Described())
+    start = problem.flat()
+    flat = start + torch.randn(7, len(start), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    losses, behaviour = problem.population_behaviour(flat, batch, chunk=3)
+    assert torch.equal(losses, plain.population_objective(flat, batch, chunk=3))
+    spent = problem.ledger.summary()
+    for name in ("evaluations", "environment_steps", "episodes"):
+        assert spent[name] == plain.ledger.summary()[name] > 0
+    for individual, found in zip(flat, behaviour, strict=True):
+        problem.assign(individual)
+        each = []
+        for seed in problem.environment.seeds(batch.rows):
+            played = problem.environment.rollout(lambda seen: problem.model(seen).argmax(-1), seed[None])
+            steps = int(played.taken.sum())
+            each.append([float(played.actions[:steps].sum()) / steps, float(played.returns) / steps])
+        assert found.tolist() == pytest.approx(torch.tensor(each).mean(0).tolist(), rel=1e-6)
+    assert len(set(behaviour[:, 0].tolist())) > 1
+
+
+def test_who_needs_a_descriptor_is_refused_where_there_is_none(tmp_path: Path) -> None:
+    made = parts(tmp_path)
+    with pytest.raises(Refused, match="task planted has no behaviour descriptor"):
+        made.problem.population_behaviour(made.problem.flat()[None], made.data.train.whole())
+    for learner in ("map_elites", "novelty_search"):
+        row = row_of(tmp_path, f"algorithm={learner}")
+        assert row.status == "refused"
+        assert row.reason.startswith(f"{learner} needs a behaviour descriptor; task planted")
+        assert "; try task=" in row.reason
+
+
+def test_a_description_that_is_not_what_its_names_say_is_told(tmp_path: Path) -> None:
+    made = Described().to(torch.device("cpu"), torch.float64)
+    made.descriptor = Descriptor(("moves",), (0.0,), (1.0,))
+    with pytest.raises(AltpropError, match=r"Described describes \(4, 2\) by the names \['moves'\]"):
+        made.describe(made.rollout(always(1), seeds(4)))
+    with pytest.raises(AltpropError, match="environment TwoStates writes no _describe"):
+        environment().describe(environment().rollout(always(1), seeds(4)))
 
 
 def test_an_episode_at_hand_resumes(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,45 @@ def test_an_episode_at_hand_resumes(gymnasium) -> None:
     for _ in range(3):
         one, other = first.step(torch.tensor([2, 0, 1, 2])), second.step(torch.tensor([2, 0, 1, 2]))
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def action_of(which: str, draw: torch.Tensor) -> torch.Tensor:
+    """Return actions of an environment for draws (N,) between -2 and 2."""
+    if which == "pendulum":
+        return draw[:, None].double()
+    return (draw > 0).long() if which == "cartpole" else (draw > -0.7).long() + (draw > 0.7).long()
+
+
+def moment_of(which: str, place: list[float], draw: float, action: float) -> list[float]:
+    """Return what a step adds to the mean that is an episode's behaviour, from the place before it."""
+    if which == "cartpole":
+        return [place[0], abs(place[1])]
+    if which == "pendulum":
+        return [math.cos(place[0]), abs(draw)]
+    return [-math.cos(place[0]) - math.cos(place[0] + place[1]), abs(action - 1)]
+
+
+@pytest.mark.parametrize("which", NAMES)
+def test_behaviour_is_told_by_the_places_of_each_episode(gymnasium, which: str) -> None:
+    """Summed step by step and episode by episode; where a car is after the last step. All are between the bounds."""
+    ours, twin, count = environment(which), environment(which), 5
+    seeds, random = Random(0).integers(0, 2**62, count), Random(1)
+    draws = [random.uniform(count, low=-2.0, high=2.0) for _ in range(500)]
+    turns = iter(draws)
+    told = ours.describe(ours.rollout(lambda seen: action_of(which, next(turns)), seeds))
+    twin.reset(seeds)
+    moments: list[list[list[float]]] = [[] for _ in range(count)]
+    for draw in draws[: ours._elapsed]:
+        actions = action_of(which, draw)
+        for n in range(count):
+            if twin.running[n]:
+                place = twin.place[:, n].tolist()
+                moments[n].append(moment_of(which, place, float(draw[n]), float(actions[n])))
+        twin.step(actions)
+    expected = np.array([np.mean(each, 0) for each in moments])
+    np.testing.assert_allclose(told, twin.place.T if which == "mountain_car" else expected, rtol=1e-10, atol=1e-12)
+    low, high = torch.tensor(ours.descriptor.low), torch.tensor(ours.descriptor.high)
+    assert bool(((told >= low) & (told <= high)).all())
 
 
 def test_a_swing_up_ends_and_is_not_paid_for(gymnasium) -> None:

@@ -13,6 +13,7 @@ from altprop.models.point import Point
 from altprop.noise import NoiseClock
 from altprop.problem import Problem
 from altprop.randomness import Random
+from altprop.tasks.multimodal import Multimodal
 from altprop.tasks.quadratic import Quadratic
 from altprop.tasks.rosenbrock import Rosenbrock
 from altprop.tasks.xor import Xor
@@ -156,3 +157,16 @@ def test_unusable_options_are_refused(options, message) -> None:
 def test_rosenbrock_needs_two_dimensions() -> None:
     with pytest.raises(AltpropError, match=r"task\.dimension must be a whole number of at least 2"):
         Rosenbrock(dimension=1)
+
+
+def test_behaviour_is_the_first_two_coordinates() -> None:
+    """Within what is drawn of the function, else 1.5 times as far as the start; one coordinate is one number."""
+    seen = torch.arange(12.0, dtype=torch.float64).reshape(3, 1, 4)
+    task = Quadratic(dimension=4, start=-2.0)
+    batch = task.data().train.whole()
+    assert task._describe(seen, batch).tolist() == [[0.0, 1.0], [4.0, 5.0], [8.0, 9.0]]
+    assert (task.descriptor.low, task.descriptor.high) == ((-3.0, -3.0), (3.0, 3.0))
+    assert Rosenbrock().descriptor.high == (2.0, 3.0)
+    assert Multimodal(function="schaffer").descriptor.high == (15.0, 15.0)
+    one = Quadratic(dimension=1)
+    assert (one.descriptor.names, one._describe(seen[..., :1], batch).shape) == (("x",), (3, 1))

@@ -179,3 +179,20 @@ def test_a_force_that_is_no_number_ends_the_episode() -> None:
     place = np.zeros((6, 2))
     _, _, ended = PoleEnvironment(2, True, 1, 10, 0.0)._move(place, np.array([0.0, np.nan]))
     assert ended.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("options", [{"poles": 1}, {"poles": 2}, {"poles": 2, "velocities": False}])
+def test_behaviour_is_where_the_cart_is_and_how_hard_it_is_pushed(options: dict[str, Any]) -> None:
+    made = environment(spread=1.0, **options)
+    places: list[Tensor] = []
+
+    def policy(seen: Tensor) -> Tensor:
+        places.append(made.place[0].clone())
+        return torch.tensor([3.0, -7.0, 10.0, -1.0], dtype=torch.float64)
+
+    played = made.rollout(policy, SEEDS)
+    told = made.describe(played)
+    for n, force in enumerate([3.0, 7.0, 10.0, 1.0]):
+        steps = int(played.taken[:, n].sum())
+        mean = float(torch.stack(places)[:steps, n].mean())
+        assert told[n].tolist() == pytest.approx([mean, force], rel=1e-10)
