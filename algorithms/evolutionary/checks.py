@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from altprop import Algorithm, Batch, Oracle, Problem, Random
+from altprop import Algorithm, Batch, Capability, Descriptor, Oracle, Problem, Random
 from altprop.testing import toy, toy_point
 
 Maker = Callable[[], Algorithm]
@@ -157,3 +158,53 @@ def evaluations(
     while counted < limit and float(learner.step(batch).scalars["best_fitness"]) >= 1e-8:
         pass
     return counted
+
+
+class Seen(NamedTuple):
+    """What a learner evaluated in one step.
+
+    Attributes:
+        flat: (P, D).
+        values: (P,).
+        behaviour: (P, K).
+    """
+
+    flat: Tensor
+    values: Tensor
+    behaviour: Tensor
+
+
+def behaving(
+    *, seed: int = 0, shift: float = 0.0, transform: Transform | None = None, view: Transform | None = None
+) -> tuple[Problem, Batch, list[Seen]]:
+    """Return a sphere of 6 coordinates whose first two are the behaviour, its batch, and a list of what is evaluated.
+
+    Args:
+        seed: of the streams.
+        shift: of behaviour and its bounds.
+        transform: of the values.
+        view: of the behaviour.
+    """
+    problem, batch = toy_point([0.0] * 6, [1.0] * 6, seed=seed)
+    problem.offers |= {Capability.BEHAVIOUR}
+    problem.descriptor = Descriptor(("x", "y"), (shift - 2.0, shift - 3.0), (shift + 2.0, shift + 1.0))
+    problem.describe = lambda outputs, batch: shift + (outputs[:, 0, :2] if view is None else view(outputs[:, 0, :2]))
+    plain, seen = problem.population_behaviour, list[Seen]()
+
+    def watched(flat: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        values, behaviour = plain(flat, batch)
+        seen.append(Seen(flat, values if transform is None else transform(values), behaviour))
+        return seen[-1].values, behaviour
+
+    problem.population_behaviour = watched  # type: ignore[method-assign,assignment]
+    return problem, batch, seen
+
+
+def behaved(make: Maker, steps: int = 30, **how: Any) -> tuple[Algorithm, Problem, list[Seen]]:
+    """Return a learner after some steps on `behaving`, its problem, and what it evaluated."""
+    problem, batch, seen = behaving(**how)
+    learner = make()
+    learner.setup(problem)
+    for _ in range(steps):
+        learner.step(batch)
+    return learner, problem, seen

@@ -54,6 +54,16 @@ def fitness(problem: Problem, stack: Tensor, batch: Batch) -> Tensor:
     return torch.nan_to_num(problem.population_objective(stack, batch), nan=torch.inf, posinf=torch.inf)
 
 
+def fitness_and_behaviour(problem: Problem, stack: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return `fitness` (P,) and the behaviour (P, K) of each row of a stack (P, D), from the same evaluations.
+
+    An individual whose behaviour is no number ranks last as well.
+    """
+    values, behaviour = problem.population_behaviour(stack, batch)
+    values = torch.nan_to_num(values, nan=torch.inf, posinf=torch.inf)
+    return values.where(behaviour.isfinite().all(1), torch.inf), behaviour
+
+
 def refresh_statistics(problem: Problem, batch: Batch) -> Tensor | None:
     """Let running statistics (batch normalisation) see the batch, where the model has any; return the objective.
 
