@@ -98,18 +98,17 @@ class TrainingEnvironment:
 
     def population_loss(self, flat: Tensor, episodes: int, chunk: int) -> Tensor:
         """Return minus the mean return (P,) of the models at `flat` (P, D), all on this step's episodes."""
-        played = self._population_rollout(flat, episodes, chunk)
-        return -played.returns.reshape(len(flat), episodes).mean(1)
+        return self._population(flat, episodes, chunk)[0]
 
     def population_behaviour(self, flat: Tensor, episodes: int, chunk: int) -> tuple[Tensor, Tensor]:
         """Return `population_loss` (P,) and how each model behaved, (P, K), the mean over the same episodes."""
-        played = self._population_rollout(flat, episodes, chunk)
+        losses, played = self._population(flat, episodes, chunk)
         with self._problem.ledger.work("description", per="example", examples=len(flat) * episodes):
             behaviour = self._inner.describe(played).reshape(len(flat), episodes, -1).mean(1)
-        return -played.returns.reshape(len(flat), episodes).mean(1), behaviour
+        return losses, behaviour
 
-    def _population_rollout(self, flat: Tensor, episodes: int, chunk: int) -> Rollout:
-        """Play this step's episodes with each of the models at `flat` (P, D), those of a model one after another.
+    def _population(self, flat: Tensor, episodes: int, chunk: int) -> tuple[Tensor, Rollout]:
+        """Return `population_loss` (P,), and the episodes of all models, those of one after another.
 
         Raises:
             Refused: under noise or batch normalisation, which tie the models together.
@@ -129,7 +128,8 @@ class TrainingEnvironment:
             calls = 0
             return self.act(outputs.flatten(0, 1))
 
-        return self.rollout(policy, self.seeds(episodes).repeat(individuals))
+        played = self.rollout(policy, self.seeds(episodes).repeat(individuals))
+        return -played.returns.reshape(individuals, episodes).mean(1), played
 
     def _models(self, chunk: int) -> Callable[[Tensor, dict[str, Tensor]], Tensor]:
         """Return what gives outputs (P, B, C) of what each model sees (P, B, F) at its parameters, name -> (P, ...)."""

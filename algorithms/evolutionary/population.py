@@ -55,13 +55,13 @@ def fitness(problem: Problem, stack: Tensor, batch: Batch) -> Tensor:
 
 
 def fitness_and_behaviour(problem: Problem, stack: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return `fitness` (P,) and the behaviour (P, K) of each row of a stack (P, D), from the same evaluations.
+    """Return the objective (P,) and the behaviour (P, K) of each row of a stack (P, D), from the same evaluations.
 
-    An individual whose behaviour is no number ranks last as well.
+    An individual of which one of these numbers is none ranks last.
     """
     values, behaviour = problem.population_behaviour(stack, batch)
-    values = torch.nan_to_num(values, nan=torch.inf, posinf=torch.inf)
-    return values.where(behaviour.isfinite().all(1), torch.inf), behaviour
+    known = values.isfinite() & behaviour.isfinite().all(1)
+    return values.where(known, torch.inf), behaviour
 
 
 def refresh_statistics(problem: Problem, batch: Batch) -> Tensor | None:
