@@ -27,7 +27,7 @@ usage: altprop [OVERRIDE...]            one cell, e.g. altprop task=digits algor
 
 axes:    algorithm=  optimizer=  dropout=  task=  model=        altprop-list shows what there is
 run:     seeds=N|[..]  tune=TRIALS  tune_seeds=N  stack_seeds=false  budget.currency=  budget.amount=  probes=off
-         runs_dir=  reference=LEARNER  isolate=true  timeout=SECONDS  memory=4GB
+         runs_dir=  reference=LEARNER  quick=true  isolate=true  timeout=SECONDS  memory=4GB
 where:   trainer=cpu|gpu|ddp  logger=none|csv|tensorboard|mlflow|wandb  +debug=fast|overfit|profile
          hydra/launcher=joblib runs cells side by side; submitit_slurm and ray (extras slurm, ray) on a cluster
 more:    --config-dir DIR adds a folder of yours, --cfg job shows the configuration, --hydra-help Hydra's options

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from altprop import catalogue
+from altprop.checks import check_flag, check_number, check_whole
 from altprop.declared import Unknown, find_class
 from altprop.errors import AltpropError
-from altprop.harness.settings import Settings
+from altprop.harness.settings import Settings, read_seeds
 from altprop.harness.validation import validate
 from altprop.resolve import METADATA, TASK_METADATA
 
@@ -141,6 +142,8 @@ def make_cell(
     """
     config = _as_replaced(config, overrides)
     validate(config)
+    if check_flag(config.get("quick", False), "quick"):
+        config = _quick(config)
     settings = Settings.read(config)
     algorithm = dict(config["algorithm"] or {})
     target = algorithm.get("_target_")
@@ -187,6 +190,19 @@ def make_cell(
         declared=declared,
         folders=tuple(folders),
     )
+
+
+def _quick(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a first look: a tenth of the budget, three seeds, two trials of one."""
+    budget = dict(config.get("budget") or {})
+    tune = config.get("tune")
+    return {
+        **config,
+        "budget": {**budget, "amount": check_number(budget.get("amount"), "budget.amount", above=0) / 10},
+        "seeds": list(read_seeds(config.get("seeds", 1))[:3]),
+        "tune": None if tune is None else min(2, check_whole(tune, "tune", 1)),
+        "tune_seeds": 1,
+    }
 
 
 def _declared(parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -276,4 +292,5 @@ def _workload(axes: Mapping[str, str], overrides: Sequence[str], settings: Setti
         parts.append(f"{settings.budget.amount:.3g} {settings.budget.currency}".replace("_", " "))
     more = ("dtype=", "trainer.overfit_rows=", "trainer.precision=")
     parts += sorted(o.lstrip("+") for o in overrides if o.lstrip("+").startswith(more))
+    parts += ["quick"] if settings.quick else []
     return axes["task"] + (f"[{', '.join(parts)}]" if parts else "")

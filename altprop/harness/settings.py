@@ -67,6 +67,7 @@ class Settings:
     tune: int = 0
     tune_seeds: int = 1
     stack_seeds: bool = True
+    quick: bool = False
 
     @property
     def device_type(self) -> str:
@@ -128,6 +129,7 @@ class Settings:
             stack_seeds=check_flag(config.get("stack_seeds", True), "stack_seeds"),
             tune=0 if config.get("tune") is None else check_whole(config["tune"], "tune", 1),
             tune_seeds=check_whole(config.get("tune_seeds", 1), "tune_seeds", 1),
+            quick=check_flag(config.get("quick", False), "quick"),
         )
 
 

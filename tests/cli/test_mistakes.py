@@ -97,6 +97,7 @@ MISTAKES = [
     ("task=classical task.function=rosenbrok", "unknown task.function=rosenbrok; known are: bard, beale"),
     ("task=adding model=leaky_rnn model.leak=2", "model.leak must be a number above 0 and at most 1; got 2"),
     ("budget.currency=episodes", "task=digits has no environment to have episodes in"),
+    ("quick=maybe", "quick must be true or false; got 'maybe'"),
     ("isolate=perhaps", "isolate must be true or false; got 'perhaps'"),
     ("claims=[{claim:So.}]", "claims[0] lacks source"),
     ("budget.stop_at_target=maybe", "budget.stop_at_target must be true or false; got 'maybe'"),

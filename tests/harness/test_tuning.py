@@ -176,6 +176,14 @@ def test_several_seeds_a_trial_are_judged_by_their_mean(
     assert "tune" not in next(r["rerun"] for r in found if r["role"] == "tuned")
 
 
+def test_a_quick_look_is_a_tenth_of_a_study(run: Callable[..., Any], tmp_path: Path) -> None:
+    frame = run("budget.currency=steps", "budget.amount=100", "+tune=4", "tune_seeds=3", "seeds=12", "quick=true")
+    assert frame["role"].value_counts().to_dict() == {"run": 3, "trial": 2, "tuned": 3}
+    assert set(frame["budget_amount"]) == {10.0}
+    assert set(frame["workload"]) == {"digits[10 steps, quick]"}
+    assert all("quick=true" in record["rerun"] for record in records(tmp_path / "runs") if record["role"] == "run")
+
+
 def test_a_trial_fails_with_one_of_its_seeds_and_the_mean_decides() -> None:
     def seeds(*values: float) -> Any:
         return [
