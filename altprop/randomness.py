@@ -58,7 +58,7 @@ class Random:
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Draw from U[low, high) of the given shape."""
         draw = torch.rand(shape, generator=self.generator, dtype=self.dtype, device="cpu")
-        return (low + (high - low) * draw).to(self.device)
+        return (draw if (low, high) == (0.0, 1.0) else low + (high - low) * draw).to(self.device)
 
     def rademacher(self, *shape: int) -> Tensor:
         """Draw -1 or +1 with equal probability."""

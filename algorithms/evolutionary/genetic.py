@@ -22,7 +22,7 @@ from altprop import (
     check_whole,
 )
 from altprop.algorithms.evolutionary import checks
-from altprop.algorithms.evolutionary.population import Individual, fitness, individuals, refresh_statistics
+from altprop.algorithms.evolutionary.population import fitness, individuals, refresh_statistics, tournament
 
 SELECTIONS = ("tournament", "truncation")
 MUTATIONS = ("gaussian", "self_adaptive")
@@ -30,7 +30,8 @@ MUTATIONS = ("gaussian", "self_adaptive")
 
 def uniform_crossover(first: Tensor, second: Tensor, random: Random) -> Tensor:
     """Return children (K, D) that take each gene from either parent with equal probability (Syswerda 1989)."""
-    return torch.where(random.uniform(*first.shape) < 0.5, first, second)
+    # Between 0 and 1 this is a choice, in a third of the time that torch.where takes by a mask without order.
+    return torch.lerp(second, first, (random.uniform(*first.shape) < 0.5).to(first.dtype))
 
 
 def two_point_crossover(first: Tensor, second: Tensor, random: Random) -> Tensor:
@@ -97,10 +98,10 @@ def log_normal(widths: Tensor, size: int, random: Random) -> Tensor:
 
 def gaussian_mutation(children: Tensor, sigma: float | Tensor, rate: float, random: Random) -> Tensor:
     """Return children (K, D) with N(0, sigma^2) added to each gene with probability `rate`."""
-    change = sigma * random.normal(*children.shape)
+    change = random.normal(*children.shape).mul_(sigma)
     if rate < 1:
         change = change * (random.uniform(*children.shape) < rate)
-    return children + change
+    return change.add_(children)
 
 
 class Genetic(Algorithm):
@@ -135,8 +136,8 @@ class Genetic(Algorithm):
     Training feedforward neural networks using genetic algorithms; sbx: Deb and Agrawal 1995, Simulated binary crossover
     for continuous search space; blend: Eshelman and Schaffer 1993, Real-coded genetic algorithms and
     interval-schemata; self-adaptation: Schwefel 1981, Numerical optimization of computer models. DEAP's own operators
-    copy single individuals and draw from global `random`; crossover and mutation here act on stacks and draw from the
-    run's stream.
+    copy single individuals and draw from global `random`; here all act on stacks and draw from the run's stream, and
+    tournaments choose whom DEAP's would.
     """
 
     kind: ClassVar[PredictorKind] = PredictorKind.MODEL
@@ -205,8 +206,7 @@ class Genetic(Algorithm):
         """Return children (P - elites, D) and their widths (P - elites, 1), where they have some."""
         random, count = self.problem.random, self.population - self.elites
         chosen = random.each(self._selected, values)
-        parents = self.genomes[chosen]
-        first, second = parents[:count], parents[count:]
+        first, second = (self.genomes.index_select(0, rows) for rows in (chosen[:count], chosen[count:]))
         children = self.cross(first, second, random)
         if self.crossover_rate < 1:
             crossed = random.uniform(count, 1) < self.crossover_rate
@@ -218,15 +218,11 @@ class Genetic(Algorithm):
         return gaussian_mutation(children, widths, self.mutation_rate, random), widths
 
     def _selected(self, random: Random, values: Tensor) -> Tensor:
-        """Let DEAP choose two parents for each child, from the fitness of each row (P,); return their rows."""
-        candidates, count = individuals(values), 2 * (self.population - self.elites)
-        if self.selection == "truncation":
-            best: list[Individual] = tools.selBest(candidates, self.pressure)
-            chosen = [best[place] for place in random.integers(0, len(best), count).tolist()]
-        else:
-            with random.as_global():
-                chosen = tools.selTournament(candidates, count, tournsize=self.pressure)
-        return torch.tensor([one.row for one in chosen], device=values.device)
+        """Choose two parents for each child, from the fitness of each row (P,); return their rows."""
+        count = 2 * (self.population - self.elites)
+        if self.selection == "tournament":
+            return tournament(values, count, self.pressure, random)
+        return values.argsort(stable=True)[random.integers(0, self.pressure, count)]
 
     @classmethod
     def oracles(cls) -> tuple[Oracle, ...]:
@@ -251,6 +247,8 @@ class Genetic(Algorithm):
                 1e-3,
                 differs=True,
             ),
+            Oracle("tournaments are DEAP's, draw for draw", lambda: _from_deap(3), 0.0),
+            Oracle("not those of another size", lambda: _from_deap(4), 1e-3, differs=True),
             Oracle("sbx, self-adaptive: one run", lambda: checks.rank_difference(both, checks.squashed), 0.0),
             Oracle("sbx, self-adaptive: the origin", lambda: checks.translation_difference(both), 1e-10),
             Oracle("sbx: the pair has its parents' mean", lambda: _mean_of_pairs(2), 1e-14),
@@ -258,6 +256,18 @@ class Genetic(Algorithm):
             Oracle("sbx: the spread has Deb's law, D sqrt(n) < 2", lambda: _from_spread_law(20.0), 2.0),
             Oracle("not that of another eta", lambda: _from_spread_law(10.0), 2.0, differs=True),
         )
+
+
+def _from_deap(size: int) -> float:
+    """Return the share of rows in which tournaments of `size` differ from DEAP's of 3, with equal values among them."""
+    ours, theirs = Random(0, "cpu", torch.float64), Random(0, "cpu", torch.float64)
+    wrong = 0
+    for count in (1, 2, 5, 64, 100):
+        values = ours.normal(count).round(decimals=1)
+        with theirs.as_global():
+            chosen = tools.selTournament(individuals(values), 200, tournsize=3)
+        wrong += int((tournament(values, 200, size, ours).cpu() != torch.tensor([one.row for one in chosen])).sum())
+    return wrong / 1000
 
 
 def _mean_of_pairs(seed: int) -> float:

@@ -6,12 +6,15 @@ evaluated as one, on one batch and under one noise. DEAP's own draws come from t
 """
 
 from collections.abc import Sequence
+from random import Random as PythonRandom
 
+import numpy as np
 import torch
 from deap import base
+from numpy.typing import NDArray
 from torch import Tensor
 
-from altprop import Batch, Problem, Refused
+from altprop import Batch, Problem, Random, Refused
 
 
 class Minimised(base.Fitness):  # type: ignore[misc]
@@ -43,6 +46,36 @@ class Individual:
 def individuals(values: Tensor) -> list[Individual]:
     """Return the rows of a population as individuals, from the fitness of each, (P,)."""
     return [Individual(row, value) for row, value in enumerate(values.tolist())]
+
+
+def tournament(values: Tensor, count: int, size: int, random: Random) -> Tensor:
+    """Return the rows (count,) of the winners of tournaments of `size`, from the fitness of each row (P,).
+
+    These are the rows that DEAP's `selTournament` chooses, draw for draw: who is drawn first wins among equals.
+    """
+    drawn = _choices(random.python_random, len(values), count * size).reshape(count, size)
+    entered = values.numpy(force=True)[drawn]
+    winners = drawn[np.arange(count), entered.argmin(1)]
+    return torch.from_numpy(winners).to(values.device)
+
+
+def _choices(random: PythonRandom, size: int, count: int) -> NDArray[np.int64]:
+    """Return what `random.randrange(size)` would return so many times, and leave the stream where it would.
+
+    Each call takes the highest bits of words of 32 until they are below `size`. As many words as draws are missing are
+    never too many.
+
+    >>> one, other = PythonRandom(0), PythonRandom(0)
+    >>> _choices(one, 100, 5).tolist() == [other.randrange(100) for _ in range(5)], one.random() == other.random()
+    (True, True)
+    """
+    found, missing = [], count
+    while missing:
+        words = np.frombuffer(random.getrandbits(32 * missing).to_bytes(4 * missing, "little"), "<u4")
+        draws = words.astype(np.int64) >> (32 - size.bit_length())
+        found.append(draws[draws < size])
+        missing -= len(found[-1])
+    return np.concatenate(found)
 
 
 def fitness(problem: Problem, stack: Tensor, batch: Batch) -> Tensor:

@@ -9,6 +9,7 @@ from torch.nn import functional
 from altprop.capabilities import Capability
 from altprop.data import Batch, ModelSpec
 from altprop.errors import AltpropError, Refused
+from altprop.models import base as layers
 from altprop.models.cnn import CNN, Conv
 from altprop.models.mlp import MLP
 from altprop.models.parts import ACTIVATIONS
@@ -44,6 +45,27 @@ def test_a_population_is_the_loop(zoo, everywhere, layered, noise):
     if noise:
         quiet = one_by_one(model.eval(), x, params)
         assert (quiet - expected).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("noise", [(), ("input", "unit", "weight")])
+@pytest.mark.parametrize("kind", [MLP, ShortcutMLP])
+def test_a_large_population_goes_by_individuals_and_is_the_loop(everywhere, noise, kind, monkeypatch):
+    generator = generator_for("large")
+    noise = everywhere(*noise) if noise else None
+    model = kind(ModelSpec((5,), 3), hidden=[16, 4], noise=noise, generator=generator).double()
+    x, params = torch.randn(7, 5, generator=generator, dtype=torch.float64), population_of(model)
+    small = model.population(x, params)
+    seen = []
+    product = torch.baddbmm
+    monkeypatch.setattr(torch, "baddbmm", lambda *args: (seen.append(args[2].shape), product(*args))[1])
+    monkeypatch.setattr(layers, "LARGE", 4 * 7 * 16)
+    assert (model.population(x, params) - small).abs().max() < 1e-12
+    assert (small - one_by_one(model, x, params)).abs().max() < 1e-12
+    assert seen[0] == (4, 5, 16)
+    seen.clear()
+    monkeypatch.setattr(layers, "LARGE", 4 * 7 * 16 + 1)
+    assert torch.equal(model.population(x, params), small)
+    assert seen[0][1:] != (5, 16)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
