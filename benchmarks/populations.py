@@ -16,8 +16,9 @@ from altprop.harness.cell import make_cell
 from benchmarks.timing import Table, interleave
 
 POPULATION = 256
-COMMON = ("task=digits", "model.hidden=[32]", "probes=off", f"algorithm.population={POPULATION}")
+COMMON = ("task=digits", "model.hidden=[32]", "probes=off")
 BATCHED = ("algorithm=deap_toolbox", "algorithm.keep_fitness=true")
+ARRAYS = (*BATCHED, "algorithm.toolbox=benchmarks.populations.arrays")
 
 
 class Row(np.ndarray[Any, Any]):
@@ -69,8 +70,9 @@ def arrays(start: NDArray[Any]) -> base.Toolbox:
     return toolbox
 
 
-def _step(*learner: str, rows: int) -> Callable[[], float]:
-    overrides = (*COMMON, f"task.batch_size={rows}", *learner)
+def stepping(*learner: str, rows: int, population: int = POPULATION) -> Callable[[], float]:
+    """Return a generation of a learner of ours, on the next batch."""
+    overrides = (*COMMON, f"task.batch_size={rows}", f"algorithm.population={population}", *learner)
     parts = build_parts(make_cell(composed(overrides, None), overrides), 0)
     place = 0
 
@@ -78,14 +80,14 @@ def _step(*learner: str, rows: int) -> Callable[[], float]:
         nonlocal place
         parts.algorithm.step(parts.feed.batch(place))
         place += 1
-        return POPULATION
+        return population
 
     return go
 
 
-def _deap(rows: int) -> Callable[[], float]:
+def one_by_one(rows: int, population: int = POPULATION) -> Callable[[], float]:
     """Return eaSimple as DEAP's users write it: lists, `map`, one network at a time."""
-    overrides = (*COMMON, f"task.batch_size={rows}", "algorithm=genetic")
+    overrides = (*COMMON, f"task.batch_size={rows}", f"algorithm.population={population}", "algorithm=genetic")
     parts: Parts = build_parts(make_cell(composed(overrides, None), overrides), 0)
     batch, loss = parts.feed.batch(0), torch.nn.CrossEntropyLoss()
     toolbox = gaussian_toolbox(parts.problem.flat().numpy())
@@ -96,11 +98,11 @@ def _deap(rows: int) -> Callable[[], float]:
             return (float(loss(parts.model(batch.inputs), batch.targets)),)
 
     toolbox.register("evaluate", evaluate)
-    population: list[Weights] = toolbox.population(n=POPULATION)
+    individuals: list[Weights] = toolbox.population(n=population)
 
     def go() -> float:
-        algorithms.eaSimple(population, toolbox, cxpb=0.5, mutpb=0.5, ngen=1, verbose=False)
-        return POPULATION
+        algorithms.eaSimple(individuals, toolbox, cxpb=0.5, mutpb=0.5, ngen=1, verbose=False)
+        return population
 
     return go
 
@@ -111,10 +113,12 @@ def run(rounds: int) -> list[Table]:
     tables = []
     for rows in (64, 512):
         ways = {
-            "DEAP, lists, one by one": _deap(rows),
-            "DEAP, lists, batched map": _step(*BATCHED, rows=rows),
-            "DEAP, arrays, batched map": _step(*BATCHED, "algorithm.toolbox=benchmarks.populations.arrays", rows=rows),
-            "genetic": _step("algorithm=genetic", rows=rows),
+            "DEAP, lists, one by one": one_by_one(rows),
+            "DEAP, lists, batched map": stepping(*BATCHED, rows=rows),
+            "DEAP, arrays, batched map": stepping(
+                *BATCHED, "algorithm.toolbox=benchmarks.populations.arrays", rows=rows
+            ),
+            "genetic": stepping("algorithm=genetic", rows=rows),
         }
         found = {f"{rows} rows: {way}": times for way, times in interleave(ways, max(3, rounds // 3)).items()}
         title = f"populations: {POPULATION} networks 64-32-10 on {rows} rows, whole generations"
