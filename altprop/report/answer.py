@@ -306,7 +306,7 @@ def _cost(mine: TimeToTarget | None, base: TimeToTarget | None) -> Cell:
     if not mine.hits:
         return Cell("never", arrived, "r", sort=math.inf)
     spent = "" if math.isinf(mine.median) else f", {count(mine.median)}"
-    if base is None or not base.hits:
+    if base is None or not base.hits or not base.mean:  # a reference that begins beyond the target measures nobody
         return Cell(count(mine.mean), arrived, "r", sort=mine.mean)
     ratio = ratio_to_reference(mine.mean, base.mean)
     bound = "*" if mine.hits < mine.n or base.hits < base.n else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -10,14 +11,16 @@ import numpy as np
 import pytest
 
 from altprop.report.across import across
-from altprop.report.answer import ALIKE, BEST, answer, cost_of_target, ranking, resolution
+from altprop.report.answer import ALIKE, BEST, _cost, answer, cost_of_target, ranking, resolution
 from altprop.report.blocks import Cell, Grid, Text
 from altprop.report.compared import compared
 from altprop.report.failures import matrix
+from altprop.report.format import count
 from altprop.report.model import Report
 from altprop.report.reading import read
 from altprop.report.results import rows
 from altprop.report.statistics import median_interval
+from altprop.report.times import target_times
 
 
 def told(report: Report) -> tuple[str, str, Grid, list]:
@@ -119,6 +122,13 @@ def test_cost_is_of_the_same_quality(tour: Path) -> None:
     assert {cell.text for cell in reference[1:]} == {"1.00"}
     assert row_of(found[1], "null")[2].text == "never"
     assert row_of(found[1], "null")[2].sort == math.inf
+
+
+def test_a_reference_that_begins_beyond_the_target_measures_nobody(tour: Path) -> None:
+    times = target_times(read([tour], "x").tables[0], "flops")[0].learners
+    mine, at_once = times["backprop+sgd"], replace(times["backprop+adam"], mean=0.0)
+    assert _cost(mine, at_once).text == count(mine.mean)
+    assert _cost(at_once, at_once).text == "0"
 
 
 def test_settings_of_every_learner_stand_there(synthetic: ModuleType, tmp_path: Path) -> None:
