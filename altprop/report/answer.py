@@ -308,6 +308,8 @@ def _cost(mine: TimeToTarget | None, base: TimeToTarget | None) -> Cell:
     spent = "" if math.isinf(mine.median) else f", {count(mine.median)}"
     if base is None or not base.hits or not base.mean:  # a reference that begins beyond the target measures nobody
         return Cell(count(mine.mean), arrived, "r", sort=mine.mean)
+    if mine.mean >= mine.horizon and base.mean >= base.horizon:  # somebody ran out before either arrived
+        return Cell(count(mine.median) if math.isfinite(mine.median) else "–", arrived, "r", sort=mine.median)
     ratio = ratio_to_reference(mine.mean, base.mean)
     bound = "*" if mine.hits < mine.n or base.hits < base.n else ""
     return Cell(f"{ratio:.2f}{bound}", arrived + spent, "r", sort=ratio)

@@ -131,6 +131,14 @@ def test_a_reference_that_begins_beyond_the_target_measures_nobody(tour: Path) -
     assert _cost(at_once, at_once).text == "0"
 
 
+def test_nobody_is_measured_beyond_the_end_of_the_shortest_run(tour: Path) -> None:
+    times = target_times(read([tour], "x").tables[0], "flops")[0].learners
+    mine, base = (replace(times[name], mean=7.0, horizon=7.0) for name in ("backprop+sgd", "backprop+adam"))
+    assert _cost(mine, base).text == count(mine.median)
+    assert _cost(replace(mine, median=math.inf), base).text == "–"
+    assert _cost(replace(mine, mean=3.5), base).text.startswith("0.50")
+
+
 def test_settings_of_every_learner_stand_there(synthetic: ModuleType, tmp_path: Path) -> None:
     def change(record: dict, trace: list, clock: list) -> None:
         record["config"]["algorithm"] = {"name": "x", "optimizer": {"lr": 0.01, "betas": [0.9, 0.99]}, "population": 20}
