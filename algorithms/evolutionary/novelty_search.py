@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from deap import tools
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -26,7 +25,7 @@ from altprop import (
 )
 from altprop.algorithms.evolutionary import checks
 from altprop.algorithms.evolutionary.genetic import gaussian_mutation, uniform_crossover
-from altprop.algorithms.evolutionary.population import fitness_and_behaviour, individuals, refresh_statistics
+from altprop.algorithms.evolutionary.population import fitness_and_behaviour, refresh_statistics, tournament
 
 
 class NoveltySearch(Algorithm):
@@ -141,10 +140,8 @@ class NoveltySearch(Algorithm):
         return gaussian_mutation(children, self.sigma, self.mutation_rate, random)
 
     def _selected(self, random: Random, values: Tensor) -> Tensor:
-        """Let DEAP choose two parents for each child, the least of each tournament by values (P,); return rows."""
-        with random.as_global():
-            chosen = tools.selTournament(individuals(values), 2 * (self.population - self.elites), self.pressure)
-        return torch.tensor([one.row for one in chosen], device=values.device)
+        """Return the rows of two parents for each child, the least of each tournament by values (P,)."""
+        return tournament(values, 2 * (self.population - self.elites), self.pressure, random)
 
     @classmethod
     def oracles(cls) -> tuple[Oracle, ...]:
