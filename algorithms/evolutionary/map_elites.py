@@ -73,7 +73,7 @@ class MapElites(Algorithm):
     requires: ClassVar[frozenset[Capability]] = frozenset({Capability.BEHAVIOUR})
     kind: ClassVar[PredictorKind] = PredictorKind.MODEL
     batch = BatchMode.FULL
-    state: ClassVar[tuple[str, ...]] = ("candidates", "genomes", "losses", "behaviour", "worst", "generation")
+    state: ClassVar[tuple[str, ...]] = ("candidates", "genomes", "losses", "behaviour", "worst")
 
     def __init__(self, population: int = 20, cells: int = 16, sigma: float = 0.05, line: float = 0.2) -> None:
         self.population = check_whole(population, "algorithm.population", 1)
@@ -85,7 +85,6 @@ class MapElites(Algorithm):
         self.losses: Tensor
         self.behaviour: Tensor
         self.worst: Tensor
-        self.generation = 0
 
     def _setup(self, problem: Problem) -> None:
         descriptor = problem.descriptor
@@ -100,7 +99,7 @@ class MapElites(Algorithm):
         self.genomes = start.repeat(count, 1)
         self.losses = start.new_full((count,), math.inf)
         self.behaviour = start.new_zeros(count, len(descriptor.names))
-        self.worst = start.new_zeros(())
+        self.worst = start.new_full((), -math.inf)
 
     def _step(self, batch: Batch | None) -> StepResult:
         assert batch is not None
@@ -108,9 +107,8 @@ class MapElites(Algorithm):
         refresh_statistics(problem, batch)
         values, behaviour = fitness_and_behaviour(problem, self.candidates, batch)
         self._fill(values, behaviour)
-        if self.generation == 0:
-            self.worst = values.where(values < math.inf, -math.inf).max()
-        self.generation += 1
+        # Of the first generation in which anybody has a finite loss.
+        self.worst = self.worst.where(self.worst > -math.inf, values.where(values < math.inf, -math.inf).max())
         problem.assign(self.genomes[self.losses.argmin(0, keepdim=True)][0])
         filled = self.losses < math.inf
         self.candidates = self._children(filled, problem.random)

@@ -113,7 +113,7 @@ class NoveltySearch(Algorithm):
         self._remember(values)
         here = self._scaled(behaviour)
         novelty = nearest_mean(here, torch.cat([here, self.archive]), self.neighbours)
-        novelty = novelty.where(behaviour.isfinite().all(1), 0.0)
+        novelty = novelty.nan_to_num(nan=0.0)
         if self.archived:
             self.archive = torch.cat([self.archive, here[random.permutation(self.population)[: self.archived]]])
         best = self.genomes[novelty.argsort(stable=True, descending=True)[: self.elites]]
@@ -129,9 +129,9 @@ class NoveltySearch(Algorithm):
         self.problem.assign(torch.where(better, self.genomes[place][0], self.problem.flat()))
 
     def _scaled(self, behaviour: Tensor) -> Tensor:
-        """Return behaviours (P, K) as shares of their span; the middle stands for what is no number."""
+        """Return behaviours (P, K) as shares of their span; what is no number stays none, and is nobody's neighbour."""
         share = (behaviour - self.low) / (self.high - self.low)
-        return share.nan_to_num(nan=0.5).clamp(0, 1)
+        return share.where(share.isfinite(), math.nan).clamp(0, 1)
 
     def _children(self, novelty: Tensor, random: Random) -> Tensor:
         """Return children (P - elites, D) of parents that were chosen by their novelty (P,)."""
@@ -163,6 +163,7 @@ def nearest_mean(points: Tensor, others: Tensor, count: int) -> Tensor:
     """Return the mean distance of each point (P, K) to its `count` nearest among others (Q, K), (P,).
 
     The others hold the points as well: the least of `count` + 1 distances is that to itself, 0, and adds nothing.
+    A distance that is no number is the largest.
 
     >>> points = torch.tensor([[0.0], [1.0], [4.0]])
     >>> nearest_mean(points, torch.cat([points, torch.tensor([[7.0]])]), 2)

@@ -79,12 +79,16 @@ def _for_each_cell(arguments: list[str]) -> list[str]:
 
 
 def _of_one(argument: str) -> str:
+    """Return an override as a choice of one, where Hydra then hands on the same text: null and quotes it does not."""
     name, _, value = argument.partition("=")
+    chosen, parser = f"{name}=choice({value})", OverridesParser.create()
     try:
-        single = bool(value) and not OverridesParser.create().parse_override(argument).is_sweep_override()
+        if parser.parse_override(argument).is_sweep_override():
+            return argument
+        handed_on = list(parser.parse_override(chosen).sweep_string_iterator())
     except HydraException:
         return argument
-    return f"{name}=choice({value})" if single else argument
+    return chosen if handed_on == [value] else argument
 
 
 def _refuse_flags(arguments: Sequence[str]) -> None:

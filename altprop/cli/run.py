@@ -86,9 +86,10 @@ def run(arguments: Sequence[str]) -> int:
 
 def _end_workers() -> None:
     """End the processes that joblib keeps for the next call: they would report to this command's log for ever."""
-    loky = sys.modules.get("joblib.externals.loky")
-    if loky is not None:
-        loky.get_reusable_executor(reuse=True).shutdown()
+    loky = sys.modules.get("joblib.externals.loky.reusable_executor")
+    executor = getattr(loky, "_executor", None)
+    if executor is not None:
+        executor.shutdown()
 
 
 def _run_cells(arguments: Sequence[str], log: SweepLog) -> int:

@@ -186,11 +186,24 @@ def _matched(
     Configurations come first: alone in its folder, a workload may have a shorter name than among others of its kind.
     """
     known, fresh = _by_configuration(theirs), _by_configuration(ours)
-    same = {which for which in known if len(known[which]) == len(fresh.get(which, ())) == 1}
-    pairs = [(known[which][0], fresh[which][0]) for which in known if which in same]
-    left = ([run for which, runs in side.items() if which not in same for run in runs] for side in (known, fresh))
-    more, missing, extra = _matched_by_name(*left)
-    return pairs + more, missing, extra
+    pairs = [(runs[0], fresh[which][0]) for which, runs in known.items() if len(runs) == len(fresh.get(which, ())) == 1]
+    paired = {id(record) for pair in pairs for record in pair}
+    new, missing = _by_name(ours), []
+    for name, settings in _by_name(theirs).items():
+        others = new.get(name, {})
+        if len(settings) == len(others) == 1:  # A renamed or added option is no reason not to compare.
+            others = dict.fromkeys(settings, next(iter(others.values())))
+        for setting, record in settings.items():
+            other = others.get(setting)
+            if id(record) in paired:
+                continue
+            if other is None or id(other) in paired:
+                missing.append(record)
+            else:
+                pairs.append((record, other))
+                paired.add(id(other))
+    extra = [record for settings in new.values() for record in settings.values() if id(record) not in paired]
+    return pairs, missing, extra
 
 
 def _by_configuration(records: list[Record]) -> dict[str, list[Record]]:
@@ -201,25 +214,6 @@ def _by_configuration(records: list[Record]) -> dict[str, list[Record]]:
         options = [record.data["axes"], record.label, record.seed, trial, relevant(record.data["config"])]
         found[canonical_json(options)].append(record)
     return found
-
-
-def _matched_by_name(
-    theirs: list[Record], ours: list[Record]
-) -> tuple[list[tuple[Record, Record]], list[Record], list[Record]]:
-    old, new = _by_name(theirs), _by_name(ours)
-    pairs, missing = [], []
-    for name, settings in old.items():
-        others = new.get(name, {})
-        if len(settings) == len(others) == 1:  # A renamed or added option is no reason not to compare.
-            pairs.append((next(iter(settings.values())), others.popitem()[1]))
-            continue
-        for setting, record in settings.items():
-            other = others.pop(setting, None)
-            if other is None:
-                missing.append(record)
-            else:
-                pairs.append((record, other))
-    return pairs, missing, [record for left in new.values() for record in left.values()]
 
 
 def _by_name(records: list[Record]) -> dict[tuple[str, str, int], dict[str, Record]]:

@@ -292,10 +292,16 @@ def cost_of_target(report: Report, order: Sequence[Learner]) -> tuple[Text, Grid
     known = [one for one in order if any(cell.text != "–" for cell in lines[one.name])]
     plain: list[list[Cell | str]] = [[Cell(learner=one), *lines[one.name]] for one in known if not one.control]
     controls: list[list[Cell | str]] = [[Cell(learner=one), *lines[one.name]] for one in known if one.control]
+    pairs = ((one, row.learners.get(table.reference or "")) for table, row in columns for one in row.learners.values())
     text = (
         "Cost of the same quality: FLOPs to the target that the task declares, as a multiple of the reference's "
         "(below 1 is cheaper), how many runs arrive and their median. An asterisk marks a bound: some run never did."
     )
+    if any(_alone(mine, base) for mine, base in pairs):
+        text += (
+            " Nobody is counted beyond the end of the shortest run; a median stands alone where that came before "
+            "either arrived, or where the reference begins beyond the target."
+        )
     return Text(text, "note"), Grid("Cost of the same quality", head, plain, controls)
 
 
@@ -306,10 +312,18 @@ def _cost(mine: TimeToTarget | None, base: TimeToTarget | None) -> Cell:
     if not mine.hits:
         return Cell("never", arrived, "r", sort=math.inf)
     spent = "" if math.isinf(mine.median) else f", {count(mine.median)}"
-    if base is None or not base.hits or not base.mean:  # a reference that begins beyond the target measures nobody
+    if base is None or not base.hits:
         return Cell(count(mine.mean), arrived, "r", sort=mine.mean)
-    if mine.mean >= mine.horizon and base.mean >= base.horizon:  # somebody ran out before either arrived
+    if _alone(mine, base):
         return Cell(count(mine.median) if math.isfinite(mine.median) else "–", arrived, "r", sort=mine.median)
     ratio = ratio_to_reference(mine.mean, base.mean)
-    bound = "*" if mine.hits < mine.n or base.hits < base.n else ""
+    late = max(mine.median, base.median) > mine.horizon
+    bound = "*" if mine.hits < mine.n or base.hits < base.n or late else ""
     return Cell(f"{ratio:.2f}{bound}", arrived + spent, "r", sort=ratio)
+
+
+def _alone(mine: TimeToTarget | None, base: TimeToTarget | None) -> bool:
+    """Whether no ratio tells anything: the reference begins beyond the target, or the shortest run ends before both."""
+    if mine is None or base is None or not mine.hits or not base.hits:
+        return False
+    return not base.mean or (mine.mean >= mine.horizon and base.mean >= base.horizon)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hydra.errors import MissingConfigException
 
-from altprop.cli.application import explain
+from altprop.cli.application import _for_each_cell, explain
 from altprop.cli.run import run
 
 Command = Callable[..., Any]
@@ -36,6 +36,22 @@ def test_an_option_that_the_default_algorithm_lacks_is_asked_of_those_of_the_swe
     answer = command("-m", "algorithm=genetic,snes", "algorithm.sigma=0.5", "model.hidden=[4,4]")
     assert answer.code == 0
     assert sorted(answer.rows.label) == ["genetic(sigma=0.5)·hidden=[4,4]", "snes(sigma=0.5)·hidden=[4,4]"]
+
+
+def test_what_a_choice_would_change_is_left_as_it_is() -> None:
+    kept = [
+        "algorithm.population=null",
+        "model.activation='null'",
+        "task.path='/a/b,c'",
+        "algorithm.x=1,2",
+        "seeds=3",
+        "+task.x=a",
+    ]
+    asked = ["algorithm.sigma=0.5", "model.hidden=[4,4]", "algorithm._target_=my.Rule"]
+    choices = ["algorithm.sigma=choice(0.5)", "model.hidden=choice([4,4])"]
+    choices += ["algorithm._target_=choice(my.Rule)"]
+    assert _for_each_cell(["-m", *kept, *asked]) == ["-m", *kept, *choices]
+    assert _for_each_cell([*kept, *asked]) == [*kept, *asked]
 
 
 def test_the_same_command_again_executes_nothing(command: Command) -> None:

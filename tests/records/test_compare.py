@@ -140,6 +140,15 @@ def test_a_rerun_of_one_net_is_compared_with_that_net(tmp_path, put):
     assert not comparison.extra
 
 
+def test_what_is_left_over_on_both_sides_is_no_pair(tmp_path, put):
+    published, here = RunStore(tmp_path / "published"), RunStore(tmp_path / "here")
+    for store, rates in ((published, (0.1, 0.2)), (here, (0.1, 0.3))):
+        for rate in rates:
+            put(store, f"{rate}-{store.runs_dir.name}", config={"algorithm": {"lr": rate}}, result={"test": rate})
+    comparison = compare(published.runs_dir, here.runs_dir)
+    assert [len(part) for part in (comparison.runs, comparison.missing, comparison.extra)] == [1, 1, 1]
+
+
 def test_refused_cells_compare_by_their_status(tmp_path, make):
     stores = RunStore(tmp_path / "published"), RunStore(tmp_path / "here")
     for store in stores:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from altprop.report.across import across
-from altprop.report.answer import ALIKE, BEST, _cost, answer, cost_of_target, ranking, resolution
+from altprop.report.answer import ALIKE, BEST, _alone, _cost, answer, cost_of_target, ranking, resolution
 from altprop.report.blocks import Cell, Grid, Text
 from altprop.report.compared import compared
 from altprop.report.failures import matrix
@@ -126,9 +126,11 @@ def test_cost_is_of_the_same_quality(tour: Path) -> None:
 
 def test_a_reference_that_begins_beyond_the_target_measures_nobody(tour: Path) -> None:
     times = target_times(read([tour], "x").tables[0], "flops")[0].learners
-    mine, at_once = times["backprop+sgd"], replace(times["backprop+adam"], mean=0.0)
-    assert _cost(mine, at_once).text == count(mine.mean)
+    mine, at_once = times["backprop+sgd"], replace(times["backprop+adam"], mean=0.0, median=0.0)
+    assert _cost(mine, at_once).text == count(mine.median)
     assert _cost(at_once, at_once).text == "0"
+    assert _alone(mine, at_once)
+    assert not _alone(mine, times["backprop+adam"])
 
 
 def test_nobody_is_measured_beyond_the_end_of_the_shortest_run(tour: Path) -> None:
@@ -136,7 +138,8 @@ def test_nobody_is_measured_beyond_the_end_of_the_shortest_run(tour: Path) -> No
     mine, base = (replace(times[name], mean=7.0, horizon=7.0) for name in ("backprop+sgd", "backprop+adam"))
     assert _cost(mine, base).text == count(mine.median)
     assert _cost(replace(mine, median=math.inf), base).text == "–"
-    assert _cost(replace(mine, mean=3.5), base).text.startswith("0.50")
+    assert _cost(replace(mine, mean=3.5, median=3.0), replace(base, median=6.0)).text == "0.50"
+    assert _cost(replace(mine, mean=3.5, median=3.0), replace(base, median=7.5)).text == "0.50*"
 
 
 def test_settings_of_every_learner_stand_there(synthetic: ModuleType, tmp_path: Path) -> None:

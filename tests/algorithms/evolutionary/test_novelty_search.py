@@ -51,12 +51,14 @@ def test_everyone_enters_the_archive_equally_often() -> None:
 
 
 def test_behaviour_is_in_shares_of_its_span() -> None:
-    """What lies beyond the span is on its bound, and what is no number in the middle, without any novelty."""
+    """What lies beyond the span is on its bound; what is no number has no novelty, and gives nobody any."""
     problem, batch, _ = checks.behaving()
     learner = set_up(NoveltySearch(4, neighbours=2, archived=4, elites=3), problem)
     behaviour = torch.tensor([[-2.0, 1.0], [0.0, -4.0], [9.0, -1.0], [torch.nan, 0.0]], dtype=torch.float64)
-    expected = [[0.0, 1.0], [0.5, 0.0], [1.0, 0.5], [0.5, 0.75]]
-    assert learner._scaled(behaviour).tolist() == expected
+    expected = [[0.0, 1.0], [0.5, 0.0], [1.0, 0.5], [torch.nan, 0.75]]
+    assert torch.equal(learner._scaled(behaviour).nan_to_num(-1.0), torch.tensor(expected).double().nan_to_num(-1.0))
+    seen = learner._scaled(behaviour)
+    assert torch.equal(nearest_mean(seen, seen, 2)[:3], nearest_mean(seen[:3], seen[:3], 2))
     learner.genomes[2] = torch.nan
     chosen: list[Tensor] = []
     learner._children = lambda novelty, random: chosen.append(novelty) or learner.genomes[:1]  # type: ignore[method-assign, func-returns-value]
