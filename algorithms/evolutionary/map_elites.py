@@ -51,9 +51,9 @@ class MapElites(Algorithm):
     `loss`.
 
     Told in each step are `coverage`, the share of cells that are filled, `qd_score`, by how much the elites are better
-    than the worst of the first generation, summed (who is worse counts 0), and `best_fitness` of all elites. Neither
-    coverage nor score ever falls, nor does the best loss rise. The artefact `archive` holds the elites: their cell,
-    behaviour and loss. State and memory are M (D + K + 1) numbers.
+    than the worst of the first generation that has a finite loss, summed (who is worse counts 0), and `best_fitness` of
+    all elites. Neither coverage nor score ever falls, nor does the best loss rise. The artefact `archive` holds the
+    elites: their cell, behaviour and loss. State and memory are M (D + K + 1) numbers.
 
     Args:
         population: P.

@@ -63,6 +63,8 @@ def test_it_says_what_the_readme_says(frame: pd.DataFrame) -> None:
     novelty = each["mountain_car", "novelty_search"] - each["mountain_car", "genetic"]
     assert (round(mutations.mean()), round(half_width(mutations))) == (333, 63)
     assert (round(novelty.mean(), 2), round(half_width(novelty), 2)) == (0.27, 0.44)
+    elites = each["cartpole", "map_elites"] - each["cartpole", "genetic"]
+    assert (round(elites.mean()), round(half_width(elites))) == (-102, 80)
 
 
 def half_width(values: "pd.Series[float]") -> float:
